@@ -1,0 +1,22 @@
+//! Time as a value. Rooms that decide take a [`Timestamp`]; only the edges read the clock.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Seconds since the Unix epoch (RFC 7519 `NumericDate`, whole seconds).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(pub i64);
+
+impl Timestamp {
+    /// The system clock, now. Called at the edges only.
+    #[must_use]
+    pub fn now() -> Self {
+        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
+        Self(i64::try_from(seconds).unwrap_or(i64::MAX))
+    }
+
+    /// This time, `seconds` later (or earlier, if negative), saturating.
+    #[must_use]
+    pub const fn plus(self, seconds: i64) -> Self {
+        Self(self.0.saturating_add(seconds))
+    }
+}

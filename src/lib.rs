@@ -1,0 +1,13 @@
+//! doorward.
+pub mod clock;
+pub mod live;
+pub mod reason;
+pub mod secret;
+
+pub mod rbac;
+pub mod request;
+
+pub mod policy;
+
+pub mod revocation;
+pub mod token;

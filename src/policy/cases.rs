@@ -1,0 +1,1 @@
+//! `*.test.yaml`: cases for `policy test`, with coverage of routes and branches.

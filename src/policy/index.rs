@@ -1,0 +1,1 @@
+//! The path index: a segment trie over interned literals, with exact precedence.

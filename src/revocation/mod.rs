@@ -1,0 +1,7 @@
+//! What has been revoked, in memory (SPEC 8).
+//!
+//! Knows: token ids, sessions, subject floors, keys, disabled subjects. Must not know: where entries come from.
+
+pub mod index;
+
+pub use self::index::{Presented, RevocationIndex, Standing};

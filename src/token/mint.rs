@@ -1,0 +1,1 @@
+//! Making tokens: for `doorward token mint`, the demo and tests.

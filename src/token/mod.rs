@@ -1,0 +1,18 @@
+//! Bearer tokens: find exactly one, verify it with `now` given, remember that it was good; mint.
+//!
+//! Must not know: the network, policies, HTTP beyond the credential's headers.
+
+pub mod cache;
+pub mod claims;
+pub mod credential;
+pub mod issuer;
+pub mod jwk;
+pub mod mint;
+pub mod verify;
+
+pub use self::cache::{Entry, TokenCache};
+pub use self::claims::Claims;
+pub use self::credential::Credential;
+pub use self::issuer::{Algorithm, ClaimPaths, Confers, Issuer, RolesFrom};
+pub use self::jwk::{Key, KeySet, KeySetError};
+pub use self::verify::{TokenRejection, Verifier};
