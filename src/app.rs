@@ -1,0 +1,7 @@
+//! From settings to a running process: build, bind, spawn, and at the end drain, in order.
+
+mod build;
+mod run;
+
+pub use self::build::{Built, build};
+pub use self::run::{Doorward, run_until_signal};
