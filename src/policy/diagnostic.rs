@@ -273,7 +273,7 @@ mod tests {
                 .help("Remove one of them.")
                 .related(&text, span(&text, "service"), "first here"),
         ]);
-        insta::assert_snapshot!(findings.render(false), @r"
+        insta::assert_snapshot!(findings.render(false), @r#"
 error[duplicate-key]: the key `service` stands here twice
  --> policies/oms.yaml:3:1
   |
@@ -284,7 +284,7 @@ error[duplicate-key]: the key `service` stands here twice
 2 | service: oms
   | ------- first here
   = help: Remove one of them.
-");
+"#);
         assert!(findings.render(true).contains("\u{1b}[1;31m^^^^^^^\u{1b}[0m"));
     }
 
@@ -292,13 +292,13 @@ error[duplicate-key]: the key `service` stands here twice
     fn columns_count_characters_and_carets_stand_below_them() {
         let text = source("# žluťoučký\n\"kůň\": schema:View # 🐴\n");
         let findings = Diagnostics(vec![Diagnostic::warning(&text, span(&text, "schema:View"), "word", "bad word")]);
-        insta::assert_snapshot!(findings.render(false), @r"
+        insta::assert_snapshot!(findings.render(false), @r#"
 warning[word]: bad word
  --> policies/oms.yaml:2:8
   |
 2 | "kůň": schema:View # 🐴
   |        ^^^^^^^^^^^
-");
+"#);
         let json = findings.to_json();
         assert_eq!(json[0]["line"], 2);
         assert_eq!(json[0]["column"], 8);
@@ -312,7 +312,7 @@ warning[word]: bad word
         let finding = Diagnostic::error(&text, span(&text, "bad"), "word", "found \u{1b}[2J").help("One.\nTwo.");
         let shown = Diagnostics(vec![finding]).render(false);
         assert!(!shown.contains('\u{1b}'));
-        insta::assert_snapshot!(shown, @r"
+        insta::assert_snapshot!(shown, @r#"
 error[word]: found �[2J
  --> policies/oms.yaml:1:208
   |
@@ -320,7 +320,7 @@ error[word]: found �[2J
   |                                                   ^^^
   = help: One.
           Two.
-");
+"#);
     }
 
     #[test]
