@@ -455,3 +455,277 @@ fn milliseconds(out: &mut Vec<u8>, duration: Duration) {
     out.push(b'.');
     decimal(out, micros % 1000, 3);
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::sync::mpsc;
+
+    const KEYS: &str = "time request_id trace_id service host method path route status decision reason permission subject \
+        roles memberships session duration_ms upstream_ms bytes_in bytes_out peer";
+
+    fn record<'a>() -> AccessRecord<'a> {
+        AccessRecord {
+            time: UNIX_EPOCH + Duration::from_millis(1_782_172_799_042),
+            request_id: "0197",
+            trace_id: Some("0af7651916cd43dd8448eb211c80319c"),
+            service: Some("oms"),
+            host: Some(b"shop.example"),
+            method: b"GET",
+            path: b"/orders/7",
+            route: Some("/orders/{id}"),
+            status: 200,
+            decision: AccessDecision::Allow,
+            reason: None,
+            would_deny: None,
+            permission: Some("order:view"),
+            subject: Some("u1"),
+            roles: "ROLE_A,ROLE_B",
+            memberships: "oms=FREE",
+            session: None,
+            duration: Duration::from_micros(1_034),
+            upstream: Some(Duration::from_micros(12)),
+            bytes_in: 0,
+            bytes_out: u64::MAX,
+            peer: Some([192, 0, 2, 7].into()),
+        }
+    }
+
+    fn line(record: &AccessRecord<'_>) -> String {
+        let mut out = Vec::new();
+        json_line(&mut out, &mut Stamp::default(), record);
+        String::from_utf8(out).unwrap()
+    }
+
+    fn pretty(record: &AccessRecord<'_>) -> String {
+        let mut out = Vec::new();
+        pretty_line(&mut out, &mut Stamp::default(), record);
+        String::from_utf8(out).unwrap()
+    }
+
+    /// An output that a test can read, and that blocks while its gate is locked.
+    #[derive(Clone, Default)]
+    struct Output {
+        written: Arc<Mutex<Vec<u8>>>,
+        gate: Arc<Mutex<()>>,
+        broken: bool,
+    }
+
+    impl Write for Output {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            drop(lock(&self.gate));
+            if self.broken {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            lock(&self.written).extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Output {
+        fn text(&self) -> String {
+            String::from_utf8(lock(&self.written).clone()).unwrap()
+        }
+    }
+
+    #[test]
+    fn a_line_has_the_keys_of_the_spec_in_their_order() {
+        assert_eq!(
+            line(&record()),
+            "{\"time\":\"2026-06-22T23:59:59.042Z\",\"request_id\":\"0197\",\
+             \"trace_id\":\"0af7651916cd43dd8448eb211c80319c\",\"service\":\"oms\",\"host\":\"shop.example\",\
+             \"method\":\"GET\",\"path\":\"/orders/7\",\"route\":\"/orders/{id}\",\"status\":200,\"decision\":\"allow\",\
+             \"reason\":null,\"permission\":\"order:view\",\"subject\":\"u1\",\"roles\":[\"ROLE_A\",\"ROLE_B\"],\
+             \"memberships\":[\"oms=FREE\"],\"session\":null,\"duration_ms\":1.034,\"upstream_ms\":0.012,\"bytes_in\":0,\
+             \"bytes_out\":18446744073709551615,\"peer\":\"192.0.2.7\"}\n"
+        );
+        let text = line(&record());
+        let keys: Vec<_> =
+            KEYS.split_ascii_whitespace().map(|key| text.find(&format!("\"{key}\":")).unwrap()).collect();
+        assert!(keys.is_sorted());
+        let parsed: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&text).unwrap();
+        assert_eq!(parsed.len(), KEYS.split_ascii_whitespace().count());
+    }
+
+    #[test]
+    fn what_does_not_apply_is_null_or_empty() {
+        let bare = AccessRecord {
+            trace_id: None,
+            service: None,
+            host: None,
+            route: None,
+            reason: Some(Reason::NoRoute),
+            would_deny: Some(Reason::PermissionMissing),
+            decision: AccessDecision::Deny,
+            permission: None,
+            subject: None,
+            roles: "",
+            memberships: "",
+            upstream: None,
+            peer: None,
+            ..record()
+        };
+        let parsed: serde_json::Value = serde_json::from_str(&line(&bare)).unwrap();
+        for key in ["trace_id", "service", "host", "route", "permission", "subject", "session", "upstream_ms", "peer"] {
+            assert!(parsed[key].is_null(), "{key}");
+        }
+        assert_eq!(parsed["roles"], serde_json::json!([]));
+        assert_eq!(parsed["reason"], "no_route");
+        assert_eq!(parsed["would_deny"], "permission_missing");
+        assert_eq!(parsed["decision"], "deny");
+    }
+
+    #[test]
+    fn the_query_is_never_logged_and_the_path_is_cut() {
+        let asked = AccessRecord { path: b"/a\x01b?access_token=secret", ..record() };
+        assert!(!line(&asked).contains("secret") && !pretty(&asked).contains("secret"));
+        assert!(line(&asked).contains("\"path\":\"/a\\u0001b\""));
+        let long = vec![b'a'; 100_000];
+        assert!(line(&AccessRecord { path: &long, host: Some(&long), method: &long, ..record() }).len() < 8 * 1024);
+    }
+
+    #[test]
+    fn a_path_cannot_steer_a_terminal() {
+        let text = pretty(&AccessRecord { path: b"/\x1b[2J\n\xc2\x9b1m", subject: Some("\u{9b}\r"), ..record() });
+        assert!(text.trim_end_matches('\n').bytes().all(|byte| matches!(byte, b' '..=b'~')), "{text:?}");
+    }
+
+    #[test]
+    fn the_second_is_formatted_anew_when_it_changes() {
+        let mut stamp = Stamp::default();
+        for (millis, expected) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (999, "1970-01-01T00:00:00.999Z"),
+            (1_000, "1970-01-01T00:00:01.000Z"),
+            (951_782_400_007, "2000-02-29T00:00:00.007Z"),
+        ] {
+            let mut out = Vec::new();
+            stamp.write(&mut out, UNIX_EPOCH + Duration::from_millis(millis));
+            assert_eq!(String::from_utf8(out).unwrap(), expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn strings_read_back_as_serde_json_writes_them(text in any::<String>()) {
+            let mut out = Vec::new();
+            json_string(&mut out, text.as_bytes());
+            prop_assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), text);
+        }
+
+        #[test]
+        fn any_bytes_make_one_line_of_json(
+            path in prop::collection::vec(any::<u8>(), 0..64),
+            host in prop::collection::vec(any::<u8>(), 0..16),
+            subject in any::<String>(),
+            micros in any::<u32>(),
+        ) {
+            let made = AccessRecord {
+                path: &path, host: Some(&host), method: &host, subject: Some(&subject),
+                duration: Duration::from_micros(micros.into()), ..record()
+            };
+            let text = line(&made);
+            prop_assert_eq!(text.find('\n'), Some(text.len() - 1));
+            let parsed: serde_json::Value = serde_json::from_str(&text).unwrap();
+            prop_assert_eq!(parsed["path"].as_str().unwrap(), String::from_utf8_lossy(without_query(&path)));
+            prop_assert_eq!(parsed["subject"].as_str().unwrap(), subject);
+            prop_assert_eq!(parsed["duration_ms"].as_f64().unwrap(), f64::from(micros) / 1000.0);
+        }
+
+        #[test]
+        fn numbers_are_decimal(number in any::<u64>(), width in 1_usize..6) {
+            let mut out = Vec::new();
+            decimal(&mut out, number, width);
+            prop_assert_eq!(String::from_utf8(out).unwrap(), format!("{number:0width$}"));
+        }
+    }
+
+    #[test]
+    fn lines_of_many_workers_arrive_whole_and_close_flushes_the_last() {
+        let output = Output::default();
+        let dropped = Arc::new(AtomicU64::new(0));
+        let log = AccessLog::start(LogFormat::Json, Box::new(output.clone()), Arc::clone(&dropped)).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                let sink = log.worker();
+                scope.spawn(move || (0..2_000).for_each(|_| sink.write(&record())));
+            }
+        });
+        let late = log.worker();
+        log.close();
+        assert_eq!(output.text(), line(&record()).repeat(8_000));
+        assert_eq!(dropped.load(Ordering::Relaxed), 0);
+        late.write(&record());
+        assert_eq!(dropped.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn a_line_arrives_without_another_one_pushing_it() {
+        let output = Output::default();
+        let log = AccessLog::start(LogFormat::Json, Box::new(output.clone()), Arc::default()).unwrap();
+        let sink = log.worker();
+        for lines in 1..4 {
+            sink.write(&record());
+            let deadline = std::time::Instant::now() + Duration::from_secs(10);
+            while output.text().lines().count() < lines {
+                assert!(std::time::Instant::now() < deadline, "line {lines} never came");
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
+    }
+
+    #[test]
+    fn a_reader_that_stalls_costs_lines_and_neither_memory_nor_time() {
+        let output = Output::default();
+        let stalled = lock(&output.gate);
+        let dropped = Arc::new(AtomicU64::new(0));
+        let log = AccessLog::start(LogFormat::Json, Box::new(output.clone()), Arc::clone(&dropped)).unwrap();
+        let sink = log.worker();
+        let path = vec![b'a'; MAX_FIELD_BYTES];
+        let big = AccessRecord { path: &path, ..record() };
+        let sent = 3 * MAX_BUFFER_BYTES / line(&big).len();
+        let (finished, waiting) = mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                (0..sent).for_each(|_| sink.write(&big));
+                finished.send(()).unwrap();
+            });
+            waiting.recv_timeout(Duration::from_secs(30)).unwrap();
+        });
+        assert!(lock(&sink.buffer).bytes.len() < MAX_BUFFER_BYTES + 8 * 1024);
+        drop(stalled);
+        log.close();
+        let lost = usize::try_from(dropped.load(Ordering::Relaxed)).unwrap();
+        assert!(lost > 0);
+        assert_eq!(output.text(), line(&big).repeat(sent - lost));
+    }
+
+    #[test]
+    fn lines_for_a_closed_pipe_are_counted() {
+        let output = Output { broken: true, ..Output::default() };
+        let dropped = Arc::new(AtomicU64::new(0));
+        let log = AccessLog::start(LogFormat::Json, Box::new(output), Arc::clone(&dropped)).unwrap();
+        let sink = log.worker();
+        (0..3).for_each(|_| sink.write(&record()));
+        log.close();
+        assert_eq!(dropped.load(Ordering::Relaxed), 3);
+    }
+
+    /// `cargo rustc --lib --profile test -- -C opt-level=3`, then the test binary with `--ignored --nocapture`.
+    #[test]
+    #[ignore = "a measurement"]
+    #[expect(clippy::print_stderr, reason = "a measurement")]
+    fn cost_of_one_line() {
+        let log = AccessLog::start(LogFormat::Json, Box::new(io::sink()), Arc::default()).unwrap();
+        let sink = log.worker();
+        let start = std::time::Instant::now();
+        (0..1_000_000).for_each(|_| sink.write(&record()));
+        eprintln!("{} ns a line", start.elapsed().as_nanos() / 1_000_000);
+    }
+}

@@ -478,3 +478,195 @@ fn pairs(labels: &[(&str, &str)]) -> Vec<LabelPair> {
 fn status_text(status: u16) -> String {
     if status == 0 { "other".to_owned() } else { status.to_string() }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::telemetry::RequestLabels;
+    use std::time::Duration;
+
+    /// SPEC 11, without the families of rooms that do not exist yet (logins, events, JWKS age, certificates, health).
+    const SPEC: &str = "doorward_requests_total doorward_request_duration_seconds doorward_upstream_duration_seconds \
+        doorward_token_validation_seconds doorward_decision_seconds doorward_auth_failures_total \
+        doorward_token_cache_hits_total doorward_token_cache_misses_total doorward_revocations doorward_policy_info \
+        doorward_policy_reload_failed doorward_snapshot_version doorward_upstream_connections doorward_connections \
+        doorward_limit_rejections_total doorward_report_only_total doorward_parse_errors_total doorward_build_info \
+        doorward_upstream_unprotected doorward_log_dropped_total process_cpu_seconds_total \
+        process_resident_memory_bytes process_open_fds process_max_fds process_start_time_seconds process_threads";
+
+    fn labels<'a>(service: &'a Arc<str>, route: &'a Arc<str>, status: u16) -> RequestLabels<'a> {
+        RequestLabels { service: Some(service), route: Some(route), method: "GET", status }
+    }
+
+    fn has(text: &str, line: &str) {
+        assert!(text.lines().any(|found| found == line), "no line {line:?} in\n{text}");
+    }
+
+    #[test]
+    fn every_family_of_the_spec_is_rendered_and_no_other() {
+        let metrics = Metrics::new();
+        let worker = metrics.worker();
+        let (service, route) = (Arc::from("oms"), Arc::from("/orders/{id}"));
+        worker.request(&labels(&service, &route, 200), Duration::from_millis(1));
+        worker.report_only(Some(&service), Some(&route), Reason::NoRoute);
+        worker.parse_error(Listener::Gateway, 400);
+        worker.upstream("oms").answered(Duration::from_millis(1));
+        metrics.set_snapshot(1, [("oms", "ab")]);
+        metrics.set_upstream_unprotected("oms", true);
+        let text = metrics.render().unwrap();
+        let rendered: BTreeSet<_> =
+            text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+        assert_eq!(rendered, SPEC.split_ascii_whitespace().collect());
+        assert_eq!(FAMILY_NAMES.iter().copied().collect::<BTreeSet<_>>(), rendered);
+    }
+
+    #[test]
+    fn reasons_and_limits_stand_at_zero_from_the_start() {
+        let metrics = Metrics::new();
+        let text = metrics.render().unwrap();
+        for reason in Reason::ALL {
+            let line = format!("doorward_auth_failures_total{{reason=\"{reason}\"}} 0");
+            assert_eq!(text.contains(&line), reason.is_auth_failure(), "{reason}");
+        }
+        for limit in Limit::ALL {
+            has(&text, &format!("doorward_limit_rejections_total{{limit=\"{}\"}} 0", limit.label()));
+        }
+        has(&text, "doorward_token_validation_seconds_count{source=\"verify\",result=\"ok\"} 0");
+        has(&text, "doorward_connections{listener=\"gateway\"} 0");
+        has(&text, "doorward_log_dropped_total 0");
+    }
+
+    #[test]
+    fn each_reason_and_each_limit_moves_its_own_series() {
+        for (index, limit) in Limit::ALL.iter().enumerate() {
+            assert_eq!(*limit as usize, index);
+            let metrics = Metrics::new();
+            metrics.worker().limit_rejection(*limit);
+            let text = metrics.render().unwrap();
+            for other in Limit::ALL {
+                let count = u8::from(other == limit);
+                has(&text, &format!("doorward_limit_rejections_total{{limit=\"{}\"}} {count}", other.label()));
+            }
+        }
+        for reason in Reason::ALL.iter().filter(|reason| reason.is_auth_failure()) {
+            let metrics = Metrics::new();
+            metrics.worker().auth_failure(*reason);
+            has(&metrics.render().unwrap(), &format!("doorward_auth_failures_total{{reason=\"{reason}\"}} 1"));
+        }
+        let metrics = Metrics::new();
+        metrics.worker().auth_failure(Reason::BadRequest);
+        assert!(!metrics.render().unwrap().contains("reason=\"bad_request\""));
+    }
+
+    #[test]
+    fn workers_are_summed_by_name_wherever_the_names_lie_in_memory() {
+        let metrics = Metrics::new();
+        for _ in 0..2 {
+            let worker = metrics.worker();
+            // As after a reload: the same names at other addresses.
+            for _ in 0..3 {
+                let (service, route) = (Arc::from("oms"), Arc::from("/orders/{id}"));
+                worker.request(&labels(&service, &route, 200), Duration::from_millis(3));
+            }
+            worker.request(&RequestLabels { service: None, route: None, method: "BREW", status: 999 }, Duration::ZERO);
+        }
+        let text = metrics.render().unwrap();
+        let route = "service=\"oms\",route=\"/orders/{id}\"";
+        has(&text, &format!("doorward_requests_total{{{route},method=\"GET\",status=\"200\"}} 6"));
+        has(&text, &format!("doorward_request_duration_seconds_bucket{{{route},le=\"0.0025\"}} 0"));
+        has(&text, &format!("doorward_request_duration_seconds_bucket{{{route},le=\"0.005\"}} 6"));
+        has(&text, &format!("doorward_request_duration_seconds_bucket{{{route},le=\"+Inf\"}} 6"));
+        has(&text, &format!("doorward_request_duration_seconds_sum{{{route}}} 0.018"));
+        has(&text, "doorward_requests_total{service=\"none\",route=\"none\",method=\"other\",status=\"other\"} 2");
+    }
+
+    #[test]
+    fn what_clients_choose_makes_no_series_of_its_own() {
+        let metrics = Metrics::new();
+        let worker = metrics.worker();
+        for number in 0..2_000_u16 {
+            let method = format!("M{number}");
+            worker.request(&RequestLabels { service: None, route: None, method: &method, status: 404 }, Duration::ZERO);
+        }
+        let text = metrics.render().unwrap();
+        assert_eq!(text.lines().filter(|line| line.starts_with("doorward_requests_total{")).count(), 1);
+    }
+
+    #[test]
+    fn validations_count_as_hits_and_misses() {
+        let metrics = Metrics::new();
+        let worker = metrics.worker();
+        worker.validation(ValidationSource::Cache, Ok(()), Duration::from_nanos(400));
+        worker.validation(ValidationSource::Cache, Err(Reason::Expired), Duration::from_nanos(400));
+        worker.validation(ValidationSource::Verify, Err(Reason::UpstreamTimeout), Duration::from_micros(40));
+        worker.decision(Duration::from_nanos(300));
+        let text = metrics.render().unwrap();
+        has(&text, "doorward_token_cache_hits_total 2");
+        has(&text, "doorward_token_cache_misses_total 1");
+        has(&text, "doorward_token_validation_seconds_count{source=\"cache\",result=\"expired\"} 1");
+        has(&text, "doorward_token_validation_seconds_count{source=\"verify\",result=\"upstream_timeout\"} 1");
+        has(&text, "doorward_token_validation_seconds_bucket{source=\"cache\",result=\"ok\",le=\"0.0000005\"} 1");
+        has(&text, "doorward_decision_seconds_count 1");
+    }
+
+    #[test]
+    fn gauges_follow_what_is_open() {
+        let metrics = Metrics::new();
+        let (one, _two) = (metrics.connection_opened(Listener::Gateway), metrics.connection_opened(Listener::Gateway));
+        drop(one);
+        let upstream = metrics.worker().upstream("oms");
+        let mut pooled = upstream.connected();
+        let (_busy, closed) = (metrics.worker().upstream("oms").connected(), upstream.connected());
+        pooled.set_idle();
+        pooled.set_idle();
+        drop(closed);
+        let text = metrics.render().unwrap();
+        has(&text, "doorward_connections{listener=\"gateway\"} 1");
+        has(&text, "doorward_upstream_connections{upstream=\"oms\",state=\"idle\"} 1");
+        has(&text, "doorward_upstream_connections{upstream=\"oms\",state=\"active\"} 1");
+        pooled.set_active();
+        drop(pooled);
+        has(&metrics.render().unwrap(), "doorward_upstream_connections{upstream=\"oms\",state=\"idle\"} 0");
+    }
+
+    #[test]
+    fn a_new_snapshot_replaces_the_old_one_and_mends_a_failed_reload() {
+        let metrics = Metrics::new();
+        metrics.set_snapshot(1, [("oms", "aa")]);
+        metrics.set_policy_reload_failed();
+        has(&metrics.render().unwrap(), "doorward_policy_reload_failed 1");
+        metrics.set_snapshot(2, [("oms", "bb"), ("blog", "cc")]);
+        let text = metrics.render().unwrap();
+        has(&text, "doorward_policy_reload_failed 0");
+        has(&text, "doorward_snapshot_version 2");
+        has(&text, "doorward_policy_info{service=\"oms\",sha256=\"bb\"} 1");
+        assert!(!text.contains("sha256=\"aa\""));
+    }
+
+    /// `cargo rustc --lib --profile test -- -C opt-level=3`, then the test binary with `--ignored --nocapture`.
+    #[test]
+    #[ignore = "a measurement"]
+    #[expect(clippy::print_stderr, reason = "a measurement")]
+    fn cost_of_one_request() {
+        let metrics = Metrics::new();
+        let worker = metrics.worker();
+        let upstream = worker.upstream("oms");
+        let mut connection = upstream.connected();
+        let service: Arc<str> = Arc::from("oms");
+        let routes: Vec<Arc<str>> = (0..100).map(|number| format!("/api/v1/res{number}/{{id}}").into()).collect();
+        let start = std::time::Instant::now();
+        const ROUNDS: u32 = 20_000;
+        for _ in 0..ROUNDS {
+            for route in &routes {
+                worker.request(&labels(&service, route, 200), Duration::from_micros(700));
+                upstream.answered(Duration::from_micros(600));
+                worker.validation(ValidationSource::Cache, Ok(()), Duration::from_nanos(300));
+                worker.decision(Duration::from_nanos(300));
+                connection.set_idle();
+                connection.set_active();
+            }
+        }
+        eprintln!("{} ns a request", start.elapsed().as_nanos() / u128::from(ROUNDS) / 100);
+    }
+}

@@ -120,7 +120,7 @@ impl WorkerMetrics {
     pub(super) fn add_to(&self, totals: &mut Totals) {
         lock(&self.routes).add_to(totals);
         for (name, upstream) in lock(&self.upstreams).iter() {
-            let total = totals.upstreams.entry(Arc::clone(name)).or_insert_with(UpstreamTotal::default);
+            let total = totals.upstreams.entry(Arc::clone(name)).or_default();
             upstream.duration.add_to(&mut total.duration);
             total.idle += upstream.idle.load(Ordering::Relaxed);
             total.active += upstream.active.load(Ordering::Relaxed);
@@ -312,7 +312,7 @@ impl Routes {
     fn add_to(&self, totals: &mut Totals) {
         for cell in &self.cells {
             let total = totals.routes.entry((Arc::clone(&cell.service), Arc::clone(&cell.route)));
-            let total = total.or_insert_with(RouteTotal::default);
+            let total = total.or_default();
             cell.duration.add_to(&mut total.duration);
             for (labels, count) in &cell.requests {
                 *total.requests.entry(*labels).or_default() += count;

@@ -84,3 +84,63 @@ where
         }
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::telemetry::shard::lock;
+    use std::io::{self, Write};
+    use std::sync::{Arc, Mutex};
+
+    #[derive(Clone, Default)]
+    struct Output(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Output {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            lock(&self.0).extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn written(format: LogFormat, level: LogLevel) -> String {
+        let output = Output::default();
+        let writer = output.clone();
+        tracing::subscriber::with_default(subscriber(format, level, move || writer.clone()), || {
+            tracing::info!(policy_file = "a.yaml", "policy loaded \u{1b}[2J");
+            tracing::debug!("a step");
+            tracing::debug!(target: "hyper::proto", "authorization: Bearer secret");
+        });
+        let bytes = lock(&output.0).clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn a_message_is_one_json_object_with_its_fields() {
+        let text = written(LogFormat::Json, LogLevel::Info);
+        assert_eq!(text.lines().count(), 1, "{text}");
+        let parsed: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(parsed["message"], "policy loaded \u{1b}[2J");
+        assert_eq!(parsed["policy_file"], "a.yaml");
+        assert_eq!(parsed["level"], "INFO");
+        assert!(parsed["timestamp"].as_str().unwrap().ends_with('Z'));
+    }
+
+    #[test]
+    fn the_level_is_doorwards_own_and_libraries_stay_quiet() {
+        let text = written(LogFormat::Json, LogLevel::Trace);
+        assert!(text.contains("a step") && !text.contains("secret"), "{text}");
+        assert_eq!(written(LogFormat::Json, LogLevel::Warn), "");
+    }
+
+    #[test]
+    fn pretty_lines_are_for_people() {
+        let text = written(LogFormat::Pretty, LogLevel::Info);
+        assert!(text.contains("INFO policy loaded") && text.contains("policy_file=\"a.yaml\""), "{text}");
+        assert!(!text.contains('\u{1b}'), "{text:?}");
+    }
+}
