@@ -10,4 +10,5 @@ pub mod request;
 pub mod policy;
 
 pub mod revocation;
+pub mod telemetry;
 pub mod token;
