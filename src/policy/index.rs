@@ -15,7 +15,7 @@ use std::hash::{BuildHasher as _, Hasher as _};
 use foldhash::fast::FixedState;
 use smallvec::SmallVec;
 
-use super::pattern::{Mixed, ParamType, Pattern, Segment};
+use super::pattern::{Mixed, ParamType, Segment};
 use crate::request::MatchPath;
 
 /// A node at which patterns end: one shape of path. Ids are dense but not without gaps.
@@ -51,9 +51,9 @@ struct Node {
     others: u32,
     /// Bytes of literal text: of this segment, or for a mixed one of all its literals together.
     literal_len: u32,
+    /// What the caller attached to the shape that ends here; `NONE` if none does.
+    value: u32,
     kind: Kind,
-    /// Whether a pattern ends here.
-    terminal: bool,
     /// Whether any child is a literal.
     literals: bool,
     /// The literal; if it is longer, the first four bytes are its place in [`PathIndex::long`].
@@ -123,14 +123,25 @@ impl PathIndex {
         .map(ShapeId)
     }
 
-    /// Adds a pattern and returns its shape, which is another pattern's too if both differ in names only.
-    pub fn insert(&mut self, pattern: &Pattern) -> ShapeId {
+    /// Adds the path of these segments, with `value` (below `u32::MAX`), unless it has one already, as it has
+    /// if another path differs in names only. Returns its shape and the value that it now has.
+    pub fn insert(&mut self, segments: &[Segment], value: u32) -> (ShapeId, u32) {
         let mut node = 0;
-        for segment in &pattern.segments {
+        for segment in segments {
             node = self.child(node, segment);
         }
-        self.nodes[node as usize].terminal = true;
-        ShapeId(node)
+        let slot = &mut self.nodes[node as usize].value;
+        if *slot == NONE {
+            *slot = value;
+        }
+        (ShapeId(node), *slot)
+    }
+
+    /// The value that a shape was first inserted with.
+    #[must_use]
+    #[inline]
+    pub fn value(&self, shape: ShapeId) -> u32 {
+        self.nodes[shape.0 as usize].value
     }
 
     /// Every pair of shapes that precedence does not put in order although one request matches both.
@@ -189,7 +200,7 @@ impl PathIndex {
     fn after<C: Cursor>(&self, node: u32, next: Option<C>) -> Option<u32> {
         match next {
             Some(cursor) => self.descend(node, cursor),
-            None => self.nodes[node as usize].terminal.then_some(node),
+            None => (self.nodes[node as usize].value != NONE).then_some(node),
         }
     }
 
@@ -404,7 +415,7 @@ impl PathIndex {
     /// Walks down two subtrees whose ways so far are of equal precedence and met by `path`.
     fn tied_below(&self, left: u32, right: u32, path: &str, ties: &mut Vec<Tie>) {
         let (a, b) = (&self.nodes[left as usize], &self.nodes[right as usize]);
-        if a.terminal && b.terminal {
+        if a.value != NONE && b.value != NONE {
             ties.push(Tie { left: ShapeId(left), right: ShapeId(right), witness: path.to_owned() });
         }
         let mut go_on = |left: u32, right: u32, segment: &[u8]| {
@@ -477,7 +488,7 @@ impl Node {
             others: NONE,
             literal_len: 0,
             kind,
-            terminal: false,
+            value: NONE,
             literals: false,
             text: [0; INLINE],
         }
@@ -558,10 +569,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::policy::pattern::Pattern;
 
     fn index(patterns: &[&str]) -> (PathIndex, Vec<ShapeId>) {
         let mut index = PathIndex::new(false);
-        let shapes = patterns.iter().map(|pattern| index.insert(&Pattern::parse(pattern).unwrap())).collect();
+        let shapes =
+            patterns.iter().map(|pattern| index.insert(&Pattern::parse(pattern).unwrap().segments, 0).0).collect();
         (index, shapes)
     }
 
@@ -639,8 +652,8 @@ mod tests {
     #[test]
     fn folding_ignores_the_case_of_literals_only() {
         let mut index = PathIndex::new(true);
-        let shape = index.insert(&Pattern::parse("/Api/{id}/List").unwrap());
-        assert_eq!(index.insert(&Pattern::parse("/aPI/{id}/liST").unwrap()), shape);
+        let (shape, _) = index.insert(&Pattern::parse("/Api/{id}/List").unwrap().segments, 7);
+        assert_eq!(index.insert(&Pattern::parse("/aPI/{id}/liST").unwrap().segments, 8), (shape, 7));
         assert_eq!(index.find(MatchPath::Plain("/API/AbC/list")), Some(shape));
     }
 
@@ -716,7 +729,7 @@ mod tests {
             let parsed: Vec<(ShapeId, Pattern)> = patterns
                 .iter()
                 .map(|text| Pattern::parse(text).unwrap())
-                .map(|pattern| (index.insert(&pattern), pattern))
+                .map(|pattern| (index.insert(&pattern.segments, 0).0, pattern))
                 .collect();
             let hit = index.find(MatchPath::Plain(&path));
             let best = parsed.iter().filter_map(|(shape, pattern)| Some((rank(pattern, &path)?, *shape))).min();
