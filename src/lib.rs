@@ -11,3 +11,6 @@ pub mod policy;
 
 pub mod revocation;
 pub mod token;
+
+pub mod app;
+pub mod config;
