@@ -10,6 +10,7 @@ pub mod request;
 pub mod policy;
 
 pub mod revocation;
+pub mod telemetry;
 pub mod token;
 
 pub mod app;
