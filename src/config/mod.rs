@@ -8,6 +8,7 @@
 //! Must not know: how the settings are put to work. Nothing else in doorward reads the environment.
 
 pub mod builtin;
+pub mod issuers;
 pub mod mistake;
 pub mod quantity;
 pub mod settings;
@@ -22,6 +23,6 @@ mod tests;
 pub use self::builtin::{DEFAULT_CONFIG, read};
 pub use self::mistake::{ConfigError, Mistake, Warning};
 pub use self::settings::{
-    AdminSettings, AuthSettings, Endpoint, GatewaySettings, IssuerSettings, KeySource, Limits, LogFormat, LogSettings,
+    AdminSettings, AuthSettings, Endpoint, GatewaySettings, IssuerSettings, KeySource, Limits, LogSettings,
     RevocationSettings, Settings, UpstreamSettings,
 };

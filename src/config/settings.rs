@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use super::mistake::{ConfigError, Warning};
 use super::{sources, validate};
 use crate::secret::Secret;
+use crate::telemetry::tracing::{LogFormat, LogLevel};
 use crate::token::{Algorithm, ClaimPaths, Confers, RolesFrom};
 
 /// All settings, validated. Every field is public: the proof that they were checked is that `load` made them.
@@ -190,20 +191,8 @@ pub struct RevocationSettings {
 pub struct LogSettings {
     /// How lines look.
     pub format: LogFormat,
-    /// A `tracing` filter, for example `info` or `doorward=debug`.
-    pub level: String,
+    /// What of doorward's own messages is written.
+    pub level: LogLevel,
     /// Whether every request gets an access-log line.
     pub access: bool,
-}
-
-/// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LogFormat {
-    /// Pretty on a terminal, else JSON.
-    #[default]
-    Auto,
-    /// JSON lines.
-    Json,
-    /// For people.
-    Pretty,
 }

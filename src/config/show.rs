@@ -3,7 +3,8 @@
 use toml::{Table, Value};
 
 use super::quantity::{show_duration, show_size};
-use super::settings::{IssuerSettings, KeySource, LogFormat, Settings};
+use super::settings::{IssuerSettings, KeySource, Settings};
+use crate::telemetry::tracing::{LogFormat, LogLevel};
 use crate::token::{Confers, RolesFrom};
 
 macro_rules! table {
@@ -91,10 +92,14 @@ impl Settings {
             LogFormat::Json => "json",
             LogFormat::Pretty => "pretty",
         };
-        root.insert(
-            "log".into(),
-            table! { "format": format, "level": self.log.level.as_str(), "access": self.log.access },
-        );
+        let level = match self.log.level {
+            LogLevel::Error => "error",
+            LogLevel::Warn => "warn",
+            LogLevel::Info => "info",
+            LogLevel::Debug => "debug",
+            LogLevel::Trace => "trace",
+        };
+        root.insert("log".into(), table! { "format": format, "level": level, "access": self.log.access });
         root
     }
 }

@@ -11,13 +11,14 @@ use ipnet::IpNet;
 use super::mistake::{ConfigError, Warning};
 use super::quantity;
 use super::settings::{
-    AdminSettings, AuthSettings, Endpoint, GatewaySettings, IssuerSettings, KeySource, Limits, LogFormat, LogSettings,
+    AdminSettings, AuthSettings, Endpoint, GatewaySettings, IssuerSettings, KeySource, Limits, LogSettings,
     RevocationSettings, Settings, UpstreamSettings,
 };
 use super::sources::{self, Tree};
 use super::walk::{Findings, Section};
 use crate::rbac::RoleKey;
 use crate::secret::Secret;
+use crate::telemetry::tracing::{LogFormat, LogLevel};
 use crate::token::{Algorithm, ClaimPaths, Confers, RolesFrom};
 
 const KIB: u64 = 1 << 10;
@@ -576,14 +577,16 @@ fn events(section: &Section<'_>) {
 
 fn log(section: &Section<'_>) -> LogSettings {
     let formats = [("auto", LogFormat::Auto), ("json", LogFormat::Json), ("pretty", LogFormat::Pretty)];
-    let level = section.parsed(
-        "level",
-        "a level (error, warn, info, debug, trace) or a filter such as \"info,doorward=debug\"",
-        |text| text.parse::<tracing_subscriber::filter::Targets>().ok().map(|_| text.to_owned()),
-    );
+    let levels = [
+        ("error", LogLevel::Error),
+        ("warn", LogLevel::Warn),
+        ("info", LogLevel::Info),
+        ("debug", LogLevel::Debug),
+        ("trace", LogLevel::Trace),
+    ];
     LogSettings {
         format: section.word("format", &formats).unwrap_or_default(),
-        level: level.unwrap_or_else(|| "info".to_owned()),
+        level: section.word("level", &levels).unwrap_or_default(),
         access: section.boolean("access").unwrap_or(true),
     }
 }
