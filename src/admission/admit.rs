@@ -196,7 +196,7 @@ impl Admission {
                 session: claims.session.as_deref(),
                 key_id: claims.key_id.as_deref(),
                 issued_at: claims.issued_at,
-                leeway: claims.floor_leeway,
+                leeway: claims.leeway,
             },
             now,
         );
