@@ -10,6 +10,8 @@ mod broken_tests;
 #[cfg(test)]
 mod tests;
 
+pub(super) use self::file::version;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;

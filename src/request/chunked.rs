@@ -250,5 +250,4 @@ fn forbidden(name: &[u8; NAME_KEPT], kept: u8) -> bool {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests;

@@ -227,8 +227,8 @@ fn strip_scheme<'h>(target: &'h [u8], scheme: &[u8]) -> Option<&'h [u8]> {
 struct Fields<'h> {
     host: Option<Authority<'h>>,
     length: Option<u64>,
-    chunked: bool,
-    content_type: bool,
+    chunked: Option<()>,
+    content_type: Option<()>,
     /// How many `Upgrade` lines there are, and whether the last says `websocket`.
     upgrades: (usize, bool),
     connection_upgrade: bool,
@@ -259,9 +259,7 @@ impl<'h> Fields<'h> {
         // Nearly all other names differ in length from these.
         match name.len() {
             4 if name.eq_ignore_ascii_case(b"host") => {
-                if self.host.replace(Authority::parse(trim(value))?).is_some() {
-                    return Err(Rejection::request("two Host headers"));
-                }
+                once(&mut self.host, Authority::parse(trim(value))?, "two Host headers")?;
             }
             6 if name.eq_ignore_ascii_case(b"expect") => {
                 self.expect_continue |= trim(value).eq_ignore_ascii_case(b"100-continue");
@@ -277,17 +275,13 @@ impl<'h> Fields<'h> {
                 }
             }
             12 if name.eq_ignore_ascii_case(b"content-type") => {
-                if std::mem::replace(&mut self.content_type, true) {
-                    return Err(Rejection::request("two Content-Type headers"));
-                }
+                once(&mut self.content_type, (), "two Content-Type headers")?;
             }
             14 if is_spelling(name, b"content-length") => {
                 if name[7] != b'-' {
                     return Err(Rejection::request("a spelling of Content-Length that some servers take for it"));
                 }
-                if self.length.replace(content_length(value)?).is_some() {
-                    return Err(Rejection::request("two Content-Length headers"));
-                }
+                once(&mut self.length, content_length(value)?, "two Content-Length headers")?;
             }
             17 if is_spelling(name, b"transfer-encoding") => {
                 if name[8] != b'-' {
@@ -296,9 +290,7 @@ impl<'h> Fields<'h> {
                 if !trim(value).eq_ignore_ascii_case(b"chunked") {
                     return Err(Rejection::request("a Transfer-Encoding other than `chunked`"));
                 }
-                if std::mem::replace(&mut self.chunked, true) {
-                    return Err(Rejection::request("two Transfer-Encoding headers"));
-                }
+                once(&mut self.chunked, (), "two Transfer-Encoding headers")?;
             }
             _ => {}
         }
@@ -314,7 +306,7 @@ impl<'h> Fields<'h> {
             }
             _ => {}
         }
-        let framing = match (self.chunked, self.length) {
+        let framing = match (self.chunked.is_some(), self.length) {
             (true, Some(_)) => return Err(Rejection::request("Content-Length beside Transfer-Encoding")),
             (true, None) if request.http10 => return Err(Rejection::request("Transfer-Encoding in HTTP/1.0")),
             (true, None) => Framing::Chunked,
@@ -333,6 +325,14 @@ impl<'h> Fields<'h> {
             expect_continue: self.expect_continue && !request.http10,
             connection_close: self.connection_close || request.http10 && !self.connection_keep_alive,
         })
+    }
+}
+
+/// Notes a field that stands in a head at most once.
+fn once<T>(slot: &mut Option<T>, value: T, twice: &'static str) -> Result<(), Rejection> {
+    match slot.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(Rejection::request(twice)),
     }
 }
 
@@ -357,8 +357,8 @@ fn content_length(value: &[u8]) -> Result<u64, Rejection> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#[expect(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "tests")]
 mod corpus;
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
+#[expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 mod tests;

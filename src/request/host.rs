@@ -20,12 +20,13 @@ impl Host {
     /// (RFC 3986 `reg-name` without percent escapes and without the delimiters that make lists of hosts),
     /// an empty or over-long name, a bad address literal, or a port that is no number.
     pub fn parse(authority: &[u8]) -> Result<Self, Rejection> {
-        Ok(match Authority::parse(authority)?.name {
+        match Authority::parse(authority)?.name {
             Name::Registered(name) => {
-                Self(name.iter().map(|b| char::from(b.to_ascii_lowercase())).collect::<String>().into_boxed_str())
+                let name = str::from_utf8(name).map_err(|_| Rejection::request("a host that is not ASCII"))?;
+                Ok(Self(name.to_ascii_lowercase().into_boxed_str()))
             }
-            Name::Ipv6(address) => Self(format!("[{address}]").into_boxed_str()),
-        })
+            Name::Ipv6(address) => Ok(Self(format!("[{address}]").into_boxed_str())),
+        }
     }
 
     /// The name, for comparing and for forwarding.

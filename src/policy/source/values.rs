@@ -170,8 +170,8 @@ fn day(text: &str) -> Option<i64> {
     let shape = text.len() == 10
         && text.bytes().enumerate().all(|(at, b)| if at == 4 || at == 7 { b == b'-' } else { b.is_ascii_digit() });
     let date: jiff::civil::Date = shape.then(|| text.parse().ok()).flatten()?;
-    let midnight = date.to_zoned(jiff::tz::TimeZone::UTC).ok()?;
-    Some(midnight.timestamp().as_second())
+    let midnight = jiff::tz::TimeZone::UTC.to_timestamp(date.at(0, 0, 0, 0)).ok()?;
+    Some(midnight.as_second())
 }
 
 /// The name of an upstream.
