@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
@@ -55,14 +55,14 @@ pub fn router(state: Arc<AdminState>, peer: SocketAddr) -> Router {
         .route("/readyz", get(health::ready))
         .merge(guarded)
         .layer(middleware::from_fn_with_state(Arc::clone(&state), guard::host))
-        .layer(middleware::map_response(close_after_nothing))
+        .layer(middleware::map_response(keep_private))
         .with_state(state)
 }
 
 /// Answers of this listener are nobody's to keep.
-async fn close_after_nothing(mut response: Response) -> Response {
+async fn keep_private(mut response: Response) -> Response {
     let headers = response.headers_mut();
-    headers.entry(axum::http::header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers.insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
     response
 }

@@ -16,7 +16,7 @@ use crate::policy::{CompileInput, Diagnostics, PolicyFile, Snapshot, compile, ro
 use crate::rbac::RoleTable;
 use crate::request::Host;
 use crate::request::peer::TrustedProxies;
-use crate::revocation::{Retention, RevocationIndex, file as revocation_file};
+use crate::revocation::{Retention, RevocationIndex, entry};
 use crate::telemetry::Metrics;
 use crate::token::jwk::Trust;
 use crate::token::{Confers, Issuer, KeySet, TokenCache, Verifier, local_keys};
@@ -193,7 +193,7 @@ fn revocations(settings: &Settings, retention: Retention) -> anyhow::Result<Revo
     if let Some(path) = &settings.revocation.file {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("cannot read {} ([revocation] file)", path.display()))?;
-        let entries = revocation_file::parse(&text).map_err(|faults| describe_faults(path, &faults))?;
+        let entries = entry::parse_lines(&text).map_err(|faults| describe_faults(path, &faults))?;
         let now = Timestamp::now();
         for entry in &entries {
             index.apply(entry, now, retention);

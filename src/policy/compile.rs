@@ -281,8 +281,8 @@ fn service(file: &PolicyFile, texts: &mut Texts) -> Service {
             .hosts
             .iter()
             .filter_map(|host| match &host.value {
-                HostPattern::Exact(host) => Some(host.as_str().into()),
-                HostPattern::Wildcard(_) => None,
+                super::source::HostPattern::Exact(host) => Some(host.as_str().into()),
+                super::source::HostPattern::Wildcard(_) => None,
             })
             .collect(),
     }
