@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -41,7 +42,8 @@ def arguments() -> argparse.Namespace:
 def doorward_binary() -> str:
     """The program under test: $DOORWARD, or a build of this repository as it ships."""
     if "DOORWARD" in os.environ:
-        return os.environ["DOORWARD"]
+        named = shutil.which(os.environ["DOORWARD"])
+        return named or sys.exit(f"$DOORWARD names no program: {os.environ['DOORWARD']}")
     subprocess.run(["cargo", "build", "--profile", "dist", "--bin", "doorward"], cwd=REPOSITORY, check=True)
     target = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
     return str(REPOSITORY / target / "dist" / "doorward")

@@ -65,8 +65,13 @@ class Process:
 
     def cpu_seconds(self) -> float:
         """CPU time of every thread, to the nanosecond."""
-        schedstats = (stat for pid in self.family() for stat in Path(f"/proc/{pid}/task").glob("*/schedstat"))
-        return sum(int(stat.read_text().split()[0]) for stat in schedstats) / 1e9
+        nanoseconds = 0
+        for schedstat in [stat for pid in self.family() for stat in Path(f"/proc/{pid}/task").glob("*/schedstat")]:
+            try:
+                nanoseconds += int(schedstat.read_text().split()[0])
+            except OSError:
+                continue  # A thread that ended just now.
+        return nanoseconds / 1e9
 
     def pss_kib(self) -> int:
         """Memory, shared pages divided among those that share them."""
