@@ -26,7 +26,6 @@ use tokio::time::Sleep;
 use crate::request::chunked::{ChunkedReader, Progress};
 use crate::request::head::{self, Framing, HeadFacts, HeadLimits};
 use crate::request::Rejection;
-use crate::reason::Reason;
 
 /// Size of one read.
 const READ_BYTES: usize = 64 * 1024;
@@ -180,12 +179,7 @@ impl<S> GuardedIo<S> {
                         if rest.len() <= self.settings.head.bytes {
                             break;
                         }
-                        let limit = self.settings.head.bytes;
-                        self.refuse(
-                            rest,
-                            Rejection { reason: Reason::HeadersTooLarge, detail: format!("the head is longer than {limit} bytes").into() },
-                            cursor,
-                        );
+                        self.refuse(rest, head::overflow(rest), cursor);
                         return Ok(input.len());
                     };
                     self.searched = 0;
