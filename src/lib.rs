@@ -14,4 +14,5 @@ pub mod telemetry;
 pub mod token;
 
 pub mod app;
+pub mod cli;
 pub mod config;
