@@ -218,7 +218,6 @@ fn all_faults_are_told_at_once_and_in_order() {
     assert_eq!(
         told,
         [
-            (1, "missing-key"),
             (1, "unknown-version"),
             (2, "unknown-key"),
             (3, "bad-word"),
@@ -227,7 +226,7 @@ fn all_faults_are_told_at_once_and_in_order() {
             (8, "bare-list"),
         ]
     );
-    assert!(out.0[2].help.as_ref().unwrap().starts_with("Did you mean `service`?"));
+    assert!(out.0[1].help.as_ref().unwrap().starts_with("Did you mean `service`?"));
 }
 
 proptest! {
