@@ -133,7 +133,8 @@ impl CaseFile {
         let mut found = Diagnostics::default();
         let Some(tree) = yaml::parse(&source, &mut found) else { return (None, found) };
         let mut reader = Reader { source: &source, out: &mut found };
-        let file = read_file(&mut reader, &tree).map(|(policy, cases)| Self { source: Arc::clone(&source), policy, cases });
+        let file =
+            read_file(&mut reader, &tree).map(|(policy, cases)| Self { source: Arc::clone(&source), policy, cases });
         found.sort();
         (file, found)
     }
@@ -346,7 +347,12 @@ fn read_host(reader: &mut Reader<'_>, node: &Tree) -> Option<Host> {
     match Host::parse(text.as_bytes()) {
         Ok(host) => Some(host),
         Err(error) => {
-            reader.error(node.span, "bad-host", format!("`{text}` is no host: {}", error.detail), "Write a host such as `oms.example.com`.");
+            reader.error(
+                node.span,
+                "bad-host",
+                format!("`{text}` is no host: {}", error.detail),
+                "Write a host such as `oms.example.com`.",
+            );
             None
         }
     }
@@ -370,7 +376,12 @@ fn read_case(reader: &mut Reader<'_>, node: &Tree, file_host: Option<&Host>) -> 
                 match text.map(str::parse) {
                     Some(Ok(address)) => client = address,
                     Some(Err(_)) => {
-                        reader.error(value.span, "bad-address", "no address of a client", "Write an address such as `192.0.2.1`.");
+                        reader.error(
+                            value.span,
+                            "bad-address",
+                            "no address of a client",
+                            "Write an address such as `192.0.2.1`.",
+                        );
                     }
                     None => {}
                 }
@@ -405,7 +416,9 @@ fn read_who(reader: &mut Reader<'_>, node: &Tree) -> Option<CaseWho> {
     match &node.kind {
         Kind::Scalar { text, .. } if text == "anonymous" => Some(CaseWho::Anonymous),
         Kind::Scalar { text, .. } => match text.strip_prefix("role:").map(|key| RoleKey::parse(key.trim())) {
-            Some(Ok(role)) => Some(CaseWho::Subject { subject: SOMEBODY.into(), roles: vec![role], memberships: Vec::new() }),
+            Some(Ok(role)) => {
+                Some(CaseWho::Subject { subject: SOMEBODY.into(), roles: vec![role], memberships: Vec::new() })
+            }
             Some(Err(error)) => {
                 reader.error(node.span, "bad-role", error.to_string(), help);
                 None

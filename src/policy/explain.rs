@@ -128,10 +128,12 @@ pub fn explain(snapshot: &Snapshot, ask: &Ask<'_>) -> Explanation {
     let facts = RequestFacts { method: ask.method, host: ask.host, target: ask.target, client: ask.client };
     let (decision, tree) = match snapshot.begin(&facts, ask.now) {
         Begin::Decided(decision) => (decision, None),
-        Begin::NeedsCaller(pending) => with_tree(snapshot, pending, &ask.who, || match snapshot.begin(&facts, ask.now) {
-            Begin::NeedsCaller(again) => Some(again),
-            Begin::Decided(_) => None,
-        }),
+        Begin::NeedsCaller(pending) => {
+            with_tree(snapshot, pending, &ask.who, || match snapshot.begin(&facts, ask.now) {
+                Begin::NeedsCaller(again) => Some(again),
+                Begin::Decided(_) => None,
+            })
+        }
     };
     let denied = decision.would_deny.is_some() || decision.outcome != Outcome::Allow;
     let mend = match (&tree, ask.who) {
@@ -156,7 +158,8 @@ fn with_tree<'s, 'r>(
     let grants = snapshot.roles.resolve(pending.service(), roles, memberships);
     let anonymous = matches!(who, Who::Anonymous);
     let service = pending.service();
-    let mut recorder = Recorder { roles: &snapshot.roles, service, route, grants: &grants, anonymous, open: Vec::new(), root: None };
+    let mut recorder =
+        Recorder { roles: &snapshot.roles, service, route, grants: &grants, anonymous, open: Vec::new(), root: None };
     let caller = Caller { subject, grants: &grants };
     let decision = if anonymous {
         if let Some(again) = again() {
@@ -192,7 +195,10 @@ fn explanation(
         would_deny: decision.would_deny,
         status: decision.status,
         detail: decision.detail.to_string(),
-        service: decision.service.and_then(|index| snapshot.service_by_index(index)).map(|service| Arc::clone(&service.name)),
+        service: decision
+            .service
+            .and_then(|index| snapshot.service_by_index(index))
+            .map(|service| Arc::clone(&service.name)),
         route,
         allow: decision.allow.clone(),
         tree,
@@ -270,7 +276,9 @@ impl Explanation {
             tree.write(&mut text, 1);
         }
         match &self.mend {
-            Some(Mend::Token) => text.push_str("to be allowed: send a valid token of a subject that meets the requirement\n"),
+            Some(Mend::Token) => {
+                text.push_str("to be allowed: send a valid token of a subject that meets the requirement\n")
+            }
             Some(Mend::Grant(parts)) => {
                 let _ = writeln!(text, "to be allowed: grant {}", parts.join(" and "));
             }
@@ -363,7 +371,9 @@ impl Witness for Recorder<'_> {
             Formula::Permission(_) | Formula::Role(_) | Formula::Membership(..) => Lacking::Grant,
             Formula::Any(_) => Lacking::Any,
             Formula::All(_) => Lacking::All,
-            Formula::Public | Formula::Authenticated | Formula::Deny | Formula::Owner(_) | Formula::Client(_) => Lacking::NoGrant,
+            Formula::Public | Formula::Authenticated | Formula::Deny | Formula::Owner(_) | Formula::Client(_) => {
+                Lacking::NoGrant
+            }
         };
         self.open.push(Node { label, holds: false, detail, children: Vec::new(), lacking: Some(lacking) });
     }
@@ -436,9 +446,10 @@ impl Recorder<'_> {
 
     fn held_through(&self, permission: PermissionId) -> Option<String> {
         let service = self.roles.service(self.service);
-        let role = self.grants.roles().iter().find(|key| {
-            self.roles.role(key.as_str()).is_some_and(|id| self.roles.role_holds(id, permission, service))
-        });
+        let role =
+            self.grants.roles().iter().find(|key| {
+                self.roles.role(key.as_str()).is_some_and(|id| self.roles.role_holds(id, permission, service))
+            });
         if let Some(role) = role {
             return Some(role.to_string());
         }
