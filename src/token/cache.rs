@@ -125,3 +125,7 @@ impl<E: Send + Sync + 'static> Generation<E> {
         Self { verifier: Arc::new(verifier), entries }
     }
 }
+
+#[cfg(test)]
+#[path = "cache_tests.rs"]
+mod tests;

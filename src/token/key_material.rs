@@ -3,7 +3,8 @@
 //! Verification goes to aws-lc-rs directly, with keys parsed beforehand: jsonwebtoken clones and parses its key
 //! at every call. Signing goes through jsonwebtoken (mint.rs).
 
-use aws_lc_rs::encoding::AsBigEndian as _;
+use aws_lc_rs::encoding::{AsBigEndian as _, AsDer as _, Pkcs8V1Der};
+use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, ED25519, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _,
     ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RsaKeyPair, RsaPublicKeyComponents,
@@ -122,6 +123,7 @@ pub(super) fn generate(algorithm: Algorithm) -> Result<Map<String, Value>, Strin
     let no_randomness = |_| "the system gives no randomness for a new key".to_owned();
     let text = |bytes: &[u8]| Value::String(encode_base64url(bytes));
     let mut required = Map::new();
+    let mut others = Vec::new();
     let private = match algorithm {
         Algorithm::EdDSA => {
             let pair = Ed25519KeyPair::generate().map_err(no_randomness)?;
@@ -148,7 +150,15 @@ pub(super) fn generate(algorithm: Algorithm) -> Result<Map<String, Value>, Strin
             ("k", text(secret.as_ref()))
         }
         Algorithm::RS256 => {
-            return Err("RS256 keys are not made here; EdDSA and ES256 are, or bring a private RSA JWK".to_owned());
+            let pair = RsaKeyPair::generate(KeySize::Rsa2048).map_err(no_randomness)?;
+            let der: Pkcs8V1Der<'_> = pair.as_der().map_err(no_randomness)?;
+            let numbers = rsa_numbers(der.as_ref()).ok_or("the new RSA key has an unexpected form")?;
+            let [n, e, d, factors @ ..] = numbers;
+            required.insert("kty".into(), "RSA".into());
+            required.insert("n".into(), text(n));
+            required.insert("e".into(), text(e));
+            others.extend(["p", "q", "dp", "dq", "qi"].into_iter().zip(factors.map(text)));
+            ("d", text(d))
         }
     };
     let kid = if algorithm == Algorithm::HS256 {
@@ -157,11 +167,40 @@ pub(super) fn generate(algorithm: Algorithm) -> Result<Map<String, Value>, Strin
     } else {
         super::jwk::thumbprint(&required)
     };
-    required.insert(private.0.into(), private.1);
+    required.extend(others.into_iter().chain([private]).map(|(name, value)| (name.to_owned(), value)));
     required.insert("kid".into(), kid.into());
     required.insert("use".into(), "sig".into());
     required.insert("alg".into(), algorithm.name().into());
     Ok(required)
+}
+
+/// `n e d p q dp dq qi` of a PKCS #8 document with an RSA key (RFC 5208 section 5, RFC 8017 appendix A.1.2), without
+/// leading zeros.
+fn rsa_numbers(pkcs8: &[u8]) -> Option<[&[u8]; 8]> {
+    let (info, _) = read_der(pkcs8, 0x30)?;
+    let (_version, rest) = read_der(info, 0x02)?;
+    let (_algorithm, rest) = read_der(rest, 0x30)?;
+    let (octets, _) = read_der(rest, 0x04)?;
+    let (key, _) = read_der(octets, 0x30)?;
+    let (_version, mut rest) = read_der(key, 0x02)?;
+    let mut numbers = [[].as_slice(); 8];
+    for number in &mut numbers {
+        let (found, after) = read_der(rest, 0x02)?;
+        (*number, rest) = (without_leading_zeros(found), after);
+    }
+    Some(numbers)
+}
+
+/// The content of the element at the start, which has to have this tag, and what follows it.
+fn read_der(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
+    let rest = der.strip_prefix(&[tag])?;
+    let (&first, rest) = rest.split_first()?;
+    if first < 0x80 {
+        return rest.split_at_checked(first.into());
+    }
+    let (length, rest) = rest.split_at_checked(usize::from(first & 0x7f)).filter(|(length, _)| length.len() <= 4)?;
+    let length = length.iter().fold(0, |length, byte| length << 8 | usize::from(*byte));
+    rest.split_at_checked(length)
 }
 
 fn p256_point(x: &[u8], y: &[u8]) -> Result<[u8; 65], &'static str> {
@@ -195,8 +234,8 @@ fn push_der_length(out: &mut Vec<u8>, length: usize) {
 /// a random one has a chance of 2⁻²⁸ (Nemec et al., "The Return of Coppersmith's Attack", CCS 2017).
 fn is_roca(modulus: &[u8]) -> bool {
     const PRIMES: [u32; 38] = [
-        3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97, 101, 103, 107, 109,
-        113, 127, 131, 137, 139, 149, 151, 157, 163, 167,
+        3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97, 101, 103, 107,
+        109, 113, 127, 131, 137, 139, 149, 151, 157, 163, 167,
     ];
     PRIMES.iter().all(|prime| {
         let remainder = modulus.iter().fold(0, |rest, byte| (rest * 256 + u32::from(*byte)) % prime);
@@ -216,12 +255,12 @@ fn is_small_order(x: &[u8]) -> bool {
         points[1] = [0; 32];
         points[1][0] = 1;
         points[2] = [
-            0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0, 0xd5, 0xdf, 0xac,
-            0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05,
+            0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0, 0xd5, 0xdf,
+            0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05,
         ];
         points[3] = [
-            0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f, 0x2a, 0x20, 0x53,
-            0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a,
+            0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f, 0x2a, 0x20,
+            0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a,
         ];
         // p − 1, p and p + 1, little-endian.
         points[4][0] = 0xec;
