@@ -1,5 +1,7 @@
 //! What is revoked stays revoked for as long as a token can live, and nothing else is.
 
+#![expect(clippy::expect_used, reason = "tests")]
+
 use std::time::Duration;
 
 use proptest::prelude::*;

@@ -28,9 +28,19 @@ fn open(jws: &str, key: &Value) -> Result<Vec<u8>, String> {
     Ok(compact.payload)
 }
 
-/// Wycheproof would refuse a set that holds a symmetric key beside a public one, for fear that a token chooses how
-/// a key is used. Here each key has one algorithm, fixed when it is read, and the operator's file may hold both.
-const MIXED_SET: [&str; 2] = ["json_web_key_test#0.1", "json_web_crypto_test#4.47"];
+/// Where this verifier answers otherwise, and why it should.
+const DEVIATIONS: [(&str, &str); 6] = [
+    // A set that holds a symmetric key beside a public one is refused there, for fear that a token chooses how a key
+    // is used. Here each key has one algorithm, fixed when it is read, and an operator's file may hold both.
+    ("json_web_key_test#0.1", "a mixed set"),
+    ("json_web_crypto_test#4.47", "a mixed set"),
+    // Called invalid, and byte for byte the token of #21.357, which is called valid.
+    ("json_web_signature_test#21.367", "the corpus contradicts itself"),
+    ("json_web_signature_test#21.370", "the corpus contradicts itself"),
+    // Called valid with a `?` in a part, which canonical base64url (SPEC 5.4) does not have.
+    ("json_web_signature_test#21.372", "not base64url"),
+    ("json_web_signature_test#21.373", "not base64url"),
+];
 
 #[test]
 fn wycheproof_agrees() {
@@ -40,12 +50,11 @@ fn wycheproof_agrees() {
         // Some are in the JSON serialisation, which a bearer token never is.
         let jws = test["jws"].as_str().map_or_else(|| test["jws"].to_string(), str::to_owned);
         let opened = open(&jws, &test["key"]);
-        if test["in_scope_alg"] == true {
-            checked += 1;
-            if opened.is_ok() != (test["jws_result"] == "valid") {
-                wrong.push(format!("{} {} {}: {opened:?}", test["id"], test["comment"], test["jws_result"]));
-            }
-        } else if opened.is_ok() && test["jws_result"] != "valid" && !MIXED_SET.iter().any(|id| test["id"] == *id) {
+        let in_scope = test["in_scope_alg"] == true;
+        checked += usize::from(in_scope);
+        // Out of scope are also good signatures of algorithms that are refused here.
+        let differs = opened.is_ok() != (test["jws_result"] == "valid") && (in_scope || opened.is_ok());
+        if differs != DEVIATIONS.iter().any(|(id, _)| test["id"] == *id) {
             wrong.push(format!("{} {} {}: {opened:?}", test["id"], test["comment"], test["jws_result"]));
         }
     }
@@ -83,6 +92,6 @@ fn the_cookbooks_private_keys_sign_what_their_public_ones_verify() {
         jwk["alg"] = json!(algorithm);
         let keys = KeySet::parse(jwk.to_string().as_bytes(), &ALL, Trust::File).unwrap();
         let signature = crate::token::fixtures::signature(b"message", keys.signing_key().unwrap());
-        assert!(keys.keys[0].verify(b"message", &crate::token::json::decode_base64url(&signature).unwrap()), "{path}");
+        assert!(keys.keys[0].verify(b"message", &signature), "{path}");
     }
 }

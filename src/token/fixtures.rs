@@ -108,13 +108,7 @@ pub(super) fn sign(header: &str, payload: &str, key: &Key) -> String {
 }
 
 pub(super) fn signature(message: &[u8], key: &Key) -> String {
-    let algorithm = match key.algorithm {
-        Algorithm::HS256 => jsonwebtoken::Algorithm::HS256,
-        Algorithm::RS256 => jsonwebtoken::Algorithm::RS256,
-        Algorithm::ES256 => jsonwebtoken::Algorithm::ES256,
-        Algorithm::EdDSA => jsonwebtoken::Algorithm::EdDSA,
-    };
-    jsonwebtoken::crypto::sign(message, &key.signing().unwrap().0, algorithm).unwrap()
+    jsonwebtoken::crypto::sign(message, &key.signing().unwrap().0, key.algorithm.into()).unwrap()
 }
 
 /// A token with these claims, signed by the fixture's EdDSA key.

@@ -1,7 +1,7 @@
 //! Key sets (RFC 7517), from a file, a URL's body or a shared secret.
 //!
 //! A key has exactly one algorithm, fixed when it is read: what a token says about its algorithm is only ever
-//! compared with that (RFC 8725 section 3.1). Keys are parsed once, here; a verification parses nothing.
+//! compared with that (RFC 8725 section 3.1).
 
 use serde_json::{Map, Value};
 
@@ -139,10 +139,10 @@ impl KeySet {
 }
 
 impl Key {
-    /// Whether the signature over the message is good under this key and its one algorithm.
+    /// Whether the base64url signature over the message is good under this key and its one algorithm.
     #[must_use]
-    pub(super) fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
-        self.verifying.verify(message, signature)
+    pub(super) fn verify(&self, message: &[u8], signature: &str) -> bool {
+        self.verifying.verify(self.algorithm, message, signature)
     }
 
     /// The private half, if the set was read with it.
