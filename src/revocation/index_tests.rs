@@ -203,3 +203,32 @@ proptest! {
         }
     }
 }
+
+/// `cargo test --lib revocation:: -- --ignored --nocapture`; tests/bench/token.rs measures it properly.
+#[test]
+#[ignore = "a measurement"]
+#[expect(clippy::print_stderr, reason = "a measurement")]
+fn measure_a_miss() {
+    let index = RevocationIndex::default();
+    let time = |name: &str| {
+        let round = || {
+            let started = std::time::Instant::now();
+            for _ in 0..1000 {
+                assert_eq!(index.standing(std::hint::black_box(&presented()), NOW), Standing::Good);
+            }
+            started.elapsed() / 1000
+        };
+        eprintln!("measured: {name} {:?}", (0..200).map(|_| round()).min());
+    };
+    time("nothing revoked");
+    for n in 0..100_000 {
+        index.apply(&Entry::Token { id: format!("x-{n}").into(), issuer: None, expires_at: None }, NOW, retention());
+    }
+    time("100,000 token ids, a miss");
+    for n in 0..100_000 {
+        index.apply(&Entry::Session { id: format!("x-{n}").into(), expires_at: None }, NOW, retention());
+        index.apply(&Entry::Subject { id: format!("x-{n}").into(), issued_until: NOW }, NOW, retention());
+        index.apply(&Entry::Disabled { id: format!("x-{n}").into() }, NOW, retention());
+    }
+    time("four kinds of 100,000, a miss");
+}

@@ -1,7 +1,7 @@
 //! What a token costs: its verification under each algorithm, a hit of the cache, a look at the revocation index.
 //!
 //! `cargo bench --bench token`
-#![expect(missing_docs, clippy::expect_used, reason = "a benchmark")]
+#![expect(clippy::expect_used, reason = "a benchmark")]
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -58,7 +58,7 @@ fn verification(criterion: &mut Criterion) {
         let token = token(&issuer);
         let verifier = Verifier::new(vec![issuer]);
         group.bench_function(algorithm.name(), |bencher| {
-            bencher.iter(|| verifier.verify(black_box(&token), NOW).is_ok())
+            bencher.iter(|| verifier.verify(black_box(&token), NOW).is_ok());
         });
     }
 }
@@ -90,7 +90,7 @@ fn revocation(criterion: &mut Criterion) {
     let retention = Retention::new(Duration::from_secs(3600), Duration::from_secs(30));
     let index = RevocationIndex::default();
     criterion.bench_function("standing, nothing revoked", |bencher| {
-        bencher.iter(|| index.standing(black_box(&presented), NOW))
+        bencher.iter(|| index.standing(black_box(&presented), NOW));
     });
     for n in 0..100_000 {
         index.apply(&Entry::Token { id: format!("t-{n}").into(), issuer: None, expires_at: None }, NOW, retention);
