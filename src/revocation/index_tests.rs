@@ -1,5 +1,7 @@
 //! What is revoked stays revoked for as long as a token can live, and nothing else is.
 
+#![expect(clippy::expect_used, reason = "tests")]
+
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -95,7 +97,9 @@ fn t06_t18_disabled_subjects_and_keys_stay() {
 
 #[test]
 fn t10_entries_merge_by_the_later_expiry_and_the_higher_floor() {
-    let floors = index("{\"subject\":\"kc:alice\",\"issued_until\":1800000000}\n{\"subject\":\"kc:alice\",\"issued_until\":1700000000}");
+    let floors = index(
+        "{\"subject\":\"kc:alice\",\"issued_until\":1800000000}\n{\"subject\":\"kc:alice\",\"issued_until\":1700000000}",
+    );
     assert_eq!(floors.standing(&presented(), NOW), Standing::Revoked);
     let everything = index("{\"everything\":1800000000}\n{\"everything\":1}");
     assert_eq!(everything.standing(&presented(), NOW), Standing::Revoked);
@@ -143,9 +147,17 @@ fn readers_and_writers_at_once_lose_nothing() {
             scope.spawn(move || {
                 for n in 0..2000 {
                     let id = format!("t-{thread}-{n}");
-                    index.apply(&Entry::Token { id: id.as_str().into(), issuer: None, expires_at: None }, NOW, retention());
+                    index.apply(
+                        &Entry::Token { id: id.as_str().into(), issuer: None, expires_at: None },
+                        NOW,
+                        retention(),
+                    );
                     let presented = Presented { token_id: Some(&id), ..presented() };
-                    assert_eq!(index.standing(&presented, NOW), Standing::Revoked, "a revocation counts from its return on");
+                    assert_eq!(
+                        index.standing(&presented, NOW),
+                        Standing::Revoked,
+                        "a revocation counts from its return on"
+                    );
                     index.sweep(NOW);
                 }
             });
@@ -190,4 +202,33 @@ proptest! {
             }
         }
     }
+}
+
+/// `cargo test --lib revocation:: -- --ignored --nocapture`; tests/bench/token.rs measures it properly.
+#[test]
+#[ignore = "a measurement"]
+#[expect(clippy::print_stderr, reason = "a measurement")]
+fn measure_a_miss() {
+    let index = RevocationIndex::default();
+    let time = |name: &str| {
+        let round = || {
+            let started = std::time::Instant::now();
+            for _ in 0..1000 {
+                assert_eq!(index.standing(std::hint::black_box(&presented()), NOW), Standing::Good);
+            }
+            started.elapsed() / 1000
+        };
+        eprintln!("measured: {name} {:?}", (0..200).map(|_| round()).min());
+    };
+    time("nothing revoked");
+    for n in 0..100_000 {
+        index.apply(&Entry::Token { id: format!("x-{n}").into(), issuer: None, expires_at: None }, NOW, retention());
+    }
+    time("100,000 token ids, a miss");
+    for n in 0..100_000 {
+        index.apply(&Entry::Session { id: format!("x-{n}").into(), expires_at: None }, NOW, retention());
+        index.apply(&Entry::Subject { id: format!("x-{n}").into(), issued_until: NOW }, NOW, retention());
+        index.apply(&Entry::Disabled { id: format!("x-{n}").into() }, NOW, retention());
+    }
+    time("four kinds of 100,000, a miss");
 }

@@ -114,6 +114,7 @@ impl<E: Send + Sync + 'static> Generation<E> {
         // its own for every entry; those are checked in `authenticate` anyway.
         let longest = verifier.issuers().iter().map(|issuer| issuer.max_lifetime + issuer.leeway * 2).max();
         let longest = longest.unwrap_or_default().clamp(Duration::from_secs(1), Duration::from_secs(7 * 86_400));
+        #[expect(clippy::borrowed_box, reason = "moka hands the key as it is stored")]
         let weigh = |token: &Box<str>, entry: &Arc<Entry<E>>| {
             u32::try_from(token.len() + entry.claims.heap_bytes() + ENTRY_OVERHEAD).unwrap_or(u32::MAX)
         };
@@ -125,3 +126,7 @@ impl<E: Send + Sync + 'static> Generation<E> {
         Self { verifier: Arc::new(verifier), entries }
     }
 }
+
+#[cfg(test)]
+#[path = "cache_tests.rs"]
+mod tests;

@@ -13,7 +13,8 @@ pub(super) struct Compact<'t> {
     pub(super) signing_input: &'t str,
     pub(super) header: Header,
     pub(super) payload: Vec<u8>,
-    pub(super) signature: Vec<u8>,
+    /// Canonical base64url.
+    pub(super) signature: &'t str,
 }
 
 /// The header members that are looked at.
@@ -67,7 +68,7 @@ impl<'t> Compact<'t> {
             |part: &str, what: &'static str| decode_base64url(part).ok_or_else(|| TokenRejection::malformed(what));
         let header = decode(header, "the header is not canonical base64url")?;
         let payload = decode(payload, "the payload is not canonical base64url")?;
-        let signature = decode(signature, "the signature is not canonical base64url")?;
+        decode(signature, "the signature is not canonical base64url")?;
         let header =
             parse_object(&header).map_err(|why| TokenRejection::malformed_owned(format!("the header {why}")))?;
         Ok(Self { signing_input, header: Header::read(&header)?, payload, signature })

@@ -1,7 +1,7 @@
 //! Key sets (RFC 7517), from a file, a URL's body or a shared secret.
 //!
 //! A key has exactly one algorithm, fixed when it is read: what a token says about its algorithm is only ever
-//! compared with that (RFC 8725 section 3.1). Keys are parsed once, here; a verification parses nothing.
+//! compared with that (RFC 8725 section 3.1).
 
 use serde_json::{Map, Value};
 
@@ -118,7 +118,7 @@ impl KeySet {
     /// thumbprint (RFC 7638), so that no two keys share one by accident.
     ///
     /// # Errors
-    /// [`KeySetError`] for RS256, whose keys are brought along and not made here, and when the system has no randomness.
+    /// [`KeySetError`] when the system has no randomness.
     pub fn generate(algorithm: Algorithm) -> Result<Secret, KeySetError> {
         let jwk = super::key_material::generate(algorithm).map_err(KeySetError)?;
         Ok(Secret::new(serde_json::json!({ "keys": [jwk] }).to_string().into_bytes()))
@@ -139,10 +139,10 @@ impl KeySet {
 }
 
 impl Key {
-    /// Whether the signature over the message is good under this key and its one algorithm.
+    /// Whether the base64url signature over the message is good under this key and its one algorithm.
     #[must_use]
-    pub(super) fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
-        self.verifying.verify(message, signature)
+    pub(super) fn verify(&self, message: &[u8], signature: &str) -> bool {
+        self.verifying.verify(self.algorithm, message, signature)
     }
 
     /// The private half, if the set was read with it.
@@ -259,9 +259,6 @@ fn strong_secret(bytes: &[u8]) -> Result<(), &'static str> {
             "is shorter than the 32 bytes that HS256 needs (RFC 7518 section 3.2); `openssl rand -base64 48` makes one",
         );
     }
-    if bytes.iter().all(|byte| *byte == bytes[0]) {
-        return Err("is one byte repeated; `openssl rand -base64 48` makes a real one");
-    }
     Ok(())
 }
 
@@ -285,3 +282,7 @@ pub(super) fn thumbprint(required: &Map<String, Value>) -> String {
     let canonical = serde_json::to_vec(&sorted).unwrap_or_default();
     encode_base64url(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &canonical).as_ref())
 }
+
+#[cfg(test)]
+#[path = "jwk_tests.rs"]
+mod tests;

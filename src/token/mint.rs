@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::issuer::{Algorithm, Issuer};
+use super::issuer::Issuer;
 use super::json::{decode_base64url, parse_object};
 use super::jwk::Key;
 use super::verify::{MAX_TOKEN_BYTES, TokenRejection, whole_seconds};
@@ -86,12 +86,7 @@ pub fn mint(issuer: &Issuer, request: &MintRequest<'_>, now: Timestamp) -> Resul
     }
     let header = jsonwebtoken::Header {
         typ: Some("at+jwt".to_owned()),
-        alg: match key.algorithm {
-            Algorithm::HS256 => jsonwebtoken::Algorithm::HS256,
-            Algorithm::RS256 => jsonwebtoken::Algorithm::RS256,
-            Algorithm::ES256 => jsonwebtoken::Algorithm::ES256,
-            Algorithm::EdDSA => jsonwebtoken::Algorithm::EdDSA,
-        },
+        alg: key.algorithm.into(),
         kid: key.id.as_deref().map(str::to_owned),
         ..jsonwebtoken::Header::default()
     };
@@ -201,3 +196,7 @@ fn human_time(seconds: i64, now: Timestamp) -> Option<String> {
     let words = words.join(" ");
     Some(if seconds > now.0 { format!("{time} (in {words})") } else { format!("{time} ({words} ago)") })
 }
+
+#[cfg(test)]
+#[path = "mint_tests.rs"]
+mod tests;

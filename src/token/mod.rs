@@ -6,6 +6,8 @@ pub mod cache;
 pub mod claims;
 mod compact;
 pub mod credential;
+#[cfg(test)]
+mod fixtures;
 pub mod issuer;
 mod json;
 pub mod jwk;

@@ -119,7 +119,7 @@ pub(super) fn check_signature<'k>(
     if compact.header.algorithm != key.algorithm.name() || !allowed.contains(&key.algorithm) {
         return Err(TokenRejection::new(Reason::AlgNotAllowed, "the token's `alg` is not the algorithm of its key"));
     }
-    if !key.verify(compact.signing_input.as_bytes(), &compact.signature) {
+    if !key.verify(compact.signing_input.as_bytes(), compact.signature) {
         return Err(TokenRejection::new(Reason::BadSignature, "the signature does not verify under the token's key"));
     }
     Ok(key)
@@ -195,3 +195,11 @@ fn check_audience(audience: &[&str], issuer: &Issuer) -> Result<(), TokenRejecti
 pub(super) fn whole_seconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+#[path = "verify_tests.rs"]
+mod tests;
+
+#[cfg(test)]
+#[path = "corpus_tests.rs"]
+mod corpus_tests;

@@ -1,0 +1,100 @@
+//! A remembered token is judged as if it were verified anew.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::{Source, TokenCache};
+use crate::reason::Reason;
+use crate::token::fixtures::{ALL, NOW, claims, foreign, token, with};
+use crate::token::jwk::{KeySet, Trust};
+use crate::token::{Algorithm, Issuer, Verifier};
+
+fn cache() -> TokenCache<()> {
+    TokenCache::new(Verifier::new(vec![foreign()]), 1 << 20)
+}
+
+#[test]
+fn the_second_time_is_remembered_and_the_same() {
+    let (cache, token) = (cache(), token(&claims()));
+    let (first, verified) = cache.authenticate(&token, NOW);
+    let (second, remembered) = cache.authenticate(&token, NOW);
+    assert_eq!((first, second), (Source::Verify, Source::Cache));
+    assert!(Arc::ptr_eq(&verified.unwrap(), &remembered.unwrap()));
+}
+
+#[test]
+fn expiry_and_a_clock_set_back_are_seen_at_every_hit() {
+    let (cache, token) = (cache(), token(&claims()));
+    cache.authenticate(&token, NOW).1.unwrap();
+    let (source, set_back) = cache.authenticate(&token, NOW.plus(-100));
+    assert_eq!((source, set_back.unwrap_err().reason), (Source::Cache, Reason::NotYetValid));
+    assert!(cache.authenticate(&token, NOW.plus(629)).1.is_ok());
+    let (source, late) = cache.authenticate(&token, NOW.plus(630));
+    assert_eq!((source, late.unwrap_err().reason), (Source::Cache, Reason::Expired));
+    let (source, later) = cache.authenticate(&token, NOW.plus(630));
+    assert_eq!((source, later.unwrap_err().reason), (Source::Verify, Reason::Expired), "the entry is gone");
+}
+
+#[test]
+fn failures_are_not_remembered() {
+    let (cache, token) = (cache(), token(&with(claims(), "aud", json!("other"))));
+    for _ in 0..2 {
+        let (source, refused) = cache.authenticate(&token, NOW);
+        assert_eq!((source, refused.unwrap_err().reason), (Source::Verify, Reason::WrongAudience));
+    }
+}
+
+#[test]
+fn a_token_that_differs_in_its_signature_alone_is_another_token() {
+    let (cache, token) = (cache(), token(&claims()));
+    cache.authenticate(&token, NOW).1.unwrap();
+    let last = if token.ends_with('A') { 'Q' } else { 'A' };
+    let forged = format!("{}{last}", &token[..token.len() - 1]);
+    assert!(cache.authenticate(&forged, NOW).1.is_err());
+}
+
+#[test]
+fn withdrawn_keys_and_changed_settings_count_at_once() {
+    let (cache, token) = (cache(), token(&claims()));
+    cache.authenticate(&token, NOW).1.unwrap();
+    let document = KeySet::generate(Algorithm::ES256).unwrap();
+    let other = Arc::new(KeySet::parse(document.expose(), &ALL, Trust::File).unwrap());
+    cache.publish(Verifier::new(vec![Issuer { keys: other, ..foreign() }]));
+    let (source, refused) = cache.authenticate(&token, NOW);
+    assert_eq!((source, refused.unwrap_err().reason), (Source::Verify, Reason::UnknownKey));
+    cache.publish(Verifier::new(vec![Issuer { subject_prefix: "x:".into(), ..foreign() }]));
+    assert_eq!(&*cache.authenticate(&token, NOW).1.unwrap().claims.subject, "x:alice");
+}
+
+#[test]
+fn it_is_bounded_by_bytes() {
+    let cache = TokenCache::<()>::new(Verifier::new(vec![foreign()]), 64 * 1024);
+    for n in 0..500 {
+        cache.authenticate(&token(&with(claims(), "jti", json!(n.to_string()))), NOW).1.unwrap();
+    }
+    cache.generation.load().entries.run_pending_tasks();
+    let (count, bytes) = (cache.entry_count(), cache.generation.load().entries.weighted_size());
+    assert!(count > 0 && count < 60 && bytes <= 64 * 1024, "{count} entries, {bytes} bytes");
+    assert!(!format!("{cache:?}").contains("eyJ"), "Debug shows no token");
+}
+
+/// `cargo test --lib token:: -- --ignored --nocapture`; tests/bench/token.rs measures it properly.
+#[test]
+#[ignore = "a measurement"]
+#[expect(clippy::print_stderr, reason = "a measurement")]
+fn measure_a_hit() {
+    let cache = TokenCache::<()>::new(Verifier::new(vec![foreign()]), 64 << 20);
+    let tokens: Vec<String> = (0..1000).map(|n| token(&with(claims(), "jti", json!(format!("{n:0>300}"))))).collect();
+    for token in &tokens {
+        cache.authenticate(token, NOW).1.unwrap();
+    }
+    let round = || {
+        let started = std::time::Instant::now();
+        assert!(tokens.iter().all(|token| cache.authenticate(token, NOW).0 == Source::Cache));
+        started.elapsed() / 1000
+    };
+    let best = (0..200).map(|_| round()).min().unwrap();
+    eprintln!("measured: a hit among 1,000 tokens of {} bytes {best:?}", tokens[0].len());
+}

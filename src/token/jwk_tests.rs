@@ -1,0 +1,155 @@
+//! Which key sets are read, and why others are not.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use serde_json::{Value, json};
+
+use super::{KeySet, Trust};
+use crate::secret::Secret;
+use crate::token::Algorithm;
+use crate::token::fixtures::{ALL, keys, private_jwk, with, without};
+
+fn parse(keys: &[Value], trust: Trust) -> Result<KeySet, String> {
+    KeySet::parse(json!({ "keys": keys }).to_string().as_bytes(), &ALL, trust).map_err(|error| error.0)
+}
+
+fn public_jwk(algorithm: Algorithm) -> Value {
+    let all = keys().public_jwks();
+    all["keys"].as_array().unwrap().iter().find(|key| key["alg"] == algorithm.name()).unwrap().clone()
+}
+
+#[test]
+fn a_generated_set_signs_and_its_public_half_verifies() {
+    for algorithm in [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA] {
+        let private = KeySet::parse(KeySet::generate(algorithm).unwrap().expose(), &[algorithm], Trust::File).unwrap();
+        let published = private.public_jwks();
+        for member in super::PRIVATE_MEMBERS {
+            assert!(published["keys"][0].get(member).is_none(), "{algorithm:?} publishes {member}");
+        }
+        let public = KeySet::parse(published.to_string().as_bytes(), &[algorithm], Trust::Url).unwrap();
+        assert!(public.signing_key().is_none() && private.signing_key().is_some());
+        assert_eq!(public.keys[0].id, private.keys[0].id);
+        assert_eq!(private.keys[0].id.as_deref().unwrap().len(), 43, "a thumbprint");
+    }
+    assert_eq!(keys().public_jwks()["keys"].as_array().unwrap().len(), 3, "the HS256 key is left out");
+}
+
+#[test]
+fn keys_for_other_uses_are_passed_over() {
+    let good = public_jwk(Algorithm::EdDSA);
+    for other in [
+        with(public_jwk(Algorithm::RS256), "use", json!("enc")),
+        with(without(public_jwk(Algorithm::RS256), "use"), "key_ops", json!(["encrypt", "wrapKey"])),
+        with(public_jwk(Algorithm::RS256), "alg", json!("PS512")),
+        with(public_jwk(Algorithm::RS256), "alg", json!("RSA-OAEP")),
+        with(public_jwk(Algorithm::ES256), "crv", json!("P-521")),
+        json!({ "kty": "AKP", "alg": "ML-DSA-44" }),
+    ] {
+        assert_eq!(parse(&[other.clone(), good.clone()], Trust::Url).unwrap().keys.len(), 1, "{other}");
+        let alone = parse(&[other], Trust::Url).unwrap_err();
+        assert!(alone.starts_with("the key set holds no key to verify with: key 1"), "{alone}");
+    }
+}
+
+#[test]
+fn an_algorithm_that_is_not_configured_is_an_error_in_a_file_and_passed_over_from_a_url() {
+    let document = keys().public_jwks().to_string();
+    let only = [Algorithm::ES256];
+    assert_eq!(KeySet::parse(document.as_bytes(), &only, Trust::Url).unwrap().keys.len(), 1);
+    let error = KeySet::parse(document.as_bytes(), &only, Trust::File).unwrap_err().0;
+    assert!(error.contains("algorithms"), "{error}");
+}
+
+#[test]
+fn a_key_without_alg_takes_the_one_that_fits_its_type() {
+    for algorithm in ALL {
+        let set = parse(&[without(private_jwk(algorithm), "alg")], Trust::File).unwrap();
+        assert_eq!(set.keys[0].algorithm, algorithm);
+    }
+}
+
+#[test]
+fn t11_symmetric_and_private_keys_from_a_url_are_refused() {
+    for algorithm in ALL {
+        let error = parse(&[private_jwk(algorithm)], Trust::Url).unwrap_err();
+        assert!(error.contains("anybody can sign"), "{error}");
+        assert!(parse(&[private_jwk(algorithm)], Trust::File).is_ok());
+    }
+    // Not even where HS256 is not configured is a published secret passed over in silence.
+    let document = json!({ "keys": [private_jwk(Algorithm::HS256), public_jwk(Algorithm::EdDSA)] }).to_string();
+    assert!(KeySet::parse(document.as_bytes(), &[Algorithm::EdDSA], Trust::Url).is_err());
+}
+
+#[test]
+fn weak_and_broken_keys_are_refused_with_the_reason() {
+    let (rsa, ec, ed, oct) = (
+        public_jwk(Algorithm::RS256),
+        public_jwk(Algorithm::ES256),
+        public_jwk(Algorithm::EdDSA),
+        private_jwk(Algorithm::HS256),
+    );
+    let short_modulus = super::encode_base64url(&[0xc1; 128]);
+    let even_modulus = super::encode_base64url(&[0xc2; 256]);
+    let huge_modulus = super::encode_base64url(&[0xc1; 1025]);
+    let zeros = super::encode_base64url(&[0; 32]);
+    let identity = super::encode_base64url(&[&[1][..], &[0; 31]].concat());
+    let signed_identity = super::encode_base64url(&[&[1][..], &[0; 30], &[0x80]].concat());
+    for (jwk, expected) in [
+        (with(rsa.clone(), "n", json!(short_modulus)), "2,048 bits"),
+        (with(rsa.clone(), "n", json!(huge_modulus)), "8,192 bits"),
+        (with(rsa.clone(), "n", json!(even_modulus)), "no sound RSA key"),
+        (with(rsa.clone(), "e", json!("AQ")), "no sound RSA key"),
+        (with(rsa.clone(), "e", json!("AQAA")), "no sound RSA key"),
+        (with(rsa.clone(), "e", json!("AQAB=")), "not base64url"),
+        (without(rsa.clone(), "e"), "no `e`"),
+        (with(rsa.clone(), "alg", json!("ES256")), "does not fit"),
+        (with(rsa.clone(), "alg", json!("HS256")), "does not fit"),
+        (with(rsa.clone(), "kid", json!(7)), "`kid` that is not a string"),
+        (with(rsa, "kid", Value::Null), "`kid` that is not a string"),
+        (with(ec.clone(), "y", ec["x"].clone()), "not a point"),
+        (with(ec, "x", json!("AQAB")), "32 bytes"),
+        (with(ed.clone(), "x", json!("AQAB")), "32 bytes"),
+        (with(ed.clone(), "x", json!(zeros)), "small order"),
+        (with(ed.clone(), "x", json!(identity)), "small order"),
+        (with(ed, "x", json!(signed_identity)), "small order"),
+        (with(oct.clone(), "k", json!("c2hvcnQ")), "32 bytes"),
+        (with(oct, "k", json!("")), "not base64url"),
+        (with(private_jwk(Algorithm::EdDSA), "d", json!(zeros)), "does not fit the public one"),
+        (with(private_jwk(Algorithm::ES256), "d", json!(identity)), "does not fit the public one"),
+        (with(private_jwk(Algorithm::RS256), "d", json!("AQAB")), "does not fit the public one"),
+        (without(private_jwk(Algorithm::RS256), "p"), "no `p`"),
+    ] {
+        let error = parse(std::slice::from_ref(&jwk), Trust::File).unwrap_err();
+        assert!(error.contains(expected), "{expected}: {error}\n{jwk}");
+    }
+}
+
+#[test]
+fn duplicates_and_documents_that_are_no_key_sets_are_refused() {
+    let key = public_jwk(Algorithm::EdDSA);
+    let twice = parse(&[key.clone(), with(public_jwk(Algorithm::ES256), "kid", key["kid"].clone())], Trust::File);
+    assert!(twice.unwrap_err().contains("same kid"));
+    let doubled = format!(r#"{{"keys":[{key}],"keys":[{key}]}}"#);
+    for (document, expected) in [
+        (doubled.as_str(), "duplicate member"),
+        ("", "not well-formed"),
+        ("[]", "not a JSON object"),
+        ("{}", "no member `keys`"),
+        (r#"{"keys":{}}"#, "not an array"),
+        (r#"{"keys":[]}"#, "it is empty"),
+        (r#"{"keys":[1]}"#, "not a JSON object"),
+        ("-----BEGIN PUBLIC KEY-----", "not well-formed"),
+    ] {
+        let error = KeySet::parse(document.as_bytes(), &ALL, Trust::File).unwrap_err().0;
+        assert!(error.contains(expected), "{document}: {error}");
+    }
+    assert_eq!(KeySet::parse(key.to_string().as_bytes(), &ALL, Trust::File).unwrap().keys.len(), 1, "one bare JWK");
+}
+
+#[test]
+fn a_shared_secret_has_32_bytes_at_least() {
+    let secret = |length: u8| Secret::new((0..length).collect());
+    assert!(KeySet::shared_secret(&secret(31)).unwrap_err().0.contains("32 bytes"));
+    let set = KeySet::shared_secret(&secret(32)).unwrap();
+    assert_eq!((set.keys.len(), set.keys[0].id.as_deref()), (1, None));
+    assert!(!format!("{set:?}").contains("[0, 1, 2, 3"), "Debug shows no secret");
+}
