@@ -13,6 +13,9 @@ mod policy;
 mod run;
 mod token;
 
+#[cfg(test)]
+mod tests;
+
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -414,6 +414,8 @@ impl CaseWho {
 fn read_who(reader: &mut Reader<'_>, node: &Tree) -> Option<CaseWho> {
     let help = "Write `anonymous`, `role:ROLE_USER` or `{sub: u1, roles: [ROLE_USER], memberships: {oms: FREE}}`.";
     match &node.kind {
+        // The reader has already said why it refused the text.
+        Kind::Refused => None,
         Kind::Scalar { text, .. } if text == "anonymous" => Some(CaseWho::Anonymous),
         Kind::Scalar { text, .. } => match text.strip_prefix("role:").map(|key| RoleKey::parse(key.trim())) {
             Some(Ok(role)) => {
