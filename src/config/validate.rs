@@ -258,7 +258,7 @@ fn secret(section: &Section<'_>) -> Option<Secret> {
     let (has_secret, has_file) = (section.has("secret"), section.has("secret_file"));
     let use_file = match (has_secret, has_file) {
         (false, false) => return None,
-        (true, true) => match (section.from_environment("secret"), section.from_environment("secret_file")) {
+        (true, true) => match (section.is_from_environment("secret"), section.is_from_environment("secret_file")) {
             (true, false) => false,
             (false, true) => true,
             _ => {
@@ -350,7 +350,7 @@ fn issuer(section: &Section<'_>, only: bool, secret: Option<&Secret>) -> IssuerS
             }
         }
     } else if keys.is_some() {
-        if same_subjects == !subject_prefix.is_empty() {
+        if same_subjects != subject_prefix.is_empty() {
             let message = if same_subjects {
                 "stands beside `subject_prefix`, and only one can hold"
             } else {
