@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use super::Context;
 use crate::app::{self, Doorward};
+use crate::config::DEFAULT_CONFIG;
 use crate::telemetry;
 
 /// Stand in front of the configured services until SIGINT or SIGTERM
@@ -15,6 +16,12 @@ pub(super) struct Args {}
 
 pub(super) fn run(_: &Args, context: &mut Context<'_>) -> anyhow::Result<ExitCode> {
     let settings = context.settings()?;
+    if settings.source.is_none() {
+        writeln!(
+            context.err,
+            "warning: there is no {DEFAULT_CONFIG} here; the built-in defaults hold no upstreams and no issuers"
+        )?;
+    }
     telemetry::tracing::init(settings.log.format, settings.log.level)?;
     let source = settings.source.as_ref().map(|file| file.display().to_string());
     tracing::info!(configuration = source.as_deref().unwrap_or("built-in defaults"), "starting");
