@@ -293,7 +293,7 @@ fn cors(reader: &mut Reader<'_>, node: &Node) -> Option<Cors> {
             "Add the origins that may call, such as `origins: [\"https://app.example.com\"]`.",
         ),
         Some(entry) if matches!(&entry.value.kind, Kind::List(items) if items.is_empty()) => {
-            reader.error(entry.value.span, "empty-list", "`origins` names no origin", "Name one, or remove `cors`.")
+            reader.error(entry.value.span, "empty-list", "`origins` names no origin", "Name one, or remove `cors`.");
         }
         Some(_) => {}
     }

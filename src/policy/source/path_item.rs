@@ -86,7 +86,7 @@ fn path_item(reader: &mut Reader<'_>, entry: &Entry) -> Option<PathItem> {
         if entry.key.value == "report_only" {
             item.report_only = values::report_only(reader, &entry.value);
         } else if let Some(method) = method_key(reader, &entry.key) {
-            item.methods.extend(method_item(reader, method, &entry.value));
+            item.methods.extend(method_item(reader, &method, &entry.value));
         }
     }
     known.then_some(item)
@@ -184,7 +184,7 @@ fn method_key(reader: &mut Reader<'_>, key: &Spanned<String>) -> Option<Spanned<
     Some(Spanned { value: lower.to_ascii_uppercase(), span: key.span })
 }
 
-fn method_item(reader: &mut Reader<'_>, method: Spanned<String>, node: &Node) -> Option<MethodItem> {
+fn method_item(reader: &mut Reader<'_>, method: &Spanned<String>, node: &Node) -> Option<MethodItem> {
     let plain = |require| MethodItem {
         method: method.clone(),
         require,

@@ -60,7 +60,7 @@ pub(super) fn size(reader: &mut Reader<'_>, node: &Node, text: &str) -> Option<u
     if value.is_none() {
         let known = ["KiB", "MiB", "GiB", "TiB"];
         let meant =
-            known.iter().find(|known| !unit.is_empty() && known[..1].eq_ignore_ascii_case(&unit[..unit.len().min(1)]));
+            known.iter().find(|known| unit.get(..1).is_some_and(|first| known[..1].eq_ignore_ascii_case(first)));
         let help = match meant {
             Some(meant) if !number.is_empty() => format!("Write `{number}{meant}`."),
             _ if unit.is_empty() && !number.is_empty() => {
