@@ -17,6 +17,7 @@ const SMALLEST: &str = "A roles file begins with `version: 1`, `permissions:` an
 
 /// Reads and compiles a roles file; every fault at once, each at its place.
 #[must_use]
+#[expect(clippy::needless_pass_by_value, reason = "findings keep the file, so the caller hands it over")]
 pub fn parse(source: Arc<SourceText>) -> (Option<(RoleData, RoleTable)>, Diagnostics) {
     let mut out = Diagnostics::default();
     let read = read(&source, &mut out);

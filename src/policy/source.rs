@@ -8,9 +8,10 @@ mod values;
 #[cfg(test)]
 mod broken_tests;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 pub(super) use self::file::version;
+pub(super) use self::requirement::WORDS as REQUIREMENT_WORDS;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -236,6 +237,7 @@ impl PolicyFile {
     /// Reads a policy file; every fault of its text at once. Returns the file as far as it could be
     /// read (`None` if it is no mapping at all), so that the compiler can add its own findings.
     #[must_use]
+    #[expect(clippy::needless_pass_by_value, reason = "the file keeps its text, so the caller hands it over")]
     pub fn parse(source: Arc<SourceText>) -> (Option<Self>, Diagnostics) {
         let mut out = Diagnostics::default();
         let file = file::read(&source, &mut out);

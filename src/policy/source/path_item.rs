@@ -62,6 +62,10 @@ fn path_item(reader: &mut Reader<'_>, entry: &Entry) -> Option<PathItem> {
     let known = path_key(reader, &entry.key);
     let pattern = &entry.key.value;
     let Kind::Map(entries) = &entry.value.kind else {
+        // The mend of a wrong key says already where the methods go.
+        if !known || matches!(entry.value.kind, Kind::Refused) {
+            return None;
+        }
         let message = format!("`{pattern}` needs its methods");
         let help = match &entry.value.kind {
             Kind::Scalar { text, .. } if !entry.value.is_nothing() => {
@@ -82,7 +86,7 @@ fn path_item(reader: &mut Reader<'_>, entry: &Entry) -> Option<PathItem> {
         if entry.key.value == "report_only" {
             item.report_only = values::report_only(reader, &entry.value);
         } else if let Some(method) = method_key(reader, &entry.key) {
-            item.methods.extend(method_item(reader, method, &entry.value));
+            item.methods.extend(method_item(reader, &method, &entry.value));
         }
     }
     known.then_some(item)
@@ -123,7 +127,10 @@ fn method_key(reader: &mut Reader<'_>, key: &Spanned<String>) -> Option<Spanned<
     }
     if METHOD_KEYS.contains(&text) {
         let message = format!("`{text}` stands directly below a path, but belongs to a method");
-        let help = format!("Write it below the method: `get: {{require: …, {text}: …}}`.");
+        let help = match text {
+            "require" => "Write it below the method: `get: {require: …}`, or short `get: …`.".to_owned(),
+            _ => format!("Write it below the method: `get: {{require: …, {text}: …}}`."),
+        };
         reader.error(key.span, "key-outside-method", message, help);
         return None;
     }
@@ -177,7 +184,7 @@ fn method_key(reader: &mut Reader<'_>, key: &Spanned<String>) -> Option<Spanned<
     Some(Spanned { value: lower.to_ascii_uppercase(), span: key.span })
 }
 
-fn method_item(reader: &mut Reader<'_>, method: Spanned<String>, node: &Node) -> Option<MethodItem> {
+fn method_item(reader: &mut Reader<'_>, method: &Spanned<String>, node: &Node) -> Option<MethodItem> {
     let plain = |require| MethodItem {
         method: method.clone(),
         require,

@@ -294,3 +294,91 @@ proptest! {
         }
     }
 }
+
+/// Role models that others published, with their decisions (`rbac/scenarios_published.json`). Our words are narrower, so
+/// each permission and role gets one of ours by number; a role with several parents keeps the first and is given what
+/// the others hold.
+#[test]
+fn published_role_models_are_decided_as_published() {
+    type Lists = BTreeMap<String, Vec<String>>;
+    #[derive(serde::Deserialize)]
+    struct Scenario {
+        name: String,
+        roles: Lists,
+        parents: Lists,
+        user_roles: Lists,
+        permissions: BTreeMap<String, String>,
+        checks: Vec<Check>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Check {
+        user: String,
+        permission: String,
+        expect: bool,
+    }
+    fn ours<'a>(words: impl Iterator<Item = &'a String>, shape: impl Fn(usize) -> String) -> BTreeMap<&'a str, String> {
+        let words: BTreeSet<&str> = words.map(String::as_str).collect();
+        words.into_iter().enumerate().map(|(n, word)| (word, shape(n))).collect()
+    }
+    fn everything<'a>(scenario: &'a Scenario, role: &str) -> Vec<&'a String> {
+        let mut held: Vec<_> = scenario.roles.get(role).into_iter().flatten().collect();
+        for parent in scenario.parents.get(role).into_iter().flatten() {
+            held.extend(everything(scenario, parent));
+        }
+        held
+    }
+
+    let Some(corpora) = std::env::var_os("DOORWARD_CORPORA") else {
+        #[expect(clippy::print_stderr, reason = "a test without its corpus says so")]
+        {
+            eprintln!("skipped: DOORWARD_CORPORA is not set");
+        }
+        return;
+    };
+    let text = std::fs::read_to_string(std::path::Path::new(&corpora).join("rbac/scenarios_published.json")).unwrap();
+    let scenarios: Vec<Scenario> = serde_json::from_str(&text).unwrap();
+    let mut decided = 0;
+    for scenario in &scenarios {
+        let codes = ours(
+            scenario
+                .permissions
+                .keys()
+                .chain(scenario.roles.values().flatten())
+                .chain(scenario.checks.iter().map(|check| &check.permission)),
+            |n| format!("thing:{n}"),
+        );
+        let keys = ours(
+            scenario
+                .roles
+                .keys()
+                .chain(scenario.parents.keys())
+                .chain(scenario.parents.values().flatten())
+                .chain(scenario.user_roles.values().flatten()),
+            |n| format!("ROLE_{n}"),
+        );
+        let mut data = RoleData::default();
+        data.permissions
+            .insert(service("oms"), codes.values().map(|code| PermissionCode::parse(code).unwrap()).collect());
+        for (theirs, role) in &keys {
+            let parents = scenario.parents.get(*theirs).map(Vec::as_slice).unwrap_or_default();
+            let own = scenario.roles.get(*theirs).into_iter().flatten();
+            let others = parents.iter().skip(1).flat_map(|parent| everything(scenario, parent));
+            let definition = RoleDefinition {
+                parent: parents.first().map(|parent| key(&keys[parent.as_str()])),
+                scope: None,
+                permissions: own.chain(others).map(|word| Grant::parse(&codes[word.as_str()]).unwrap()).collect(),
+            };
+            data.roles.insert(key(role), definition);
+        }
+        let table = RoleTable::compile(&data).unwrap();
+        for check in &scenario.checks {
+            let roles = scenario.user_roles.get(&check.user).into_iter().flatten();
+            let roles: Vec<_> = roles.map(|role| key(&keys[role.as_str()])).collect();
+            let permission = table.permission(&codes[check.permission.as_str()]).unwrap();
+            let held = table.resolve("oms", &roles, &[]).has(permission);
+            assert_eq!(held, check.expect, "{}: {} {}", scenario.name, check.user, check.permission);
+            decided += 1;
+        }
+    }
+    assert!(decided > 700, "{decided}");
+}
