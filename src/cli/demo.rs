@@ -18,7 +18,7 @@ use super::{Context, Output};
 use crate::app::{self, Doorward};
 use crate::clock::Timestamp;
 use crate::config::{ConfigError, Endpoint, Settings, issuers};
-use crate::telemetry::tracing::LogLevel;
+use crate::telemetry::{self, tracing::LogLevel};
 use crate::token::Issuer;
 
 /// How long the demo's tokens are good for: as long as its issuer allows.
@@ -59,6 +59,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> anyhow::Result<Exit
     let issuers = issuers::load(&settings.auth).map_err(ConfigError)?;
     let issuer = issuers.first().context("the demo's configuration has no issuer")?;
     let people = people(issuer)?;
+    telemetry::tracing::init(settings.log.format, settings.log.level)?;
     let doorward = Doorward::start(&settings)?;
     // Keys are read once, at the start, and these are of no use afterwards.
     drop(keys);
@@ -93,10 +94,9 @@ fn settings(args: &Args, oms: SocketAddr, keys: PathBuf) -> anyhow::Result<Setti
         upstream.endpoints =
             vec![Endpoint { host: oms.ip().to_string(), port: oms.port(), authority: oms.to_string() }];
     }
-    if args.output == Output::Json {
-        settings.log.access = false;
-        settings.log.level = LogLevel::Warn;
-    }
+    // What the program does is told by the script; each request's line stays, unless a script reads the output.
+    settings.log.level = LogLevel::Warn;
+    settings.log.access = args.output == Output::Text;
     Ok(settings)
 }
 

@@ -13,6 +13,9 @@ mod policy;
 mod run;
 mod token;
 
+#[cfg(test)]
+mod tests;
+
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -130,8 +133,10 @@ impl Cli {
             }
             _ => format!("{error:#}"),
         };
+        // Findings in policy files say themselves that they are errors.
+        let prefix = if text.starts_with("error[") { "" } else { "error: " };
         // Without a standard error there is nobody left to tell.
-        let _ = writeln!(context.err, "error: {text}");
+        let _ = writeln!(context.err, "{prefix}{text}");
         ExitCode::from(FAILED)
     }
 }

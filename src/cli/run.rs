@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use super::Context;
 use crate::app::{self, Doorward};
+use crate::config::DEFAULT_CONFIG;
+use crate::telemetry;
 
 /// Stand in front of the configured services until SIGINT or SIGTERM
 #[derive(Debug, clap::Args)]
@@ -14,12 +16,15 @@ pub(super) struct Args {}
 
 pub(super) fn run(_: &Args, context: &mut Context<'_>) -> anyhow::Result<ExitCode> {
     let settings = context.settings()?;
-    let doorward = Doorward::start(&settings)?;
-    let source = settings.source.map_or_else(|| "built-in defaults".to_owned(), |file| file.display().to_string());
-    for (name, address) in [("gateway", doorward.gateway_address()), ("admin", doorward.admin_address())] {
-        if let Some(address) = address {
-            writeln!(context.err, "doorward: {name} on http://{address} ({source})")?;
-        }
+    if settings.source.is_none() {
+        writeln!(
+            context.err,
+            "warning: there is no {DEFAULT_CONFIG} here; the built-in defaults hold no upstreams and no issuers"
+        )?;
     }
+    telemetry::tracing::init(settings.log.format, settings.log.level)?;
+    let source = settings.source.as_ref().map(|file| file.display().to_string());
+    tracing::info!(configuration = source.as_deref().unwrap_or("built-in defaults"), "starting");
+    let doorward = Doorward::start(&settings)?;
     Ok(app::run_until_signal(doorward))
 }

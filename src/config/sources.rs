@@ -51,7 +51,7 @@ impl Tree {
     }
 
     /// Whether a value comes from the environment.
-    pub(super) fn from_environment(&self, value: &Value) -> bool {
+    pub(super) fn is_from_environment(&self, value: &Value) -> bool {
         self.figment.get_metadata(value.tag()).is_some_and(|layer| layer.name != FILE_LAYER)
     }
 }

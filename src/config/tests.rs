@@ -45,6 +45,9 @@ fn good(text: &str, variables: &[(&str, &str)]) -> Settings {
     load(text, variables).unwrap().0
 }
 
+/// Names and values.
+type Variables = &'static [(&'static str, &'static str)];
+
 const FOREIGN: &str = r#"
 [[auth.issuers]]
 name = "kc"
@@ -255,7 +258,7 @@ fn what_is_not_built_is_refused_when_switched_on() {
 
 #[test]
 fn every_mistake_has_a_place_and_a_mend() {
-    let cases: &[(&str, &str, &[(&str, &str)])] = &[
+    let cases: &[(&str, &str, Variables)] = &[
         ("an unknown key with a near one", "[gateway]\nlistn = \"127.0.0.1:1\"", &[]),
         ("an unknown section", "[gatway]\nlisten = \"127.0.0.1:1\"", &[]),
         ("an unknown key of a list's table", "[[auth.issuers]]\nname = \"a\"\nkeys = \"local\"\nclaim = {}", &[]),

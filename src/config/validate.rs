@@ -1,41 +1,28 @@
 //! What every key means, and what a good value is. One function a section, in the order of the file.
 
+mod auth;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use figment::value::Value;
 use ipnet::IpNet;
 
 use super::mistake::{ConfigError, Warning};
 use super::quantity;
 use super::settings::{
-    AdminSettings, AuthSettings, Endpoint, GatewaySettings, IssuerSettings, KeySource, Limits, LogSettings,
-    RevocationSettings, Settings, UpstreamSettings,
+    AdminSettings, AuthSettings, Endpoint, GatewaySettings, KeySource, Limits, LogSettings, RevocationSettings,
+    Settings, UpstreamSettings,
 };
-use super::sources::{self, Tree};
+use super::sources::Tree;
 use super::walk::{Findings, Section};
-use crate::rbac::RoleKey;
-use crate::secret::Secret;
 use crate::telemetry::tracing::{LogFormat, LogLevel};
-use crate::token::{Algorithm, ClaimPaths, Confers, RolesFrom};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
-/// RFC 7518 section 3.2: a key of the size of the hash output or larger.
-const LEAST_SECRET: usize = 32;
-/// Longest lifetime of a token that may be configured; revocations are kept as long (T5).
-const LONGEST_LIFETIME: Duration = Duration::from_hours(366 * 24);
 /// Upstreams that doorward is itself; policies name them, the configuration may not.
 const RESERVED_UPSTREAMS: [&str; 2] = ["doorward-admin", "doorward-identity"];
-
-const ALGORITHMS: [(&str, Algorithm); 4] = [
-    ("HS256", Algorithm::HS256),
-    ("RS256", Algorithm::RS256),
-    ("ES256", Algorithm::ES256),
-    ("EdDSA", Algorithm::EdDSA),
-];
 
 /// Validates a whole tree.
 ///
@@ -53,7 +40,7 @@ pub(super) fn everything(tree: &Tree) -> (Settings, ConfigError, Vec<Warning>, B
         let root = findings.root();
         let gateway = gateway(&root.section("gateway"));
         let upstreams = upstreams(&root.section("upstreams"));
-        let auth = auth(&root.section("auth"));
+        let auth = auth::auth(&root.section("auth"));
         let access_token = identity(&root.section("identity"));
         check_access_token(access_token, &auth, &root.section("identity"));
         let settings = Settings {
@@ -200,306 +187,6 @@ fn endpoint(text: &str) -> Result<Endpoint, (&'static str, &'static str)> {
     let shown = if port == 80 { host.to_owned() } else { format!("{host}:{port}") };
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     Ok(Endpoint { host: host.to_owned(), port, authority: shown })
-}
-
-fn auth(section: &Section<'_>) -> AuthSettings {
-    if section.word("mode", &[("local", false), ("iam_service", true)]) == Some(true) {
-        section.refuse("mode");
-    }
-    let _ = section.parsed("iam_service_url", "an http:// or https:// URL", |text| {
-        text.parse::<http::Uri>().ok().filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")))
-    });
-    let secret = secret(section);
-    let sections = section.sections("issuers");
-    let only = sections.len() == 1;
-    let mut issuers: Vec<IssuerSettings> = Vec::new();
-    let mut local = false;
-    for inner in &sections {
-        let issuer = issuer(inner, only, secret.as_ref());
-        if issuers.iter().any(|other| other.name == issuer.name) && inner.has("name") {
-            inner.mistake(
-                "name",
-                format!("{:?} names two issuers", issuer.name),
-                "Give every issuer a name of its own.",
-            );
-        }
-        if issuer.issuer.is_some() && issuers.iter().any(|other| other.issuer == issuer.issuer) {
-            inner.mistake(
-                "issuer",
-                "is the `iss` of two issuers, so a token's keys could not be told",
-                "Merge the two, or correct one.",
-            );
-        }
-        if inner.text("keys") == Some("local") && std::mem::replace(&mut local, true) {
-            inner.mistake("keys", "is \"local\" for two issuers; issuers never share keys", "Keep one of them.");
-        }
-        issuers.push(issuer);
-    }
-    if secret.is_some() && !issuers.iter().any(|issuer| matches!(issuer.keys, KeySource::Secret(_))) {
-        section.warn("secret", "is set, but no issuer has `keys = \"secret\"`, so it is not used");
-    }
-    AuthSettings {
-        token_cache: section.size("token_cache").unwrap_or(64 * MIB).max(64 * KIB),
-        leeway: leeway(section),
-        local_keys: path(section, "local_keys").unwrap_or_else(|| "data/local-keys.jwks.json".into()),
-        issuers,
-    }
-}
-
-fn leeway(section: &Section<'_>) -> Duration {
-    let leeway = section.parsed("leeway", "a duration of at most 5 minutes such as \"30s\" (or \"0s\")", |text| {
-        quantity::duration(text).filter(|leeway| *leeway <= Duration::from_mins(5))
-    });
-    leeway.unwrap_or(Duration::from_secs(30))
-}
-
-/// The shared secret, from `secret` or `secret_file`; the environment's word counts over the file's.
-fn secret(section: &Section<'_>) -> Option<Secret> {
-    let (has_secret, has_file) = (section.has("secret"), section.has("secret_file"));
-    let use_file = match (has_secret, has_file) {
-        (false, false) => return None,
-        (true, true) => match (section.from_environment("secret"), section.from_environment("secret_file")) {
-            (true, false) => false,
-            (false, true) => true,
-            _ => {
-                section.mistake("secret", "stands beside `secret_file`", "Keep one of the two.");
-                return None;
-            }
-        },
-        (_, has_file) => has_file,
-    };
-    let key = if use_file { "secret_file" } else { "secret" };
-    let bytes = if use_file {
-        match sources::secret_file(path(section, "secret_file")?.as_path()) {
-            Ok(text) => text.into_bytes(),
-            Err(message) => {
-                section.mistake(key, message, "Name a readable file that holds the secret and nothing else.");
-                return None;
-            }
-        }
-    } else {
-        section.text("secret")?.as_bytes().to_vec()
-    };
-    if bytes.len() < LEAST_SECRET {
-        section.mistake(
-            key,
-            format!("is a weak secret: {} bytes, and HS256 needs {LEAST_SECRET} (RFC 7518 section 3.2)", bytes.len()),
-            "Make one with `openssl rand -base64 48`.",
-        );
-        return None;
-    }
-    Some(Secret::new(bytes))
-}
-
-fn issuer(section: &Section<'_>, only: bool, secret: Option<&Secret>) -> IssuerSettings {
-    let name = section.parsed("name", "a name of letters, digits, `-`, `_` and `.` (at most 64)", |text| {
-        let good = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-        ((1..=64).contains(&text.len()) && text.bytes().all(good)).then(|| text.to_owned())
-    });
-    if !section.has("name") {
-        section.mistake("name", "is missing", "Give the issuer a name, for example `name = \"doorward\"`.");
-    }
-    let issuer =
-        section.parsed("issuer", "the exact `iss` of its tokens", |text| (!text.is_empty()).then(|| text.to_owned()));
-    let audience = section
-        .list("audience", "an audience, one exact text", |text| (!text.is_empty()).then(|| text.to_owned()))
-        .unwrap_or_default();
-    let absent = |key: &str, what: &str| {
-        if only {
-            section.warn(key, format!("is absent, so tokens are accepted whatever their `{what}`, or without one"));
-        } else {
-            section.mistake(
-                key,
-                "may be absent only where there is one issuer",
-                format!("Write the `{what}` of its tokens."),
-            );
-        }
-    };
-    if !section.has("issuer") {
-        absent("issuer", "iss");
-    }
-    if audience.is_empty()
-        && section.value("audience").is_none_or(|value| matches!(value, Value::Array(_, items) if items.is_empty()))
-    {
-        absent("audience", "aud");
-    }
-    let keys = key_source(section, secret);
-    let algorithms = algorithms(section, keys.as_ref());
-    let own = matches!(keys, Some(KeySource::Local));
-    let max_lifetime = section.parsed("max_lifetime", "a duration of at most 366 days such as \"1h\"", |text| {
-        quantity::duration(text).filter(|time| !time.is_zero() && *time <= LONGEST_LIFETIME)
-    });
-    let subject_prefix = subject_prefix(section);
-    let same_subjects = section.boolean("same_subjects").unwrap_or(false);
-    let roles_from = section
-        .word("roles_from", &[("token", RolesFrom::Token), ("doorward", RolesFrom::Doorward)])
-        .unwrap_or(RolesFrom::Token);
-    if roles_from == RolesFrom::Doorward {
-        section.refuse("roles_from");
-    }
-    let admin = section.boolean("admin").unwrap_or(false);
-    let confers = confers(section);
-    if own {
-        for key in ["subject_prefix", "same_subjects", "roles_from", "confers", "admin"] {
-            if section.has(key) {
-                section.mistake(
-                    key,
-                    "is for foreign issuers, and `keys = \"local\"` are doorward's own",
-                    "Remove the key.",
-                );
-            }
-        }
-    } else if keys.is_some() {
-        if same_subjects == !subject_prefix.is_empty() {
-            let message = if same_subjects {
-                "stands beside `subject_prefix`, and only one can hold"
-            } else {
-                "or `same_subjects` must say whose ids its subjects are (T7)"
-            };
-            section.mistake(
-                if same_subjects { "same_subjects" } else { "subject_prefix" },
-                message,
-                "Write `subject_prefix = \"kc:\"` to keep its subjects apart, or `same_subjects = true` if they are doorward's own.",
-            );
-        }
-        if !section.has("confers") {
-            section.warn("confers", "is absent, so roles in this issuer's tokens count for nothing");
-        }
-    }
-    IssuerSettings {
-        name: name.unwrap_or_default(),
-        issuer,
-        audience,
-        keys: keys.unwrap_or(KeySource::Local),
-        algorithms,
-        claims: claim_paths(&section.section("claims")),
-        max_lifetime: max_lifetime.unwrap_or(Duration::from_hours(1)),
-        subject_prefix,
-        same_subjects,
-        roles_from,
-        confers,
-        admin,
-    }
-}
-
-fn key_source(section: &Section<'_>, secret: Option<&Secret>) -> Option<KeySource> {
-    const FORMS: &str = "Write \"local\", \"secret\" or \"jwks+file://PATH\".";
-    if !section.has("keys") {
-        section.mistake("keys", "is missing", FORMS);
-        return None;
-    }
-    let text = section.text("keys")?;
-    if let Some(path) = text.strip_prefix("jwks+file://").filter(|path| !path.is_empty()) {
-        return Some(KeySource::JwksFile(path.into()));
-    }
-    match text {
-        "local" => Some(KeySource::Local),
-        "secret" => {
-            if secret.is_none() {
-                section.mistake(
-                    "keys",
-                    "is \"secret\", and there is no usable secret",
-                    "Set JWT_SECRET_KEY, or `auth.secret_file`, to 32 bytes or more.",
-                );
-            }
-            secret.cloned().map(KeySource::Secret)
-        }
-        _ if text.starts_with("jwks+https://") || text.starts_with("jwks+http://") => {
-            section.mistake(
-                "keys",
-                "fetching key sets by URL is not part of this version",
-                "Download the key set and write \"jwks+file://PATH\".",
-            );
-            None
-        }
-        other => {
-            section.mistake("keys", format!("{other:?} is no source of keys"), FORMS);
-            None
-        }
-    }
-}
-
-fn algorithms(section: &Section<'_>, keys: Option<&KeySource>) -> Vec<Algorithm> {
-    let listed = section.list("algorithms", "one of \"HS256\", \"RS256\", \"ES256\", \"EdDSA\"", |text| {
-        ALGORITHMS.iter().find(|(name, _)| *name == text).map(|(_, algorithm)| *algorithm)
-    });
-    let default = match keys {
-        Some(KeySource::Secret(_)) => vec![Algorithm::HS256],
-        Some(KeySource::JwksFile(_)) => vec![Algorithm::EdDSA, Algorithm::ES256, Algorithm::RS256],
-        Some(KeySource::Local) | None => vec![Algorithm::EdDSA],
-    };
-    let Some(listed) = listed else { return default };
-    if listed.is_empty() {
-        section.mistake("algorithms", "allows none, so every token would be refused", "Name at least one.");
-    }
-    let misfit = match keys {
-        Some(KeySource::Secret(_)) if listed != [Algorithm::HS256] => Some("a shared secret verifies HS256 only"),
-        Some(KeySource::Local) if listed.contains(&Algorithm::HS256) => Some("doorward's own keys are never HS256"),
-        _ => None,
-    };
-    if let Some(misfit) = misfit {
-        section.mistake("algorithms", misfit, "Remove the key, and the right one is taken.");
-    }
-    listed
-}
-
-fn subject_prefix(section: &Section<'_>) -> String {
-    let prefix = section.parsed("subject_prefix", "1 to 32 printable characters without `,`, `=` and `%`", |text| {
-        let good = |byte: u8| byte.is_ascii_graphic() && !b",=%".contains(&byte);
-        ((1..=32).contains(&text.len()) && text.bytes().all(good)).then(|| text.to_owned())
-    });
-    prefix.unwrap_or_default()
-}
-
-fn confers(section: &Section<'_>) -> Confers {
-    const FORMS: &str = "Write { viewer = \"ROLE_USER\" }, [\"ROLE_USER\"] or \"any\".";
-    let role = |key: &str, text: &str| match RoleKey::parse(text) {
-        Ok(role) => Some(role),
-        Err(error) => {
-            section.mistake(key, error.to_string(), FORMS);
-            None
-        }
-    };
-    match section.value("confers") {
-        None => Confers::Nothing,
-        Some(Value::String(_, text)) if text == "any" => Confers::Any,
-        Some(Value::Array(..)) => {
-            let texts = section.texts("confers").unwrap_or_default();
-            Confers::List(texts.into_iter().filter_map(|text| role("confers", text)).collect())
-        }
-        Some(Value::Dict(..)) => {
-            let map = section.section("confers");
-            let mut confers = BTreeMap::new();
-            for word in map.names() {
-                if let Some(role) = map.text(word).and_then(|text| role("confers", text)) {
-                    confers.insert(word.to_owned(), role);
-                }
-            }
-            Confers::Map(confers)
-        }
-        Some(_) => {
-            section.mistake("confers", "is neither a map, nor a list, nor \"any\"", FORMS);
-            Confers::Nothing
-        }
-    }
-}
-
-fn claim_paths(section: &Section<'_>) -> ClaimPaths {
-    let path = |key: &str, default: String| {
-        let found = section.parsed(key, "a dotted path of claims such as \"realm_access.roles\"", |text| {
-            (!text.is_empty() && text.split('.').all(|part| !part.is_empty())).then(|| text.to_owned())
-        });
-        found.unwrap_or(default)
-    };
-    let default = ClaimPaths::default();
-    ClaimPaths {
-        subject: path("subject", default.subject),
-        roles: path("roles", default.roles),
-        memberships: path("memberships", default.memberships),
-        session: path("session", default.session),
-        name: path("name", default.name),
-        email: path("email", default.email),
-    }
 }
 
 /// Identity is not built yet: switching it on is refused, its values are checked all the same. Gives the access token's lifetime.

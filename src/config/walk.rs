@@ -75,8 +75,8 @@ impl<'t> Section<'t> {
     }
 
     /// Whether a key's value comes from the environment.
-    pub(super) fn from_environment(&self, key: &str) -> bool {
-        self.value(key).is_some_and(|value| self.findings.tree.from_environment(value))
+    pub(super) fn is_from_environment(&self, key: &str) -> bool {
+        self.value(key).is_some_and(|value| self.findings.tree.is_from_environment(value))
     }
 
     /// Notes a mistake about a key.
@@ -223,7 +223,7 @@ impl<'t> Section<'t> {
     pub(super) fn boolean(&self, key: &str) -> Option<bool> {
         match self.value(key)? {
             Value::Bool(_, value) => Some(*value),
-            value @ Value::String(_, text) if self.findings.tree.from_environment(value) => match text.as_str() {
+            value @ Value::String(_, text) if self.findings.tree.is_from_environment(value) => match text.as_str() {
                 "true" => Some(true),
                 "false" => Some(false),
                 other => {
@@ -244,7 +244,7 @@ impl<'t> Section<'t> {
         let value = self.value(key)?;
         let number = match value {
             Value::Num(_, number) => number.to_i128().and_then(|number| usize::try_from(number).ok()),
-            Value::String(_, text) if self.findings.tree.from_environment(value) => text.parse().ok(),
+            Value::String(_, text) if self.findings.tree.is_from_environment(value) => text.parse().ok(),
             other => {
                 self.wrong_type(&self.key(key), other, &expected);
                 return None;
@@ -303,7 +303,7 @@ impl<'t> Section<'t> {
 
     /// Says that what a key asks for is not part of this version.
     pub(super) fn refuse(&self, key: &str) {
-        let place_help = if self.from_environment(key) { "unset the variable" } else { "remove the key" };
+        let place_help = if self.is_from_environment(key) { "unset the variable" } else { "remove the key" };
         self.mistake(
             key,
             "is not part of this version",

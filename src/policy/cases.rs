@@ -248,29 +248,29 @@ impl CaseReport<'_> {
     }
 }
 
-/// What the cases have reached so far: file, line and place within the requirement, and with which answer.
+/// What the cases have reached so far: routes, and places within their requirements, each with its answers.
 #[derive(Default)]
 struct Seen {
-    routes: BTreeSet<(Arc<str>, u32, bool)>,
-    branches: BTreeSet<(Arc<str>, u32, Vec<usize>, bool)>,
+    routes: BTreeSet<(RouteId, bool)>,
+    branches: BTreeSet<(RouteId, Vec<usize>, bool)>,
 }
 
 impl Seen {
     fn note(&mut self, explanation: &Explanation) {
         let Some(route) = &explanation.route else { return };
         let allowed = explanation.outcome == Outcome::Allow && explanation.would_deny.is_none();
-        self.routes.insert((Arc::clone(&route.file), route.line, allowed));
+        self.routes.insert((route.id, allowed));
         // Without a token every part is unmet, which says nothing about the parts.
         if let Some(tree) = explanation.tree.as_ref().filter(|_| explanation.reason() != Some(Reason::MissingToken)) {
-            self.branch(&route.file, route.line, tree, &mut Vec::new());
+            self.branch(route.id, tree, &mut Vec::new());
         }
     }
 
-    fn branch(&mut self, file: &Arc<str>, line: u32, node: &Node, way: &mut Vec<usize>) {
-        self.branches.insert((Arc::clone(file), line, way.clone(), node.holds));
+    fn branch(&mut self, route: RouteId, node: &Node, way: &mut Vec<usize>) {
+        self.branches.insert((route, way.clone(), node.holds));
         for (number, child) in node.children.iter().enumerate() {
             way.push(number);
-            self.branch(file, line, child, way);
+            self.branch(route, child, way);
             way.pop();
         }
     }
@@ -279,7 +279,8 @@ impl Seen {
         let mut coverage = Coverage::default();
         for (route, number) in snapshot.routes().iter().zip(0_u32..) {
             coverage.routes += 1;
-            let seen = |allowed| self.routes.contains(&(Arc::clone(&route.file), route.line, allowed));
+            let id = RouteId(number);
+            let seen = |allowed| self.routes.contains(&(id, allowed));
             let (needs_allow, needs_deny) = match &*route.requirement {
                 "public" => (true, false),
                 "deny" => (false, true),
@@ -297,14 +298,14 @@ impl Seen {
             } else {
                 coverage.missing.push(format!("{} {}: {}", route.method, route.pattern, gaps.join(", ")));
             }
-            for (way, label) in snapshot.branches(RouteId(number)) {
+            for (way, label) in snapshot.branches(id) {
                 for (holds, word) in [(true, "met"), (false, "unmet")] {
                     // A valid token is always had where branches are looked at.
                     if label == "authenticated" && !holds {
                         continue;
                     }
                     coverage.branches += 1;
-                    if self.branches.contains(&(Arc::clone(&route.file), route.line, way.clone(), holds)) {
+                    if self.branches.contains(&(id, way.clone(), holds)) {
                         coverage.branches_covered += 1;
                     } else if gaps.is_empty() {
                         coverage.missing.push(format!("{} {}: {label} never {word}", route.method, route.pattern));
@@ -414,6 +415,8 @@ impl CaseWho {
 fn read_who(reader: &mut Reader<'_>, node: &Tree) -> Option<CaseWho> {
     let help = "Write `anonymous`, `role:ROLE_USER` or `{sub: u1, roles: [ROLE_USER], memberships: {oms: FREE}}`.";
     match &node.kind {
+        // The reader has already said why it refused the text.
+        Kind::Refused => None,
         Kind::Scalar { text, .. } if text == "anonymous" => Some(CaseWho::Anonymous),
         Kind::Scalar { text, .. } => match text.strip_prefix("role:").map(|key| RoleKey::parse(key.trim())) {
             Some(Ok(role)) => {
@@ -504,5 +507,46 @@ fn read_expect(reader: &mut Reader<'_>, node: &Tree) -> Option<Expect> {
             reader.error(node.span, "bad-expectation", format!("`{text}` is no outcome"), help);
             None
         }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+mod tests {
+    use super::*;
+    use crate::policy::testing::{NOW, snapshot};
+
+    fn parse(text: &str) -> (Option<CaseFile>, Diagnostics) {
+        CaseFile::parse(Arc::new(SourceText { name: "oms.test.yaml".into(), text: text.into() }))
+    }
+
+    #[test]
+    fn cases_run_and_failures_come_with_their_explanation() {
+        let snapshot = snapshot(
+            "paths:\n  /health: { get: public }\n  /orders/{id}: { get: { any: [order:view, { owner: id }] }, put: order:edit }\n",
+        );
+        let (file, found) = parse(
+            "policy: oms.yaml\ncases:\n  - { as: anonymous, request: GET /health, expect: allow }\n  - { as: anonymous, request: GET /orders/1, expect: missing_token }\n  - { as: 'role:ROLE_VIEWER', request: GET /orders/1, expect: allow }\n  - name: the owner\n    as: { sub: u1, roles: [], memberships: { oms: FREE } }\n    request: GET /orders/u1\n    expect: deny\n  - { as: { sub: u2 }, request: GET /orders/u1, expect: permission_missing }\n",
+        );
+        assert!(found.0.is_empty(), "{}", found.render(false));
+        let file = file.unwrap();
+        assert_eq!(file.policy.as_ref().map(|policy| policy.value.as_str()), Some("oms.yaml"));
+        let report = file.run(&snapshot, NOW);
+        assert!(!report.passed());
+        let coverage = &report.coverage;
+        assert_eq!((coverage.routes, coverage.routes_covered), (3, 2));
+        // `any` and its two parts met and unmet, and neither of `order:edit`.
+        assert_eq!((coverage.branches, coverage.branches_covered), (8, 6));
+        insta::assert_snapshot!(report.to_text(&file.source));
+        assert_eq!(report.to_json(&file.source)["failed"], 1);
+    }
+
+    #[test]
+    fn every_fault_of_a_file_of_cases_is_named() {
+        let (_, found) = parse(
+            "polcy: oms.yaml\ncases:\n  - { as: nobody, request: GET /, expect: alow }\n  - { as: role:viewer, request: /x, expect: allow }\n  - { request: GET /x, expect: forbidden }\n",
+        );
+        insta::assert_snapshot!(found.render(false));
+        assert!(parse("cases: 7").1.has_errors() && parse("{}").1.has_errors());
     }
 }

@@ -118,16 +118,15 @@ impl<'a> Compiler<'a> {
             }
             let mut methods = Vec::with_capacity(item.methods.len());
             for entry in &item.methods {
-                if let Some((key, route, guard)) = self.method(file, number, item, entry, pattern.as_ref()) {
-                    if route.upstream.is_empty() && guard.formula != Formula::Deny {
-                        without_upstream = without_upstream.or(Some(entry.method.span));
-                    }
-                    let id = RouteId(u32::try_from(self.routes.len()).unwrap_or(u32::MAX));
-                    let line = lines.line(entry.method.span.start);
-                    self.routes.push(Route { pattern: Arc::clone(&written), file: Arc::clone(&name), line, ..route });
-                    self.guards.push(guard);
-                    methods.push((key, id));
+                let (key, route, guard) = self.method(file, number, item, entry, pattern.as_ref());
+                if route.upstream.is_empty() && guard.formula != Formula::Deny {
+                    without_upstream = without_upstream.or(Some(entry.method.span));
                 }
+                let id = RouteId(u32::try_from(self.routes.len()).unwrap_or(u32::MAX));
+                let line = lines.line(entry.method.span.start);
+                self.routes.push(Route { pattern: Arc::clone(&written), file: Arc::clone(&name), line, ..route });
+                self.guards.push(guard);
+                methods.push((key, id));
             }
             let until = item.report_only.as_ref().or(file.report_only.as_ref());
             let report = self.report(until, file.upstream.as_ref());
@@ -161,14 +160,8 @@ impl<'a> Compiler<'a> {
         item: &PathItem,
         entry: &MethodItem,
         pattern: Option<&Pattern>,
-    ) -> Option<(MethodKey, Route, Guard)> {
+    ) -> (MethodKey, Route, Guard) {
         let method = entry.method.value.as_str();
-        if matches!(method, "TRACE" | "CONNECT") {
-            let message = format!("{method} is never forwarded");
-            let finding = Diagnostic::error(&file.source, entry.method.span, "method-never-forwarded", message);
-            self.found.push(finding.help("Leave it out; WebSocket over HTTP/2 is matched as `get`."));
-            return None;
-        }
         let mut requirements =
             Requirements { roles: &self.input.roles, file, path: &item.pattern.value, pattern, found: &mut self.found };
         let formula = requirements.compile(&entry.require);
@@ -213,7 +206,7 @@ impl<'a> Compiler<'a> {
             file: Arc::from(""),
             line: 0,
         };
-        Some((self.methods.intern(method), route, Guard { formula, service: number, report, permission }))
+        (self.methods.intern(method), route, Guard { formula, service: number, report, permission })
     }
 
     /// Report mode of a route; never for the identity listener (T21).

@@ -357,3 +357,208 @@ fn refused_method<'r>(facts: &RequestFacts<'_>, service: Option<u32>) -> Decisio
     let detail = format!("{} is never forwarded", facts.method);
     Decision { allow: Some("".into()), ..deny(Reason::MethodNotAllowed, service, None, detail.into()) }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::policy::testing::{CLIENT, NOW, ask, outcome, roles, snapshot, snapshot_of, word};
+    use crate::rbac::RoleKey;
+
+    const PATHS: &str = "\
+paths:
+  /health: { get: public }
+  /orders:
+    get: order:view
+    post: { all: [order:view, order:edit] }
+    delete: deny
+  /users/{id}/orders: { get: { any: [order:view-all, { owner: id }] } }
+  /reports/{rest...}:
+    '*': { all: [{ membership: oms >= PREMIUM }, { role: ROLE_VIEWER }] }
+  /me: { get: authenticated, purge: order:edit }
+  /lan: { get: { client: [192.0.2.0/24] }, put: { client: [198.51.100.0/24] } }
+  /closed/{rest...}: { '*': deny }
+";
+
+    #[test]
+    fn each_requirement_is_decided() {
+        let snapshot = snapshot(PATHS);
+        for (who, request, expected) in [
+            ("-", "GET /health", "allow"),
+            ("-", "GET /orders", "missing_token"),
+            ("u", "GET /orders", "permission_missing"),
+            ("u ROLE_VIEWER", "GET /orders?x=/health", "allow"),
+            ("u ROLE_VIEWER", "HEAD /orders", "allow"),
+            ("u ROLE_VIEWER", "POST /orders", "permission_missing"),
+            ("u ROLE_EDITOR", "POST /orders", "allow"),
+            ("u ROLE_UNKNOWN", "GET /orders", "permission_missing"),
+            ("7", "GET /users/7/orders", "allow"),
+            ("7", "GET /users/8/orders", "permission_missing"),
+            ("7 ROLE_SHOP", "GET /users/8/orders", "allow"),
+            ("u ROLE_EDITOR oms=PREMIUM", "GET /reports/a/b", "allow"),
+            ("u ROLE_EDITOR oms=FREE", "PURGE /reports/a/b", "permission_missing"),
+            ("u oms=PREMIUM", "GET /reports/a/b", "permission_missing"),
+            ("u", "GET /me", "allow"),
+            ("u ROLE_EDITOR", "PURGE /me", "allow"),
+            ("u", "GET /lan", "allow"),
+            ("u", "PUT /lan", "permission_missing"),
+            ("-", "GET /closed/x", "route_denied"),
+            ("u ROLE_ADMIN", "DELETE /orders", "route_denied"),
+            ("-", "GET /nowhere", "no_route"),
+            ("-", "PATCH /orders", "method_not_allowed"),
+            ("-", "get /orders", "bad_request"),
+            ("-", "GET /orders/../health", "bad_request_target"),
+            ("-", "TRACE /health", "method_not_allowed"),
+            ("-", "CONNECT /nowhere", "method_not_allowed"),
+            ("-", "TRACE /reports/x", "method_not_allowed"),
+        ] {
+            assert_eq!(super::super::testing::outcome(&snapshot, who, request), expected, "{who}: {request}");
+        }
+    }
+
+    #[test]
+    fn a_denial_says_what_was_missing() {
+        let snapshot = snapshot(PATHS);
+        let decision = ask(&snapshot, "u ROLE_VIEWER", "POST", "/orders", None);
+        assert_eq!(decision.permission.as_deref(), Some("order:edit"));
+        assert_eq!(decision.status, 403);
+        let decision = ask(&snapshot, "-", "PATCH", "/orders", None);
+        assert_eq!((decision.status, decision.allow.as_deref()), (405, Some("GET, HEAD, POST")));
+        assert_eq!(decision.service, Some(0));
+        let decision = ask(&snapshot, "u ROLE_VIEWER", "GET", "/orders", None);
+        assert_eq!(decision.permission.as_deref(), Some("order:view"));
+    }
+
+    #[test]
+    fn a_path_without_the_method_never_falls_back_to_a_looser_path() {
+        let snapshot = snapshot("paths:\n  /a/b: { get: order:view }\n  /a/{x}: { '*': public }\n");
+        assert_eq!(outcome(&snapshot, "-", "POST /a/b"), "method_not_allowed");
+        assert_eq!(outcome(&snapshot, "-", "POST /a/c"), "allow");
+    }
+
+    #[test]
+    fn unmatched_is_404_where_every_file_says_so() {
+        let file = |service: &str, more: &str| {
+            format!("version: 1\nservice: {service}\nupstream: oms\n{more}paths:\n  /{service}: {{ get: public }}\n")
+        };
+        let (one, two) = (file("a", "unmatched: 404\n"), file("b", ""));
+        let decision = |texts: &[&str]| {
+            let snapshot = snapshot_of(texts, false);
+            let decision = ask(&snapshot, "-", "GET", "/x", None);
+            (decision.status, decision.service)
+        };
+        assert_eq!(decision(&[&one]), (404, Some(0)));
+        assert_eq!(decision(&[&one, &two]), (403, None));
+    }
+
+    #[test]
+    fn t08_grants_of_another_role_table_open_nothing() {
+        let snapshot = snapshot(PATHS);
+        let others = roles();
+        let keys = [RoleKey::parse("ROLE_ADMIN").unwrap()];
+        let grants = others.resolve("oms", &keys, &[]);
+        for target in ["/orders", "/me"] {
+            let facts = RequestFacts { method: "GET", host: None, target, client: CLIENT };
+            let Begin::NeedsCaller(pending) = snapshot.begin(&facts, NOW) else { panic!("guarded") };
+            let decision = pending.with_caller(&Caller { subject: "u", grants: &grants });
+            assert_eq!(decision.outcome, Outcome::Deny(Reason::AuthUnavailable));
+        }
+    }
+
+    #[test]
+    fn t21_report_mode_lets_through_only_what_the_policy_alone_would_deny() {
+        let head = "version: 1\nservice: oms\nupstream: oms\n";
+        let snapshot = snapshot_of(&[&format!("{head}{PATHS}")], true);
+        for (who, request, expected) in [
+            ("-", "GET /orders", "report:missing_token"),
+            ("u", "GET /orders", "report:permission_missing"),
+            ("u ROLE_VIEWER", "GET /orders", "allow"),
+            ("-", "PATCH /orders", "report:method_not_allowed"),
+            ("-", "GET /nowhere", "report:no_route"),
+            ("-", "DELETE /orders", "route_denied"),
+            ("-", "GET /closed/x", "route_denied"),
+            ("-", "GET /orders/../x", "bad_request_target"),
+            ("-", "get /orders", "bad_request"),
+            ("-", "TRACE /orders", "method_not_allowed"),
+        ] {
+            assert_eq!(outcome(&snapshot, who, request), expected, "{who}: {request}");
+        }
+        let facts = RequestFacts { method: "GET", host: None, target: "/orders", client: CLIENT };
+        for reason in Reason::ALL.iter().copied().filter(|reason| *reason != Reason::MissingToken) {
+            let Begin::NeedsCaller(pending) = snapshot.begin(&facts, NOW) else { panic!("guarded") };
+            let decision = pending.without_caller(reason, "".into());
+            assert_eq!(decision.outcome, Outcome::Deny(reason), "a bad token is refused as ever");
+        }
+    }
+
+    #[test]
+    fn t21_report_mode_never_opens_the_identity_listener() {
+        let identity = "version: 1\nservice: identity\nupstream: doorward-identity\nhosts: [id.example.com]\npaths:\n  /auth/userinfo: { get: authenticated }\n";
+        let mixed = "version: 1\nservice: oms\nupstream: oms\nreport_only: { until: 2099-01-01 }\npaths:\n  /a: { get: order:view }\n  /id: { get: { require: authenticated, upstream: doorward-identity } }\n";
+        let snapshot = snapshot_of(&[identity, mixed], true);
+        let host = crate::request::Host::parse(b"id.example.com").unwrap();
+        for (method, target, expected) in [
+            ("GET", "/auth/userinfo", "missing_token"),
+            ("POST", "/auth/userinfo", "method_not_allowed"),
+            ("GET", "/x", "no_route"),
+        ] {
+            assert_eq!(word(&ask(&snapshot, "-", method, target, Some(&host))), expected);
+        }
+        assert_eq!(outcome(&snapshot, "-", "GET /id"), "missing_token");
+        assert_eq!(outcome(&snapshot, "-", "GET /a"), "report:missing_token");
+    }
+
+    #[test]
+    fn report_only_ends_on_its_day_and_belongs_to_its_path() {
+        let text = "paths:\n  /a: { get: order:view, report_only: { until: 2027-01-31 } }\n  /b: { get: order:view }\n";
+        let snapshot = snapshot(text);
+        let facts = |target| RequestFacts { method: "GET", host: None, target, client: CLIENT };
+        // 2027-01-31T00:00:00Z
+        for (now, target, expected) in [
+            (1_801_353_599, "/a", "report:missing_token"),
+            (1_801_353_600, "/a", "missing_token"),
+            (0, "/b", "missing_token"),
+        ] {
+            let facts = facts(target);
+            let Begin::NeedsCaller(pending) = snapshot.begin(&facts, Timestamp(now)) else { panic!("guarded") };
+            assert_eq!(word(&pending.without_caller(Reason::MissingToken, "".into())), expected, "{target} at {now}");
+        }
+        assert_eq!(outcome(&snapshot, "-", "PUT /b"), "method_not_allowed");
+    }
+
+    #[test]
+    fn an_owner_is_compared_in_decoded_form_and_never_across_slashes() {
+        let snapshot = snapshot(
+            "path: { encoded_slash: keep }\npaths:\n  /u/{id}: { get: { owner: id } }\n  /f/{path...}: { get: { owner: path } }\n  /c/{a}...{b}: { get: { owner: b } }\n",
+        );
+        for (who, request, expected) in [
+            ("a:b", "GET /u/a%3Ab", "allow"),
+            ("a/b", "GET /u/a%2Fb", "allow"),
+            ("a/b", "GET /f/a/b", "allow"),
+            ("a/b", "GET /f/a%2Fb", "permission_missing"),
+            ("2...3", "GET /c/1...2...3", "allow"),
+            ("3", "GET /c/1...2...3", "permission_missing"),
+        ] {
+            assert_eq!(outcome(&snapshot, who, request), expected, "{who}: {request}");
+        }
+    }
+
+    proptest! {
+        /// A requirement is monotone: holding more never loses access.
+        #[test]
+        fn more_roles_never_lose_access(few in prop::collection::vec(0..4_usize, 0..3), more in prop::collection::vec(0..4_usize, 0..3), request in 0..5_usize) {
+            thread_local! { static SNAPSHOT: Arc<Snapshot> = Arc::new(snapshot(PATHS)); }
+            const ROLES: [&str; 4] = ["ROLE_VIEWER", "ROLE_EDITOR", "ROLE_SHOP", "oms=PREMIUM"];
+            let request = ["GET /orders", "POST /orders", "GET /users/1/orders", "GET /reports/x", "GET /lan"][request];
+            let who = |roles: &[usize]| roles.iter().fold("u".to_owned(), |who, role| format!("{who} {}", ROLES[*role]));
+            let both: Vec<usize> = few.iter().chain(&more).copied().collect();
+            let snapshot = SNAPSHOT.with(Arc::clone);
+            let (few, both) = (outcome(&snapshot, &who(&few), request), outcome(&snapshot, &who(&both), request));
+            prop_assert!(few != "allow" || both == "allow", "{}: {} then {}", request, few, both);
+        }
+    }
+}

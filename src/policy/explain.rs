@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::decide::{Begin, Caller, Decision, Outcome, Pending, Witness};
-use super::snapshot::{Formula, OwnerPlace, Route, Snapshot};
+use super::snapshot::{Formula, OwnerPlace, Route, RouteId, Snapshot};
 use crate::clock::Timestamp;
 use crate::rbac::{Grants, Membership, PermissionId, RoleKey, RoleTable};
 use crate::reason::Reason;
@@ -74,6 +74,8 @@ pub struct Explanation {
 /// The route that a request matched.
 #[derive(Debug)]
 pub struct MatchedRoute {
+    /// Its id in the snapshot.
+    pub id: RouteId,
     /// Its pattern.
     pub pattern: Arc<str>,
     /// Its method, or `*`.
@@ -182,6 +184,7 @@ fn explanation(
     let route = decision.route.map(|id| {
         let route = snapshot.route(id);
         MatchedRoute {
+            id,
             pattern: Arc::clone(&route.pattern),
             method: Arc::clone(&route.method),
             requirement: Arc::clone(&route.requirement),
@@ -459,5 +462,79 @@ impl Recorder<'_> {
             let holds = self.roles.tier_holds(service, rank, permission);
             holds.then(|| format!("{}={}", membership.service, membership.tier))
         })
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+mod tests {
+    use super::*;
+    use crate::policy::testing::{CLIENT, NOW, ask as decide, snapshot, word};
+
+    const PATHS: &str = "\
+paths:
+  /orders/{id}:
+    get: order:view
+    put: { any: [order:delete, { all: [order:view, order:edit, { owner: id }] }] }
+    delete: { all: [order:edit, order:delete] }
+  /reports/{rest...}: { '*': { membership: oms >= PREMIUM } }
+  /mine/{id}: { get: { owner: id } }
+";
+
+    fn explained(who: Option<(&str, &[&str])>, method: &str, target: &str) -> Explanation {
+        let snapshot = snapshot(PATHS);
+        let roles: Vec<RoleKey> =
+            who.iter().flat_map(|(_, roles)| roles.iter()).map(|key| RoleKey::parse(key).unwrap()).collect();
+        let subject = who.map(|(subject, _)| subject);
+        let who = match subject {
+            None => Who::Anonymous,
+            Some(subject) => Who::Subject { subject, roles: &roles, memberships: &[] },
+        };
+        let explanation = explain(&snapshot, &Ask { method, target, host: None, client: CLIENT, who, now: NOW });
+        // Explaining never decides otherwise than deciding.
+        let words = subject.map_or("-".to_owned(), |subject| {
+            roles.iter().fold(subject.to_owned(), |words, role| format!("{words} {role}"))
+        });
+        let decision = decide(&snapshot, &words, method, target, None);
+        assert_eq!(explanation.reason().map_or("allow", Reason::code), word(&decision));
+        explanation
+    }
+
+    #[test]
+    fn an_allowed_request_names_the_role_that_opened_it() {
+        insta::assert_snapshot!(explained(Some(("u", &["ROLE_EDITOR"])), "HEAD", "/orders/7").to_text());
+    }
+
+    #[test]
+    fn a_denied_request_names_the_smallest_grant_that_would_open_it() {
+        let explanation = explained(Some(("u", &["ROLE_VIEWER"])), "PUT", "/orders/7");
+        assert!(matches!(&explanation.mend, Some(Mend::Grant(parts)) if parts.len() == 1));
+        insta::assert_snapshot!(explanation.to_text());
+        let both = explained(Some(("u", &[])), "DELETE", "/orders/7");
+        assert!(matches!(&both.mend, Some(Mend::Grant(parts)) if parts.len() == 2));
+        let none = explained(Some(("u", &[])), "GET", "/mine/7");
+        assert_eq!(none.mend, Some(Mend::NotByGrant));
+        let tier = explained(Some(("u", &[])), "POST", "/reports/7");
+        assert_eq!(tier.mend, Some(Mend::Grant(vec!["membership oms >= PREMIUM".into()])));
+    }
+
+    #[test]
+    fn without_a_token_nothing_holds_and_a_token_is_the_mend() {
+        let explanation = explained(None, "PUT", "/orders/7");
+        assert_eq!(
+            (explanation.mend.as_ref(), explanation.tree.as_ref().map(|tree| tree.holds)),
+            (Some(&Mend::Token), Some(false))
+        );
+        assert!(explained(None, "GET", "/nowhere").tree.is_none());
+    }
+
+    #[test]
+    fn the_json_has_the_promised_members() {
+        let json = explained(Some(("u", &["ROLE_VIEWER"])), "PUT", "/orders/7").to_json();
+        assert_eq!(json["decision"], "deny");
+        assert_eq!(json["reason"], "permission_missing");
+        assert_eq!(json["route"], "/orders/{id}");
+        assert_eq!(json["file"], "0.yaml");
+        assert_eq!(json["tree"]["children"][1]["children"][0]["holds"], true);
     }
 }

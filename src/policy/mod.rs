@@ -18,6 +18,8 @@ pub mod roles_file;
 pub mod schema;
 pub mod snapshot;
 pub mod source;
+#[cfg(test)]
+mod testing;
 mod yaml;
 
 pub use self::compile::{CompileInput, compile};

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::files::{Chosen, Files};
+use super::files::{Chosen, Files, Listeners};
 use crate::cli::{Context, FAILED, Output};
 use crate::policy::Severity;
 
@@ -29,7 +29,7 @@ pub(in crate::cli) struct Args {
 }
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> anyhow::Result<ExitCode> {
-    let chosen = Chosen { files: &args.files, roles: args.roles.as_deref(), admin: true };
+    let chosen = Chosen { files: &args.files, roles: args.roles.as_deref(), of: Listeners::All };
     let files = Files::load(&chosen, context)?;
     let found = files.diagnostics();
     let ok = !found.has_errors();
@@ -42,10 +42,16 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> anyhow::Result<Exit
             let errors = found.0.iter().filter(|finding| finding.severity == Severity::Error).count();
             match (ok, found.0.len() - errors) {
                 (true, 0) => writeln!(context.out, "ok: {names}: {count} routes")?,
-                (true, warnings) => writeln!(context.out, "ok, with {warnings} warnings: {names}: {count} routes")?,
-                (false, _) => writeln!(context.err, "{errors} errors: {names}")?,
+                (true, warnings) => {
+                    writeln!(context.out, "ok, with {}: {names}: {count} routes", counted(warnings, "warning"))?;
+                }
+                (false, _) => writeln!(context.err, "{}: {names}", counted(errors, "error"))?,
             }
         }
     }
     Ok(if ok { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+}
+
+fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }

@@ -22,8 +22,19 @@ pub(super) struct Chosen<'a> {
     pub(super) files: &'a [PathBuf],
     /// The roles file, if not that of the configuration.
     pub(super) roles: Option<&'a Path>,
-    /// Whether the admin listener's own policy is among those of the configuration.
-    pub(super) admin: bool,
+    /// Which of those of the configuration.
+    pub(super) of: Listeners,
+}
+
+/// Whose policies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Listeners {
+    /// Those that the gateway enforces.
+    Gateway,
+    /// The admin listener's own.
+    Admin,
+    /// Both.
+    All,
 }
 
 /// What was read, and what is wrong with it.
@@ -42,8 +53,10 @@ impl Files {
             (chosen.files.is_empty() || context.config.is_some()).then(|| settings.upstreams.keys().cloned().collect());
         let mut paths = chosen.files.to_vec();
         if paths.is_empty() {
-            paths.clone_from(&settings.gateway.policies);
-            if chosen.admin {
+            if chosen.of != Listeners::Admin {
+                paths.clone_from(&settings.gateway.policies);
+            }
+            if chosen.of != Listeners::Gateway {
                 paths.push(settings.admin.policy.clone());
             }
         }
@@ -125,8 +138,14 @@ impl Files {
         self.snapshots.iter().map(|snapshot| snapshot.routes().len()).sum()
     }
 
-    /// The snapshots, if nothing is wrong.
-    pub(super) fn snapshots(&self) -> Option<&[Snapshot]> {
-        (!self.found.has_errors()).then_some(&self.snapshots)
+    /// The snapshots.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the files, as text.
+    pub(super) fn snapshots(&self) -> anyhow::Result<&[Snapshot]> {
+        if self.found.has_errors() {
+            bail!("{}\n{}", self.names(), self.found.render(false).trim_end());
+        }
+        Ok(&self.snapshots)
     }
 }

@@ -56,7 +56,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> anyhow::Result<Exit
             "accepted": true,
             "issuer": &*claims.issuer,
             "subject": &*claims.subject,
-            "roles": claims.roles.iter().map(|role| role.as_str()).collect::<Vec<_>>(),
+            "roles": claims.roles.iter().map(crate::rbac::RoleKey::as_str).collect::<Vec<_>>(),
         }),
         Err(rejection) => {
             json!({ "accepted": false, "reason": rejection.reason.code(), "detail": rejection.detail })
@@ -82,7 +82,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> anyhow::Result<Exit
                     if claims.roles.is_empty() {
                         "none".to_owned()
                     } else {
-                        claims.roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(", ")
+                        claims.roles.iter().map(crate::rbac::RoleKey::as_str).collect::<Vec<_>>().join(", ")
                     }
                 )?,
                 Err(rejection) => writeln!(context.out, "refused: {}: {}", rejection.reason, rejection.detail)?,

@@ -1,0 +1,319 @@
+//! Commands as the shell calls them: arguments, environment and standard input in; streams and exit code out.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use std::path::Path;
+
+use clap::CommandFactory as _;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::*;
+
+const SECRET: &str = "12345678901234567890123456789012";
+
+/// What came of a command.
+struct Done {
+    code: ExitCode,
+    out: String,
+    err: String,
+}
+
+impl Done {
+    #[track_caller]
+    fn good(self) -> String {
+        assert_eq!(self.code, ExitCode::SUCCESS, "{}{}", self.out, self.err);
+        self.out
+    }
+
+    #[track_caller]
+    fn no(self) -> String {
+        assert_eq!(self.code, ExitCode::from(FAILED), "{}{}", self.out, self.err);
+        format!("{}{}", self.out, self.err)
+    }
+
+    #[track_caller]
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {}{}", self.out, self.err))
+    }
+}
+
+fn run_in(env: &[(&str, &str)], stdin: &str, args: &[&str]) -> Done {
+    let cli = Cli::try_parse_from([&["doorward"], args].concat()).unwrap();
+    let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let code = cli.execute(env, &mut stdin.as_bytes(), &mut out, &mut err);
+    Done { code, out: String::from_utf8(out).unwrap(), err: String::from_utf8(err).unwrap() }
+}
+
+fn run(args: &[&str]) -> Done {
+    run_in(&[], "", args)
+}
+
+/// A configuration with an issuer that signs with keys in a folder of its own, and a foreign one with a secret.
+fn configuration() -> (TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let keys = folder.path().join("keys.json");
+    let text = format!(
+        "[upstreams.oms]\nendpoints = [\"http://127.0.0.1:8000\"]\n[auth]\nlocal_keys = {keys:?}\nsecret = \"{SECRET}\"\n\
+         [[auth.issuers]]\nname = \"own\"\nissuer = \"http://own\"\naudience = [\"oms\"]\nkeys = \"local\"\n\
+         [[auth.issuers]]\nname = \"old\"\nissuer = \"http://old\"\naudience = [\"oms\"]\nkeys = \"secret\"\n\
+         subject_prefix = \"old:\"\nconfers = \"any\"\n"
+    );
+    let file = folder.path().join("doorward.toml");
+    std::fs::write(&file, text).unwrap();
+    (folder, file.display().to_string())
+}
+
+fn write(folder: &Path, name: &str, text: &str) -> String {
+    let file = folder.join(name);
+    std::fs::write(&file, text).unwrap();
+    file.display().to_string()
+}
+
+#[test]
+fn every_help_shows_an_example() {
+    fn visit(command: &clap::Command, path: &str) {
+        let path = format!("{path} {}", command.get_name());
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        assert!(help.contains("Example:\n") && help.contains("doorward "), "{path} shows no example: {help:?}");
+        for inner in command.get_subcommands().filter(|inner| inner.get_name() != "help") {
+            visit(inner, &path);
+        }
+    }
+    Cli::command().debug_assert();
+    visit(&Cli::command(), "");
+}
+
+#[test]
+fn wrong_use_is_2_and_every_command_takes_a_configuration() {
+    for args in [
+        &["doorward"][..],
+        &["doorward", "fly"],
+        &["doorward", "token", "mint"],
+        &["doorward", "token", "mint", "--sub", "a", "--role", "editor"],
+        &["doorward", "token", "mint", "--sub", "a", "--ttl", "15"],
+        &["doorward", "token", "mint", "--sub", "a", "--membership", "oms"],
+        &["doorward", "policy", "explain", "GET /"],
+        &["doorward", "policy", "explain", "/", "--as", "anonymous"],
+        &["doorward", "policy", "explain", "GET /", "--as", "alice"],
+        &["doorward", "policy", "explain", "GET /", "--as", "anonymous", "--host", "a b"],
+        &["doorward", "completions", "cobol"],
+    ] {
+        assert_eq!(Cli::try_parse_from(args).unwrap_err().exit_code(), 2, "{args:?}");
+    }
+    for args in [
+        &["doorward", "config", "--config", "x"][..],
+        &["doorward", "policy", "check", "--config", "x"],
+        &["doorward", "--config", "x", "token", "inspect"],
+        &["doorward", "run", "--config", "x"],
+    ] {
+        assert!(Cli::try_parse_from(args).is_ok(), "{args:?}");
+    }
+}
+
+#[test]
+fn completions_are_made_for_every_shell() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = run(&["completions", shell]).good();
+        assert!(script.contains("doorward") && script.contains("explain"), "{shell}");
+    }
+}
+
+#[test]
+fn the_shipped_policies_check_without_a_finding() {
+    let done = run(&["policy", "check"]);
+    assert_eq!(done.good(), "ok: policies/oms.yaml, policies/admin.yaml: 15 routes\n");
+    let report = run(&["policy", "check", "--output", "json"]).json();
+    assert_eq!(report, serde_json::json!({ "ok": true, "problems": [] }));
+}
+
+#[test]
+fn the_shipped_cases_pass_and_reach_every_route_and_branch() {
+    let done = run(&["policy", "test", "--output", "json"]);
+    let report = done.json();
+    assert_eq!(report["ok"], true, "{report:#}");
+    let coverage = &report["files"][0]["coverage"];
+    assert_eq!(coverage["routes"], coverage["routes_covered"], "{coverage:#}");
+    assert_eq!(coverage["missing"], serde_json::json!([]), "{coverage:#}");
+    assert!(run(&["policy", "test", "policies/oms.test.yaml"]).good().contains(" 0 failed"));
+}
+
+#[test]
+fn the_schema_that_is_shipped_is_the_one_that_is_printed() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/policies/doorward-policy.v1.schema.json");
+    let shipped = std::fs::read_to_string(file).unwrap();
+    assert!(
+        run(&["policy", "schema"]).good() == shipped,
+        "run: doorward policy schema > policies/doorward-policy.v1.schema.json"
+    );
+}
+
+#[test]
+fn a_case_that_fails_is_told_with_its_explanation() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "a.yaml", &std::fs::read_to_string("policies/oms.yaml").unwrap());
+    let cases = "cases:\n  - { as: anonymous, request: GET /api/v1/schema, expect: allow }\n";
+    let said = run(&["policy", "test", &write(folder.path(), "a.test.yaml", cases)]).no();
+    assert!(said.contains("expected allow, got missing_token"), "{said}");
+    let said = run(&["policy", "test", &write(folder.path(), "cases.yaml", cases)]).no();
+    assert!(said.contains("`policy:` is missing"), "{said}");
+    let said = run(&["policy", "test", &write(folder.path(), "a.test.yaml", "cases:\n  - { as: 1 }\n")]).no();
+    assert!(said.contains("a.test.yaml"), "{said}");
+}
+
+#[test]
+fn faults_of_all_files_are_told_at_once_and_the_exit_code_is_1() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = "version: 1\nservice: oms\nupstream: oms\npaths:\n  /a:\n    get: schema:veiw\n";
+    let two = "version: 1\nservice: two\nupstream: two\npath:\n  /a: {}\n";
+    let (one, two) = (write(folder.path(), "one.yaml", one), write(folder.path(), "two.yaml", two));
+    let done = run(&["policy", "check", &one, &two, "/no/such.yaml", "--output", "json"]);
+    assert_eq!(done.code, ExitCode::from(FAILED));
+    let report = done.json();
+    assert_eq!(report["ok"], false);
+    let files: Vec<&str> =
+        report["problems"].as_array().unwrap().iter().filter_map(|problem| problem["file"].as_str()).collect();
+    for file in [&one, &two, "/no/such.yaml"] {
+        assert!(files.contains(&file), "{file}: {report:#}");
+    }
+    let said = run(&["policy", "check", &one]).no();
+    assert!(said.contains("schema:view") && said.contains("1 error:"), "{said}");
+    let said = run(&["policy", "check", "policies/oms.yaml", "--roles", "/no/roles.yaml"]).no();
+    assert!(said.contains("/no/roles.yaml") && said.contains("1 error:"), "{said}");
+}
+
+#[test]
+fn explain_says_why_and_its_exit_code_is_the_answer() {
+    let ask = |request: &str, who: &str| run(&["policy", "explain", request, "--as", who]);
+    assert!(ask("GET /health", "anonymous").good().starts_with("ALLOW"));
+    assert!(ask("GET /api/v1/schema", "role:ROLE_USER").good().starts_with("ALLOW"));
+    assert!(ask("GET /api/v1/schema", "anonymous").no().contains("missing_token"));
+    let said = ask("DELETE /api/v1/schema/1", "role:ROLE_EDITOR").no();
+    assert!(said.contains("✓") && said.contains("✗") && said.contains("schema:delete"), "{said}");
+    assert!(ask("GET /api/v1/users/bob/orders", "sub:bob,role:ROLE_USER").good().starts_with("ALLOW"));
+    assert!(ask("GET /api/v1/users/bob/orders", "sub:eve,role:ROLE_USER").no().starts_with("DENY"));
+    let report = ["sub:a,role:ROLE_USER,membership:oms=PREMIUM", "sub:a,role:ROLE_USER,membership:oms=FREE"];
+    assert!(ask("GET /api/v1/reports/x", report[0]).good().starts_with("ALLOW"));
+    assert!(ask("GET /api/v1/reports/x", report[1]).no().starts_with("DENY"));
+    let admin =
+        run(&["policy", "explain", "POST /api/revocations", "--as", "role:ROLE_USER", "--admin", "--output", "json"]);
+    assert_eq!(admin.code, ExitCode::from(FAILED));
+    let json = admin.json();
+    assert_eq!((&json["decision"], &json["reason"]), (&"deny".into(), &"permission_missing".into()), "{json:#}");
+    for key in ["decision", "reason", "route", "file", "tree"] {
+        assert!(json.get(key).is_some(), "{key}");
+    }
+}
+
+#[test]
+fn explain_takes_a_token_and_refuses_what_the_gateway_would() {
+    let (_folder, config) = configuration();
+    let mint =
+        |args: &[&str]| run(&[&["token", "mint", "--config", &config][..], args].concat()).good().trim().to_owned();
+    let explain =
+        |token: &str, request: &str| run(&["policy", "explain", request, "--token", token, "--config", &config]);
+    let token = mint(&["--sub", "emil", "--role", "ROLE_EDITOR"]);
+    assert!(explain(&token, "POST /api/v1/schema").good().starts_with("ALLOW"));
+    assert!(explain(&token, "DELETE /api/v1/schema/1").no().contains("permission_missing"));
+    assert!(explain(&token[..token.len() - 8], "POST /api/v1/schema").no().contains("token"), "a cut signature");
+    // A bad token on a public route is as good as none.
+    assert!(explain("nonsense", "GET /health").good().starts_with("ALLOW"));
+    assert!(explain("nonsense", "GET /api/v1/schema").no().contains("malformed_token"));
+}
+
+#[test]
+fn t7_explain_counts_no_administrators_role_of_a_foreign_issuer() {
+    let (_folder, config) = configuration();
+    let args = ["token", "mint", "--config", &config, "--issuer", "old", "--sub", "x", "--role", "ROLE_SUPER_ADMIN"];
+    let token = run(&args).good();
+    let said = run(&["policy", "explain", "GET /api/v1/schema", "--token", token.trim(), "--config", &config]).no();
+    assert!(said.contains("permission_missing"), "{said}");
+}
+
+#[test]
+fn a_minted_token_stands_alone_on_the_output_and_is_accepted() {
+    let (_folder, config) = configuration();
+    let args = [
+        "token",
+        "mint",
+        "--config",
+        &config,
+        "--sub",
+        "alice",
+        "--role",
+        "ROLE_USER",
+        "--role",
+        "ROLE_EDITOR",
+        "--membership",
+        "oms=PREMIUM",
+        "--name",
+        "Alice",
+        "--email",
+        "a@example.com",
+        "--session",
+        "s1",
+        "--ttl",
+        "5m",
+    ];
+    let token = run(&args).good();
+    assert_eq!(token.lines().count(), 1);
+    for stdin in [token.clone(), format!("Authorization: Bearer {token}"), format!("  {}\n\n", token.trim())] {
+        let done = run_in(&[], &stdin, &["token", "inspect", "--config", &config, "--output", "json"]);
+        let report = done.json();
+        assert_eq!(report["verification"]["accepted"], true, "{report:#}");
+        assert_eq!(report["claims"]["memberships"]["oms"], "PREMIUM");
+        assert_eq!(report["claims"]["exp"].as_i64().unwrap() - report["claims"]["iat"].as_i64().unwrap(), 300);
+        done.good();
+    }
+    let text = run(&["token", "inspect", token.trim(), "--config", &config]).good();
+    assert!(text.ends_with("accepted: issuer own, subject alice, roles ROLE_EDITOR, ROLE_USER\n"), "{text}");
+}
+
+#[test]
+fn what_cannot_be_minted_or_is_refused_says_why() {
+    let (_folder, config) = configuration();
+    let mint = |args: &[&str]| run(&[&["token", "mint", "--config", &config][..], args].concat()).no();
+    assert!(mint(&["--sub", "a", "--ttl", "2h"]).contains("max_lifetime"), "T5");
+    assert!(mint(&["--sub", "a", "--issuer", "none"]).contains("no issuer is named \"none\"; there are: own, old"));
+    assert!(mint(&["--sub", "a,b"]).contains("error"), "T22");
+    let inspect = |stdin: &str| run_in(&[], stdin, &["token", "inspect", "--config", &config]).no();
+    assert!(inspect("nonsense").contains("refused: malformed_token"));
+    assert!(inspect("").contains("no token"));
+    let (_other, elsewhere) = configuration();
+    let foreign = run(&["token", "mint", "--config", &elsewhere, "--sub", "a"]).good();
+    run(&["token", "mint", "--config", &config, "--sub", "a"]).good();
+    assert!(inspect(&foreign).contains("refused: unknown_key"), "{}", inspect(&foreign));
+}
+
+#[test]
+fn inspecting_makes_no_keys() {
+    let (folder, config) = configuration();
+    run_in(&[], "nonsense", &["token", "inspect", "--config", &config]).no();
+    assert!(!folder.path().join("keys.json").exists());
+}
+
+#[test]
+fn config_shows_what_is_in_force_without_secrets() {
+    let (_folder, config) = configuration();
+    let env = [("DOORWARD_GATEWAY__WORKERS", "3"), ("DOORWARD_CONFIG", config.as_str())];
+    let text = run_in(&env, "", &["config"]).good();
+    assert!(text.starts_with(&format!("# from {config}\n")) && text.contains("workers = 3"), "{text}");
+    assert!(text.contains("secret = \"***\"") && !text.contains(SECRET));
+    let done = run_in(&env, "", &["config", "--output", "json"]);
+    assert_eq!(done.json()["gateway"]["workers"], 3);
+    assert!(!done.out.contains(SECRET));
+}
+
+#[test]
+fn a_bad_configuration_stops_every_command_with_all_mistakes() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = write(folder.path(), "doorward.toml", "[gateway]\nlistn = 1\nworkers = \"x\"\n");
+    for args in [&["run"][..], &["config"], &["policy", "check"], &["policy", "test"], &["token", "mint", "--sub", "a"]]
+    {
+        let said = run(&[args, &["--config", &config]].concat()).no();
+        assert!(said.starts_with("error: the configuration has 2 mistakes\n"), "{said}");
+        assert!(said.contains(":2: `gateway.listn`: unknown key") && said.contains(":3: `gateway.workers`"), "{said}");
+    }
+    assert!(run(&["config", "--config", "/no/such.toml"]).no().contains("/no/such.toml: cannot read"));
+    assert!(run(&["demo", "--config", &config]).no().contains("a configuration of its own"));
+}
