@@ -447,6 +447,8 @@ fn read_who(reader: &mut Reader<'_>, node: &Tree) -> Option<CaseWho> {
             reader.error(node.span, "bad-caller", "a list is nobody", help);
             None
         }
+        // The reader of YAML has said what is wrong with it.
+        Kind::Refused => None,
     }
 }
 

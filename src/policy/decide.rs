@@ -416,7 +416,7 @@ paths:
             ("-", "CONNECT /nowhere", "method_not_allowed"),
             ("-", "TRACE /reports/x", "method_not_allowed"),
         ] {
-            assert_eq!(super::super::testing::outcome(&snapshot, who, request), expected, "{who}: {request}");
+            assert_eq!(outcome(&snapshot, who, request), expected, "{who}: {request}");
         }
     }
 
