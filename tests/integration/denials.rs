@@ -121,7 +121,11 @@ fn options_star_is_answered_here() {
     let response = running.send("OPTIONS * HTTP/1.1\r\nHost: oms.test\r\n\r\n");
     assert_eq!((response.status, response.body.len()), (204, 0));
     assert_eq!(response.field("content-length"), None, "a 204 has none (RFC 9110 section 8.6)");
-    assert_eq!(running.send("GET * HTTP/1.1\r\nHost: oms.test\r\n\r\n").status, 400, "only OPTIONS may ask the server as a whole");
+    assert_eq!(
+        running.send("GET * HTTP/1.1\r\nHost: oms.test\r\n\r\n").status,
+        400,
+        "only OPTIONS may ask the server as a whole"
+    );
     assert_eq!(upstream.count(), 0);
 }
 
@@ -154,7 +158,8 @@ fn headers_that_would_change_method_or_path_are_dropped() {
         "X-Rewrite-URL",
         "x-rewrite.url",
     ] {
-        let response = running.send(format!("GET /public HTTP/1.1\r\nHost: oms.test\r\n{name}: /admin-DELETE\r\nX-Own: 1\r\n\r\n"));
+        let response = running
+            .send(format!("GET /public HTTP/1.1\r\nHost: oms.test\r\n{name}: /admin-DELETE\r\nX-Own: 1\r\n\r\n"));
         assert_eq!(response.status, 200);
         let received = upstream.last();
         assert!(!received.text().contains("admin-DELETE"), "{name} reached the upstream");
@@ -167,7 +172,9 @@ fn an_early_denial_of_a_large_upload_can_still_be_read() {
     let (running, upstream, _) = guarded();
     let body = vec![b'x'; 200 * 1024];
     let mut connection = running.connect();
-    connection.send(format!("POST /items HTTP/1.1\r\nHost: oms.test\r\nContent-Length: {}\r\n\r\n", body.len())).send(&body);
+    connection
+        .send(format!("POST /items HTTP/1.1\r\nHost: oms.test\r\nContent-Length: {}\r\n\r\n", body.len()))
+        .send(&body);
     assert_eq!(connection.response().denial(), (401, "missing_token".into()));
     assert_eq!(upstream.count(), 0);
 }
@@ -176,7 +183,9 @@ fn an_early_denial_of_a_large_upload_can_still_be_read() {
 fn expect_100_continue_is_answered_only_after_the_permit() {
     let (running, upstream, issuer) = guarded();
     let head = |token: &str| {
-        format!("POST /items HTTP/1.1\r\nHost: oms.test\r\nAuthorization: Bearer {token}\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+        format!(
+            "POST /items HTTP/1.1\r\nHost: oms.test\r\nAuthorization: Bearer {token}\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n"
+        )
     };
     let mut denied = running.connect();
     denied.send(head(&issuer.viewer()));

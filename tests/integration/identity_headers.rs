@@ -46,7 +46,13 @@ fn spellings(name: &str) -> Vec<String> {
         name.chars().enumerate().map(upper).collect()
     };
     let mut all = Vec::new();
-    for name in [name.to_owned(), name.replace('-', "_"), name.replace('-', "."), name.replacen('-', "_", 1), name.replacen('-', ".", 1)] {
+    for name in [
+        name.to_owned(),
+        name.replace('-', "_"),
+        name.replace('-', "."),
+        name.replacen('-', "_", 1),
+        name.replacen('-', ".", 1),
+    ] {
         all.extend([name.to_lowercase(), name.to_uppercase(), alternating(&name), name]);
     }
     all.sort();
@@ -71,7 +77,11 @@ fn nothing_forged_arrives(running: &Doorward, upstream: &Upstream, token: &str, 
             let response = running.send(format!("GET {target} HTTP/1.1\r\nHost: oms.test\r\n{before}{behind}\r\n"));
             assert_eq!(response.status, 200, "{lines}\n{response:?}");
             let received = upstream.last();
-            assert!(!received.text().contains("forged"), "{target} with\n{lines}gave the upstream\n{}", received.text());
+            assert!(
+                !received.text().contains("forged"),
+                "{target} with\n{lines}gave the upstream\n{}",
+                received.text()
+            );
             let user = if authorization.is_empty() { None } else { Some("u-1") };
             assert_eq!(received.field("x-user-id"), user, "{lines}");
         }
@@ -113,7 +123,8 @@ fn t23_a_policy_names_further_headers_to_strip() {
 #[test]
 fn duplicates_do_not_survive_the_stripping() {
     let (running, upstream, issuer) = guarded();
-    let lines = "X-User-Id: forged\r\nAccept: a\r\nx-user-id: forged\r\nX_USER_ID: forged\r\nX-User-Id: forged, u-1\r\n";
+    let lines =
+        "X-User-Id: forged\r\nAccept: a\r\nx-user-id: forged\r\nX_USER_ID: forged\r\nX-User-Id: forged, u-1\r\n";
     nothing_forged_arrives(&running, &upstream, &issuer.viewer(), lines);
 }
 
@@ -121,12 +132,13 @@ fn duplicates_do_not_survive_the_stripping() {
 fn a_connection_header_cannot_remove_what_doorward_sets() {
     let (running, upstream, issuer) = guarded();
     let token = issuer.viewer();
-    for nominated in ["X-User-Id", "x-user-id, X-User-Roles, X-Auth-Method, X-Request-Id", "keep-alive, X-User-Roles, close"] {
+    for nominated in
+        ["X-User-Id", "x-user-id, X-User-Roles, X-Auth-Method, X-Request-Id", "keep-alive, X-User-Roles, close"]
+    {
         for authorization_first in [true, false] {
             let authorization = format!("Authorization: Bearer {token}\r\n");
             let nomination = format!("Connection: {nominated}\r\n");
-            let fields =
-                if authorization_first { authorization + &nomination } else { nomination + &authorization };
+            let fields = if authorization_first { authorization + &nomination } else { nomination + &authorization };
             let response = running.send(format!("GET /me HTTP/1.1\r\nHost: oms.test\r\n{fields}\r\n"));
             assert_eq!(response.status, 200, "{response:?}");
             let received = upstream.last();
@@ -336,7 +348,12 @@ paths:
 #[test]
 fn t27_denials_are_never_stored() {
     let (running, _, issuer) = guarded();
-    for response in [running.get("/me"), running.get("/nowhere"), running.get("/closed"), running.request("DELETE", "/items/1", &issuer.viewer(), &[], "")] {
+    for response in [
+        running.get("/me"),
+        running.get("/nowhere"),
+        running.get("/closed"),
+        running.request("DELETE", "/items/1", &issuer.viewer(), &[], ""),
+    ] {
         assert_eq!(response.field("cache-control"), Some("no-store"), "{response:?}");
     }
 }

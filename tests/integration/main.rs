@@ -1,7 +1,12 @@
 //! Tests of the whole program through real sockets: the built binary, a scripted upstream, a raw client.
 //!
 //! Nothing here looks inside a room. What a test says about doorward is what a user of SPEC.md may rely on.
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on should stop loudly")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on should stop loudly"
+)]
 #![expect(clippy::print_stderr, reason = "a skipped corpus says so on stderr, and scores are printed as tables")]
 
 mod harness;

@@ -155,7 +155,9 @@ fn times_have_a_leeway_and_no_more() {
     let issuer = Issuer::hs256();
     let (running, _) = guarded_by(&issuer);
     let now = now();
-    for (claim, value, status) in [("exp", now - 5, 200), ("exp", now - 60, 401), ("nbf", now + 5, 200), ("nbf", now + 60, 401)] {
+    for (claim, value, status) in
+        [("exp", now - 5, 200), ("exp", now - 60, 401), ("nbf", now + 5, 200), ("nbf", now + 60, 401)]
+    {
         let token = issuer.token().claim("iat", now - 600).claim(claim, value).sign();
         assert_eq!(running.get_as("/items", &token).status, status, "{claim} {}", value - now);
     }
@@ -194,7 +196,11 @@ fn issuers_never_share_keys() {
         assert_eq!(running.get_as("/items", &issuer.viewer()).status, 200);
     }
     let borrowed = one.token().claim("iss", two.url.as_str()).sign();
-    assert_eq!(running.get_as("/items", &borrowed).denial(), (401, "bad_signature".into()), "the same kid, another key");
+    assert_eq!(
+        running.get_as("/items", &borrowed).denial(),
+        (401, "bad_signature".into()),
+        "the same kid, another key"
+    );
 }
 
 #[test]
@@ -212,7 +218,11 @@ fn t5_a_token_lives_no_longer_than_its_issuer_may_make_it_live() {
     assert_eq!(upstream.count(), 0);
     let hour = issuer.token().claim("iat", now).claim("exp", now + 3_600).sign();
     assert_eq!(running.get_as("/items", &hour).status, 200);
-    assert_eq!(running.get_as("/items", &issuer.token().without("iat").sign()).status, 200, "counts as exp - max_lifetime");
+    assert_eq!(
+        running.get_as("/items", &issuer.token().without("iat").sign()).status,
+        200,
+        "counts as exp - max_lifetime"
+    );
 }
 
 #[test]
@@ -285,7 +295,11 @@ fn t19_an_assertion_for_the_upstream_is_no_bearer_token() {
         assert_eq!(running.get_as("/items", &issuer.token().header("typ", typ).sign()).status, 401, "{typ}");
     }
     assert_eq!(upstream.count(), 0);
-    assert_eq!(running.get_as("/items", &issuer.token().header("typ", "JWT").sign()).status, 200, "of a foreign issuer");
+    assert_eq!(
+        running.get_as("/items", &issuer.token().header("typ", "JWT").sign()).status,
+        200,
+        "of a foreign issuer"
+    );
 }
 
 #[test]

@@ -179,7 +179,9 @@ impl Builder {
                 Ok(running) => return running,
                 // Another test took a port between our look and the bind: look again.
                 Err(failed) if failed.stderr.contains("in use") => {}
-                Err(failed) => panic!("doorward did not start ({}): {}\n{}", failed.status, failed.stderr, failed.stdout),
+                Err(failed) => {
+                    panic!("doorward did not start ({}): {}\n{}", failed.status, failed.stderr, failed.stdout)
+                }
             }
         }
         panic!("no free ports in five tries");
@@ -203,14 +205,7 @@ impl Builder {
         let lines = collect(child.stdout.take().expect("stdout is piped"));
         let messages = collect(child.stderr.take().expect("stderr is piped"));
         let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let mut running = Doorward {
-            gateway: address(gateway),
-            admin: address(admin),
-            folder,
-            child,
-            lines,
-            messages,
-        };
+        let mut running = Doorward { gateway: address(gateway), admin: address(admin), folder, child, lines, messages };
         let begun = Instant::now();
         loop {
             if let Some(status) = running.child.try_wait().unwrap() {
@@ -268,7 +263,14 @@ impl Doorward {
         self.request("GET", target, token, &[], "")
     }
 
-    pub(crate) fn request(&self, method: &str, target: &str, token: &str, fields: &[(&str, &str)], body: &str) -> Response {
+    pub(crate) fn request(
+        &self,
+        method: &str,
+        target: &str,
+        token: &str,
+        fields: &[(&str, &str)],
+        body: &str,
+    ) -> Response {
         let bytes = request(method, target, "oms.test", Some(token), fields, body);
         self.connect().send(bytes).try_response(method).expect("a response")
     }

@@ -190,9 +190,7 @@ fn answer(behaviour: &Behaviour, received: &Received, wire: &mut Wire, shared: &
             body.extend_from_slice(&received.body);
             wire.write(&ok(&[("Content-Type", "text/plain")], &body, is_head)).is_ok()
         }
-        Behaviour::EchoBody => {
-            wire.write(&ok(&[("Content-Type", "text/plain")], &received.body, is_head)).is_ok()
-        }
+        Behaviour::EchoBody => wire.write(&ok(&[("Content-Type", "text/plain")], &received.body, is_head)).is_ok(),
         Behaviour::With(fields) => wire.write(&ok(fields, b"ok", is_head)).is_ok(),
         Behaviour::Close => false,
         Behaviour::DieMidBody => {
