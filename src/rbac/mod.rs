@@ -6,7 +6,7 @@
 pub mod code;
 pub mod table;
 
-pub use self::code::{Grant, PermissionCode, RoleKey, ServiceName, TierKey};
+pub use self::code::{BadWord, Grant, PermissionCode, RoleKey, ServiceName, TierKey};
 pub use self::table::{
     Fault, Grants, Membership, PermissionId, RoleData, RoleDefinition, RoleId, RoleTable, ServiceId, TierDefinition,
 };

@@ -1,9 +1,19 @@
 //! Verified tokens, remembered until they expire (DESIGN, the hot path).
+//!
+//! Only successes are remembered, so a stranger cannot fill the cache. The key is the whole token: two tokens
+//! that differ in a byte of the signature are two tokens. Verifier and cache are one generation, exchanged
+//! together, so that nothing verified under withdrawn keys can be found, or be added, under new ones.
 
+use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use foldhash::fast::RandomState;
+use moka::sync::Cache;
 
 use super::claims::Claims;
-use super::verify::{TokenRejection, Verifier};
+use super::verify::{EXPIRED, NOT_YET_VALID, TokenRejection, Verifier};
 use crate::clock::Timestamp;
 
 /// A verified token and what was made ready for it. `E` is the caller's (permission bits, header values).
@@ -27,21 +37,42 @@ pub enum Source {
 /// The cache: successes only, bounded by bytes, keyed by the whole token with a randomly seeded hash;
 /// a new verifier is a new generation.
 pub struct TokenCache<E> {
-    _marker: std::marker::PhantomData<Arc<E>>,
+    bytes: u64,
+    generation: ArcSwap<Generation<E>>,
 }
+
+struct Generation<E> {
+    verifier: Arc<Verifier>,
+    entries: Cache<Box<str>, Arc<Entry<E>>, RandomState>,
+}
+
+impl<E> fmt::Debug for TokenCache<E> {
+    /// Without the entries: their keys are tokens.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenCache").field("bytes", &self.bytes).finish_non_exhaustive()
+    }
+}
+
+/// What an entry costs beside its texts: moka's node and timers, the `Arc`, the claims, and what the caller
+/// derives (a bitset and a few header values).
+const ENTRY_OVERHEAD: usize = 1024;
 
 impl<E: Send + Sync + 'static> TokenCache<E> {
     /// A cache of at most `bytes`, for this verifier.
     #[must_use]
     pub fn new(verifier: Verifier, bytes: u64) -> Self {
-        let _ = (verifier, bytes);
-        todo!()
+        Self { bytes, generation: ArcSwap::from_pointee(Generation::new(verifier, bytes)) }
     }
 
     /// Replaces keys and issuers; everything cached under the old ones is forgotten at once.
     pub fn publish(&self, verifier: Verifier) {
-        let _ = verifier;
-        todo!()
+        self.generation.store(Arc::new(Generation::new(verifier, self.bytes)));
+    }
+
+    /// The verifier in force.
+    #[must_use]
+    pub fn verifier(&self) -> Arc<Verifier> {
+        Arc::clone(&self.generation.load().verifier)
     }
 
     /// Verifies, or remembers. Expiry is checked on every hit.
@@ -49,7 +80,48 @@ impl<E: Send + Sync + 'static> TokenCache<E> {
     /// # Errors
     /// As [`Verifier::verify`].
     pub fn authenticate(&self, token: &str, now: Timestamp) -> (Source, Result<Arc<Entry<E>>, TokenRejection>) {
-        let _ = (token, now);
-        todo!()
+        let generation = self.generation.load();
+        if let Some(entry) = generation.entries.get(token) {
+            if now >= entry.claims.expires_at {
+                generation.entries.invalidate(token);
+                return (Source::Cache, Err(EXPIRED));
+            }
+            // The clock may have been set back since the token was verified.
+            if entry.claims.not_before.is_some_and(|time| now < time) {
+                return (Source::Cache, Err(NOT_YET_VALID));
+            }
+            return (Source::Cache, Ok(entry));
+        }
+        let verified = generation.verifier.verify(token, now).map(|claims| {
+            let entry = Arc::new(Entry { claims, derived: arc_swap::ArcSwapOption::empty() });
+            // Into this generation, also if another was published meanwhile: then nobody looks here any more.
+            generation.entries.insert(token.into(), Arc::clone(&entry));
+            entry
+        });
+        (Source::Verify, verified)
+    }
+
+    /// How many tokens are remembered, roughly.
+    #[must_use]
+    pub fn entry_count(&self) -> u64 {
+        self.generation.load().entries.entry_count()
+    }
+}
+
+impl<E: Send + Sync + 'static> Generation<E> {
+    fn new(verifier: Verifier, bytes: u64) -> Self {
+        // No token outlives this, so no entry needs to. One age for all is cheaper at each hit than an expiry of
+        // its own for every entry; those are checked in `authenticate` anyway.
+        let longest = verifier.issuers().iter().map(|issuer| issuer.max_lifetime + issuer.leeway * 2).max();
+        let longest = longest.unwrap_or_default().clamp(Duration::from_secs(1), Duration::from_secs(7 * 86_400));
+        let weigh = |token: &Box<str>, entry: &Arc<Entry<E>>| {
+            u32::try_from(token.len() + entry.claims.heap_bytes() + ENTRY_OVERHEAD).unwrap_or(u32::MAX)
+        };
+        let entries = Cache::builder()
+            .max_capacity(bytes)
+            .weigher(weigh)
+            .time_to_live(longest)
+            .build_with_hasher(RandomState::default());
+        Self { verifier: Arc::new(verifier), entries }
     }
 }

@@ -2,8 +2,13 @@
 
 use std::sync::Arc;
 
+use serde_json::{Map, Value};
+
+use super::issuer::{Confers, Issuer, RolesFrom};
+use super::jwk::Key;
+use super::verify::{Times, TokenRejection, whole_seconds};
 use crate::clock::Timestamp;
-use crate::rbac::{Membership, RoleKey};
+use crate::rbac::{Membership, RoleKey, ServiceName, TierKey};
 
 /// The claims of a verified token. Everything in it has passed its grammar (T22).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,7 +19,7 @@ pub struct Claims {
     pub subject: Box<str>,
     /// Roles that the issuer may confer, sorted, without duplicates. Unknown ones may be among them.
     pub roles: Box<[RoleKey]>,
-    /// Memberships; only from doorward's own keys.
+    /// Memberships, sorted by service; only from doorward's own keys.
     pub memberships: Box<[Membership]>,
     /// Whether the issuer may confer administrators' roles (`admin = true`, or doorward's own).
     pub admin: bool,
@@ -34,6 +39,221 @@ pub struct Claims {
     pub expires_at: Timestamp,
     /// `nbf` less the leeway that applies: before then it is refused.
     pub not_before: Option<Timestamp>,
+    /// Seconds by which the issuer's clock may be ahead when `issued_at` is held against a floor (T14); 0 for
+    /// doorward's own tokens.
+    pub leeway: i64,
     /// `kid` of the key that verified it, if it has one.
     pub key_id: Option<Box<str>>,
+}
+
+/// The registered claims (RFC 7519 section 4.1) with their types checked, before anything is known of the issuer.
+#[derive(Debug)]
+pub(super) struct RegisteredClaims<'p> {
+    pub(super) issuer: Option<&'p str>,
+    pub(super) audience: Vec<&'p str>,
+    pub(super) expires_at: Timestamp,
+    pub(super) not_before: Option<Timestamp>,
+    pub(super) issued_at: Option<Timestamp>,
+    pub(super) token_id: Option<&'p str>,
+}
+
+impl<'p> RegisteredClaims<'p> {
+    pub(super) fn read(payload: &'p Map<String, Value>) -> Result<Self, TokenRejection> {
+        text(payload, "sub")?;
+        let audience = match payload.get("aud") {
+            None => Vec::new(),
+            Some(Value::String(one)) => vec![one.as_str()],
+            Some(Value::Array(many)) => {
+                let all: Option<Vec<&str>> = many.iter().map(Value::as_str).collect();
+                all.ok_or(TokenRejection::malformed("the claim `aud` holds something that is not a string"))?
+            }
+            Some(_) => return Err(TokenRejection::malformed("the claim `aud` is neither a string nor an array")),
+        };
+        // A fraction of a second is cut off against the bearer: the token begins later, ends earlier, is older.
+        Ok(Self {
+            issuer: text(payload, "iss")?,
+            audience,
+            expires_at: numeric_date(payload, "exp", f64::floor)?
+                .ok_or(TokenRejection::malformed("the token has no `exp`"))?,
+            not_before: numeric_date(payload, "nbf", f64::ceil)?,
+            issued_at: numeric_date(payload, "iat", f64::floor)?,
+            token_id: text(payload, "jti")?,
+        })
+    }
+}
+
+impl Claims {
+    /// Takes from a verified payload what its issuer may say.
+    pub(super) fn read(
+        issuer: &Issuer,
+        key: &Key,
+        payload: &Map<String, Value>,
+        registered: &RegisteredClaims<'_>,
+        times: Times,
+    ) -> Result<Self, TokenRejection> {
+        let paths = &issuer.claims;
+        // T7: what only doorward itself knows is not even looked at in a foreign token.
+        let own = |path: &str| issuer.own.then(|| at(payload, path)).flatten();
+        Ok(Self {
+            issuer: Arc::clone(&issuer.name),
+            subject: subject(issuer, payload)?,
+            roles: roles(issuer, at(payload, &paths.roles)),
+            memberships: own(&paths.memberships).map(memberships).transpose()?.unwrap_or_default(),
+            admin: issuer.admin || issuer.own,
+            session: own(&paths.session).map(session).transpose()?,
+            token_id: registered.token_id.map(Box::from),
+            uv: own("uv").map(change_number).transpose()?,
+            name: at(payload, &paths.name).and_then(shown_text),
+            email: at(payload, &paths.email).filter(|_| email_is_verified(payload)).and_then(shown_text),
+            issued_at: times.issued_at,
+            expires_at: times.expires_at,
+            not_before: times.not_before,
+            leeway: if issuer.own { 0 } else { whole_seconds(issuer.leeway) },
+            key_id: key.id.clone(),
+        })
+    }
+
+    /// Roughly how many bytes it holds, for the cache's bound.
+    #[must_use]
+    pub fn heap_bytes(&self) -> usize {
+        let texts = [&self.session, &self.token_id, &self.name, &self.email, &self.key_id];
+        self.subject.len()
+            + texts.into_iter().flatten().map(|text| text.len()).sum::<usize>()
+            + self.roles.iter().map(|role| role.as_str().len() + 32).sum::<usize>()
+            + self.memberships.iter().map(|held| held.service.as_str().len() + held.tier.as_str().len() + 64).sum::<usize>()
+    }
+}
+
+/// T22: the subject becomes a header value, a log field and a key; `,`, `=` and `%` are separators there.
+fn subject(issuer: &Issuer, payload: &Map<String, Value>) -> Result<Box<str>, TokenRejection> {
+    let found = match at(payload, &issuer.claims.subject) {
+        Some(Value::String(text)) => text.clone(),
+        // Older tokens carry a row number at a path of their own (`user_id: 42`).
+        Some(Value::Number(number)) if number.is_u64() => number.to_string(),
+        Some(_) => return Err(TokenRejection::malformed("the token's subject is not a string")),
+        None => return Err(TokenRejection::malformed("the token has no subject")),
+    };
+    if found.is_empty() {
+        return Err(TokenRejection::malformed("the token's subject is empty"));
+    }
+    let subject = format!("{}{found}", issuer.subject_prefix);
+    if !is_identifier(&subject) {
+        return Err(TokenRejection::malformed(
+            "the token's subject is longer than 128 bytes or holds a character that no subject may hold",
+        ));
+    }
+    Ok(subject.into())
+}
+
+fn is_identifier(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b',' | b'=' | b'%');
+    (1..=128).contains(&text.len()) && text.bytes().all(allowed)
+}
+
+/// T7 and T22: roles of a wrong form or that the issuer may not confer grant nothing and appear nowhere.
+fn roles(issuer: &Issuer, claim: Option<&Value>) -> Box<[RoleKey]> {
+    if issuer.roles_from == RolesFrom::Doorward {
+        return Box::default();
+    }
+    let words: Vec<&str> = match claim {
+        Some(Value::String(one)) => vec![one],
+        Some(Value::Array(many)) => many.iter().filter_map(Value::as_str).collect(),
+        _ => Vec::new(),
+    };
+    let conferred = |word: &str| {
+        if issuer.own {
+            return RoleKey::parse(word).ok();
+        }
+        match &issuer.confers {
+            Confers::Nothing => None,
+            Confers::Any => RoleKey::parse(word).ok(),
+            Confers::List(list) => list.iter().find(|role| role.as_str() == word).cloned(),
+            Confers::Map(map) => map.get(word).cloned(),
+        }
+    };
+    let mut roles: Vec<RoleKey> = words.into_iter().filter_map(conferred).collect();
+    roles.sort_unstable();
+    roles.dedup();
+    roles.into()
+}
+
+fn memberships(claim: &Value) -> Result<Box<[Membership]>, TokenRejection> {
+    let Value::Object(members) = claim else {
+        return Err(TokenRejection::malformed("the claim of memberships is not an object"));
+    };
+    let mut held: Vec<Membership> = members
+        .iter()
+        .filter_map(|(service, tier)| {
+            Some(Membership { service: ServiceName::parse(service).ok()?, tier: TierKey::parse(tier.as_str()?).ok()? })
+        })
+        .collect();
+    held.sort_unstable_by(|a, b| a.service.cmp(&b.service));
+    Ok(held.into())
+}
+
+/// A session that cannot be compared could not be revoked: a wrong form is refused, not ignored.
+fn session(claim: &Value) -> Result<Box<str>, TokenRejection> {
+    let session = claim.as_str().filter(|session| is_identifier(session));
+    session.map(Box::from).ok_or(TokenRejection::malformed("the token's session is not an identifier"))
+}
+
+fn change_number(claim: &Value) -> Result<u64, TokenRejection> {
+    claim.as_u64().ok_or(TokenRejection::malformed("the claim `uv` is not a whole number"))
+}
+
+/// Absent is not false: issuers that verify every address leave the claim away. Anything but a yes is a no.
+fn email_is_verified(payload: &Map<String, Value>) -> bool {
+    match payload.get("email_verified") {
+        None | Some(Value::Bool(true)) => true,
+        // Amazon Cognito writes a string.
+        Some(Value::String(text)) => text == "true",
+        Some(_) => false,
+    }
+}
+
+fn shown_text(claim: &Value) -> Option<Box<str>> {
+    claim.as_str().filter(|text| !text.is_empty()).map(Box::from)
+}
+
+/// The value at a path: a member of that whole name first (`https://example.com/roles`), else step by step.
+fn at<'p>(payload: &'p Map<String, Value>, path: &str) -> Option<&'p Value> {
+    payload.get(path).or_else(|| {
+        let mut steps = path.split('.');
+        let first = payload.get(steps.next()?)?;
+        steps.try_fold(first, |value, step| value.get(step))
+    })
+}
+
+fn text<'p>(payload: &'p Map<String, Value>, name: &'static str) -> Result<Option<&'p str>, TokenRejection> {
+    match payload.get(name) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(TokenRejection::malformed_owned(format!("the claim `{name}` is not a string"))),
+    }
+}
+
+/// Latest time that is taken for one: the end of the year 9999.
+const LATEST: i64 = 253_402_300_799;
+
+/// RFC 7519 section 2, `NumericDate`: seconds since the epoch, perhaps with a fraction.
+fn numeric_date(
+    payload: &Map<String, Value>,
+    name: &'static str,
+    round: fn(f64) -> f64,
+) -> Result<Option<Timestamp>, TokenRejection> {
+    let Some(value) = payload.get(name) else {
+        return Ok(None);
+    };
+    let seconds = match value {
+        Value::Number(number) => number.as_i64().or_else(|| {
+            let seconds = number.as_f64()?;
+            // Within these bounds the conversion is exact; they also keep NaN and −0.5 out.
+            (0.0..=LATEST as f64).contains(&seconds).then_some(round(seconds) as i64)
+        }),
+        _ => return Err(TokenRejection::malformed_owned(format!("the claim `{name}` is not a number"))),
+    };
+    match seconds {
+        Some(seconds @ 0..=LATEST) => Ok(Some(Timestamp(seconds))),
+        _ => Err(TokenRejection::malformed_owned(format!("the claim `{name}` is not a time between 1970 and 9999"))),
+    }
 }

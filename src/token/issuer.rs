@@ -20,7 +20,27 @@ pub enum Algorithm {
     EdDSA,
 }
 
-/// Where claims are found: dotted paths.
+impl Algorithm {
+    /// Its name in `alg`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::HS256 => "HS256",
+            Self::RS256 => "RS256",
+            Self::ES256 => "ES256",
+            Self::EdDSA => "EdDSA",
+        }
+    }
+
+    /// The algorithm of this name, compared exactly (RFC 7515 section 4.1.1).
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::HS256, Self::RS256, Self::ES256, Self::EdDSA].into_iter().find(|algorithm| algorithm.name() == name)
+    }
+}
+
+/// Where claims are found: the name of a member, taken whole if there is one (`https://example.com/roles`), else a
+/// dotted path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClaimPaths {
     /// Default `sub`.

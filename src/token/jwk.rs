@@ -1,14 +1,22 @@
 //! Key sets (RFC 7517), from a file, a URL's body or a shared secret.
+//!
+//! A key has exactly one algorithm, fixed when it is read: what a token says about its algorithm is only ever
+//! compared with that (RFC 8725 section 3.1). Keys are parsed once, here; a verification parses nothing.
+
+use serde_json::{Map, Value};
 
 use super::issuer::Algorithm;
+use super::json::{decode_base64url, encode_base64url, parse_object};
+use super::key_material::{SigningKey, VerifyingKey};
 use crate::secret::Secret;
 
-/// Whether symmetric keys may be in the set.
+/// Whether symmetric and private keys may be in the set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trust {
-    /// A file on this machine: `oct` keys are accepted.
+    /// A file on this machine: `oct` keys and private members are accepted. What cannot be used is an error.
     File,
-    /// Fetched by URL: `oct` keys are refused.
+    /// Fetched by URL: `oct` keys and private members are refused, for whoever can fetch them can sign. Keys of
+    /// algorithms that are not configured are somebody else's business and are passed over.
     Url,
 }
 
@@ -19,6 +27,10 @@ pub struct Key {
     pub id: Option<Box<str>>,
     /// The one algorithm it verifies.
     pub algorithm: Algorithm,
+    verifying: VerifyingKey,
+    signing: Option<SigningKey>,
+    /// The public members as a JWK; none for a symmetric key.
+    public: Option<Map<String, Value>>,
 }
 
 /// The keys of one issuer. Never shared between issuers.
@@ -33,15 +45,55 @@ pub struct KeySet {
 #[error("{0}")]
 pub struct KeySetError(pub String);
 
+/// Most keys in one set: no real issuer has more than a handful.
+const MAX_KEYS: usize = 100;
+/// RFC 7518 section 3.2: a key as long as the hash, at least.
+const MIN_SECRET_BYTES: usize = 32;
+const PRIVATE_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
+
 impl KeySet {
     /// Reads a JWK set (or one JWK).
     ///
+    /// Passed over: encryption keys (`use: enc`), keys whose `key_ops` do not verify, unknown `kty`, `crv` and `alg`;
+    /// from a URL also keys of an algorithm outside `allowed`.
+    ///
     /// # Errors
-    /// [`KeySetError`] for malformed JSON, no usable key, a weak key (HS256 under 32 bytes, RSA under 2,048 bits), an `oct` key from a URL,
-    /// an `alg` outside `allowed`, two keys with the same `kid`.
+    /// [`KeySetError`] for malformed JSON, no usable key, a weak key (HS256 under 32 bytes, RSA under 2,048 bits or
+    /// made by a generator known to be broken), an `oct` or private key from a URL, an `alg` outside `allowed` in a
+    /// file, two keys with the same `kid`.
     pub fn parse(json: &[u8], allowed: &[Algorithm], trust: Trust) -> Result<Self, KeySetError> {
-        let _ = (json, allowed, trust);
-        todo!()
+        let mut document = parse_object(json).map_err(|why| KeySetError(format!("the key set {why}")))?;
+        let members = match document.remove("keys") {
+            Some(Value::Array(keys)) => keys,
+            Some(_) => return Err(KeySetError("the member `keys` of the key set is not an array".into())),
+            None if document.contains_key("kty") => vec![Value::Object(document)],
+            None => return Err(KeySetError("the key set has no member `keys` (RFC 7517 section 5)".into())),
+        };
+        if members.len() > MAX_KEYS {
+            return Err(KeySetError(format!("the key set holds {} keys; at most {MAX_KEYS} are read", members.len())));
+        }
+        let mut keys: Vec<Key> = Vec::new();
+        let mut passed_over = Vec::new();
+        for (place, member) in members.iter().enumerate() {
+            let name = member.get("kid").and_then(Value::as_str);
+            let name = name.map_or_else(|| format!("key {}", place + 1), |kid| format!("key {} (kid {kid:?})", place + 1));
+            let Value::Object(jwk) = member else {
+                return Err(KeySetError(format!("{name} of the set is not a JSON object")));
+            };
+            match read_key(jwk, allowed, trust) {
+                Ok(key) if key.id.is_some() && keys.iter().any(|other| other.id == key.id) => {
+                    return Err(KeySetError(format!("{name}: an earlier key has the same kid; give each its own")));
+                }
+                Ok(key) => keys.push(key),
+                Err(Unfit::PassedOver(why)) => passed_over.push(format!("{name} {why}")),
+                Err(Unfit::Refused(why)) => return Err(KeySetError(format!("{name} {why}"))),
+            }
+        }
+        if keys.is_empty() {
+            let why = if passed_over.is_empty() { "it is empty".to_owned() } else { passed_over.join("; ") };
+            return Err(KeySetError(format!("the key set holds no key to verify with: {why}")));
+        }
+        Ok(Self { keys })
     }
 
     /// The set of one shared HS256 secret, without `kid`.
@@ -49,7 +101,183 @@ impl KeySet {
     /// # Errors
     /// [`KeySetError`] for under 32 bytes.
     pub fn shared_secret(secret: &Secret) -> Result<Self, KeySetError> {
-        let _ = secret;
-        todo!()
+        let bytes = secret.expose();
+        strong_secret(bytes).map_err(|why| KeySetError(format!("the shared secret {why}")))?;
+        let key = Key {
+            id: None,
+            algorithm: Algorithm::HS256,
+            verifying: VerifyingKey::hmac(bytes),
+            signing: Some(SigningKey::hmac(bytes)),
+            public: None,
+        };
+        Ok(Self { keys: vec![key] })
     }
+
+    /// A new private JWK set with one key, as the JSON document to keep in a file. The `kid` is the key's
+    /// thumbprint (RFC 7638), so that no two keys share one by accident.
+    ///
+    /// # Errors
+    /// [`KeySetError`] for RS256, whose keys are brought along and not made here, and when the system has no randomness.
+    pub fn generate(algorithm: Algorithm) -> Result<Secret, KeySetError> {
+        let jwk = super::key_material::generate(algorithm).map_err(KeySetError)?;
+        Ok(Secret::new(serde_json::json!({ "keys": [jwk] }).to_string().into_bytes()))
+    }
+
+    /// The public half as a JWK set, for `/.well-known/jwks.json`. Symmetric keys are left out.
+    #[must_use]
+    pub fn public_jwks(&self) -> Value {
+        let keys: Vec<&Map<String, Value>> = self.keys.iter().filter_map(|key| key.public.as_ref()).collect();
+        serde_json::json!({ "keys": keys })
+    }
+
+    /// The first key that can sign.
+    #[must_use]
+    pub fn signing_key(&self) -> Option<&Key> {
+        self.keys.iter().find(|key| key.signing.is_some())
+    }
+}
+
+impl Key {
+    /// Whether the signature over the message is good under this key and its one algorithm.
+    #[must_use]
+    pub(super) fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
+        self.verifying.verify(message, signature)
+    }
+
+    /// The private half, if the set was read with it.
+    pub(super) fn signing(&self) -> Option<&SigningKey> {
+        self.signing.as_ref()
+    }
+}
+
+enum Unfit {
+    PassedOver(&'static str),
+    Refused(String),
+}
+
+impl From<&'static str> for Unfit {
+    fn from(why: &'static str) -> Self {
+        Self::Refused(why.to_owned())
+    }
+}
+
+fn read_key(jwk: &Map<String, Value>, allowed: &[Algorithm], trust: Trust) -> Result<Key, Unfit> {
+    let kty = text(jwk, "kty")?.ok_or("has no `kty`")?;
+    match text(jwk, "use")? {
+        None | Some("sig") => {}
+        Some(_) => return Err(Unfit::PassedOver("is not for signatures (`use`)")),
+    }
+    let has_private = PRIVATE_MEMBERS.iter().any(|member| jwk.contains_key(*member));
+    if let Some(operations) = jwk.get("key_ops") {
+        let operations = operations.as_array().ok_or("has a `key_ops` that is not an array")?;
+        let fits = |operation: &Value| operation == "verify" || (operation == "sign" && has_private);
+        if !operations.iter().any(fits) {
+            return Err(Unfit::PassedOver("does not verify (`key_ops`)"));
+        }
+    }
+    let fitting = match (kty, text(jwk, "crv")?) {
+        ("oct", _) => Algorithm::HS256,
+        ("RSA", _) => Algorithm::RS256,
+        ("EC", Some("P-256")) => Algorithm::ES256,
+        ("OKP", Some("Ed25519")) => Algorithm::EdDSA,
+        _ => return Err(Unfit::PassedOver("has a `kty` or `crv` that is not supported")),
+    };
+    match text(jwk, "alg")? {
+        Some(alg) if alg == fitting.name() => {}
+        Some(alg) if Algorithm::from_name(alg).is_some() => {
+            return Err(Unfit::Refused(format!("says `alg` {alg}, which does not fit its `kty` {kty}")));
+        }
+        Some(_) => return Err(Unfit::PassedOver("has an `alg` that is not supported")),
+        None => {}
+    }
+    // Asked before `allowed`: whoever publishes secrets has to be told, even where they are of no use here.
+    if trust == Trust::Url && has_private {
+        return Err("is published with its secret or private members; anybody can sign with it".into());
+    }
+    if !allowed.contains(&fitting) {
+        return Err(match trust {
+            Trust::Url => Unfit::PassedOver("is of an algorithm that `algorithms` does not list"),
+            Trust::File => {
+                Unfit::Refused(format!("is for {}, which the issuer's `algorithms` do not list; add it there", fitting.name()))
+            }
+        });
+    }
+    let id = text(jwk, "kid")?.map(Box::from);
+    let (verifying, signing) = match fitting {
+        Algorithm::HS256 => {
+            let secret = binary(jwk, "k")?;
+            strong_secret(&secret)?;
+            (VerifyingKey::hmac(&secret), Some(SigningKey::hmac(&secret)))
+        }
+        Algorithm::RS256 => {
+            let (n, e) = (binary(jwk, "n")?, binary(jwk, "e")?);
+            let verifying = VerifyingKey::rsa(&n, &e)?;
+            let signing = if jwk.contains_key("d") {
+                if jwk.contains_key("oth") {
+                    return Err("has more than two primes, which is not supported".into());
+                }
+                let mut private = Vec::with_capacity(6);
+                for member in ["d", "p", "q", "dp", "dq", "qi"] {
+                    private.push(binary(jwk, member)?);
+                }
+                Some(SigningKey::rsa(&n, &e, &private)?)
+            } else {
+                None
+            };
+            (verifying, signing)
+        }
+        Algorithm::ES256 => {
+            let (x, y) = (binary(jwk, "x")?, binary(jwk, "y")?);
+            let private = jwk.contains_key("d").then(|| binary(jwk, "d")).transpose()?;
+            let verifying = VerifyingKey::p256(&x, &y)?;
+            (verifying, private.map(|d| SigningKey::p256(&x, &y, &d)).transpose()?)
+        }
+        Algorithm::EdDSA => {
+            let x = binary(jwk, "x")?;
+            let private = jwk.contains_key("d").then(|| binary(jwk, "d")).transpose()?;
+            let verifying = VerifyingKey::ed25519(&x)?;
+            (verifying, private.map(|d| SigningKey::ed25519(&x, &d)).transpose()?)
+        }
+    };
+    let public = (fitting != Algorithm::HS256).then(|| {
+        let mut public: Map<String, Value> = ["kty", "crv", "kid", "n", "e", "x", "y"]
+            .into_iter()
+            .filter_map(|member| Some((member.to_owned(), jwk.get(member)?.clone())))
+            .collect();
+        public.insert("use".into(), "sig".into());
+        public.insert("alg".into(), fitting.name().into());
+        public
+    });
+    Ok(Key { id, algorithm: fitting, verifying, signing, public })
+}
+
+fn strong_secret(bytes: &[u8]) -> Result<(), &'static str> {
+    if bytes.len() < MIN_SECRET_BYTES {
+        return Err("is shorter than the 32 bytes that HS256 needs (RFC 7518 section 3.2); `openssl rand -base64 48` makes one");
+    }
+    if bytes.iter().all(|byte| *byte == bytes[0]) {
+        return Err("is one byte repeated; `openssl rand -base64 48` makes a real one");
+    }
+    Ok(())
+}
+
+fn text<'j>(jwk: &'j Map<String, Value>, member: &'static str) -> Result<Option<&'j str>, Unfit> {
+    match jwk.get(member) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(Unfit::Refused(format!("has a `{member}` that is not a string"))),
+    }
+}
+
+fn binary(jwk: &Map<String, Value>, member: &'static str) -> Result<zeroize::Zeroizing<Vec<u8>>, Unfit> {
+    let text = text(jwk, member)?.ok_or_else(|| Unfit::Refused(format!("has no `{member}`")))?;
+    let bytes = decode_base64url(text).filter(|bytes| !bytes.is_empty());
+    bytes.map(zeroize::Zeroizing::new).ok_or_else(|| Unfit::Refused(format!("has a `{member}` that is not base64url")))
+}
+
+/// RFC 7638: the SHA-256 of the required members in alphabetical order. `serde_json` keeps maps sorted.
+pub(super) fn thumbprint(required: &Map<String, Value>) -> String {
+    let sorted: std::collections::BTreeMap<_, _> = required.iter().collect();
+    let canonical = serde_json::to_vec(&sorted).unwrap_or_default();
+    encode_base64url(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &canonical).as_ref())
 }

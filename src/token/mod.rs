@@ -4,9 +4,13 @@
 
 pub mod cache;
 pub mod claims;
+mod compact;
 pub mod credential;
 pub mod issuer;
+mod json;
 pub mod jwk;
+mod key_material;
+pub mod local_keys;
 pub mod mint;
 pub mod verify;
 

@@ -1,9 +1,16 @@
 //! Verification (RFC 7515, RFC 7519, RFC 8725; SPEC 5.4). Pure: `now` is given, keys are given.
+//!
+//! Nothing of the payload is acted upon before the signature is good, save `iss`, which only picks whose keys and
+//! rules apply. The order of checks decides the reason: form, issuer, key, algorithm, signature, time, audience.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
-use super::claims::Claims;
-use super::issuer::Issuer;
+use super::claims::{Claims, RegisteredClaims};
+use super::compact::{Compact, Header, Kind};
+use super::issuer::{Algorithm, Issuer};
+use super::json::parse_object;
+use super::jwk::{Key, KeySet};
 use crate::clock::Timestamp;
 use crate::reason::Reason;
 
@@ -19,6 +26,20 @@ pub struct TokenRejection {
     pub detail: Cow<'static, str>,
 }
 
+impl TokenRejection {
+    pub(super) const fn new(reason: Reason, detail: &'static str) -> Self {
+        Self { reason, detail: Cow::Borrowed(detail) }
+    }
+
+    pub(super) const fn malformed(detail: &'static str) -> Self {
+        Self::new(Reason::MalformedToken, detail)
+    }
+
+    pub(super) const fn malformed_owned(detail: String) -> Self {
+        Self { reason: Reason::MalformedToken, detail: Cow::Owned(detail) }
+    }
+}
+
 /// All accepted issuers, immutable; a change of keys or settings makes a new one.
 #[derive(Debug)]
 pub struct Verifier {
@@ -26,7 +47,8 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// Accepts tokens of these issuers.
+    /// Accepts tokens of these issuers. The configuration sees to it that their names and `iss` differ; of two
+    /// with the same `iss` the first would be asked alone.
     #[must_use]
     pub fn new(issuers: Vec<Issuer>) -> Self {
         Self { issuers }
@@ -43,7 +65,131 @@ impl Verifier {
     /// # Errors
     /// [`TokenRejection`] with the reason.
     pub fn verify(&self, token: &str, now: Timestamp) -> Result<Claims, TokenRejection> {
-        let _ = (token, now, &self.issuers);
-        todo!()
+        let compact = Compact::parse(token)?;
+        let payload = parse_object(&compact.payload)
+            .map_err(|why| TokenRejection::malformed_owned(format!("the payload {why}")))?;
+        let registered = RegisteredClaims::read(&payload)?;
+        let issuer = self.issuer_of(registered.issuer)?;
+        check_kind(compact.header.kind, issuer)?;
+        let key = check_signature(&compact, &issuer.keys, &issuer.algorithms)?;
+        let times = check_times(&registered, issuer, now)?;
+        check_audience(&registered.audience, issuer)?;
+        Claims::read(issuer, key, &payload, &registered, times)
     }
+
+    /// An issuer without a configured `iss` takes tokens without one; where it is the only issuer it does not look
+    /// at `iss` at all, like the services whose older tokens it is there for.
+    fn issuer_of(&self, name: Option<&str>) -> Result<&Issuer, TokenRejection> {
+        let found = match (name, self.issuers.as_slice()) {
+            (_, [only]) if only.issuer.is_none() => Some(only),
+            (None, issuers) => issuers.iter().find(|issuer| issuer.issuer.is_none()),
+            (Some(name), issuers) => issuers.iter().find(|issuer| issuer.issuer.as_deref() == Some(name)),
+        };
+        found.ok_or(TokenRejection::new(
+            Reason::WrongIssuer,
+            if name.is_some() { "no accepted issuer has the token's `iss`" } else { "the token has no `iss`" },
+        ))
+    }
+}
+
+/// `expires_at`, `not_before` and `issued_at` as they apply.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Times {
+    pub(super) issued_at: Timestamp,
+    pub(super) expires_at: Timestamp,
+    pub(super) not_before: Option<Timestamp>,
+}
+
+/// T19: a signature made for another purpose is no bearer token.
+fn check_kind(kind: Kind, issuer: &Issuer) -> Result<(), TokenRejection> {
+    match kind {
+        Kind::Other => Err(TokenRejection::malformed("the token's `typ` says that it is no access token")),
+        Kind::Jwt if issuer.own => Err(TokenRejection::malformed("the token's `typ` is not at+jwt")),
+        Kind::Jwt | Kind::AccessToken => Ok(()),
+    }
+}
+
+/// Finds the key by what the issuer has, compares the algorithm with the key's, and verifies.
+pub(super) fn check_signature<'k>(
+    compact: &Compact<'_>,
+    keys: &'k KeySet,
+    allowed: &[Algorithm],
+) -> Result<&'k Key, TokenRejection> {
+    let key = select_key(&compact.header, keys, allowed)?;
+    if compact.header.algorithm != key.algorithm.name() || !allowed.contains(&key.algorithm) {
+        return Err(TokenRejection::new(Reason::AlgNotAllowed, "the token's `alg` is not the algorithm of its key"));
+    }
+    if !key.verify(compact.signing_input.as_bytes(), &compact.signature) {
+        return Err(TokenRejection::new(Reason::BadSignature, "the signature does not verify under the token's key"));
+    }
+    Ok(key)
+}
+
+fn select_key<'k>(header: &Header, keys: &'k KeySet, allowed: &[Algorithm]) -> Result<&'k Key, TokenRejection> {
+    if let Some(id) = &header.key_id {
+        return keys
+            .keys
+            .iter()
+            .find(|key| key.id.as_deref() == Some(id))
+            .ok_or(TokenRejection::new(Reason::UnknownKey, "the issuer has no key with the token's `kid`"));
+    }
+    let algorithm = Algorithm::from_name(&header.algorithm).filter(|algorithm| allowed.contains(algorithm));
+    let algorithm =
+        algorithm.ok_or(TokenRejection::new(Reason::AlgNotAllowed, "the issuer does not allow the token's `alg`"))?;
+    let mut fitting = keys.keys.iter().filter(|key| key.algorithm == algorithm);
+    match (fitting.next(), fitting.next()) {
+        (Some(key), None) => Ok(key),
+        _ => Err(TokenRejection::new(
+            Reason::UnknownKey,
+            "the token has no `kid`, and its issuer does not have exactly one key of its algorithm",
+        )),
+    }
+}
+
+fn check_times(claims: &RegisteredClaims<'_>, issuer: &Issuer, now: Timestamp) -> Result<Times, TokenRejection> {
+    let leeway = whole_seconds(issuer.leeway);
+    // T13: the leeway does not extend the `exp` of doorward's own tokens.
+    let expires_at = claims.expires_at.plus(if issuer.own { 0 } else { leeway });
+    if now >= expires_at {
+        return Err(EXPIRED);
+    }
+    let not_before = claims.not_before.map(|time| time.plus(-leeway));
+    if not_before.is_some_and(|time| now < time) {
+        return Err(NOT_YET_VALID);
+    }
+    // T5: revocations are kept for as long as a token can live, so a token may not live longer.
+    let max_lifetime = whole_seconds(issuer.max_lifetime);
+    let issued_at = match claims.issued_at {
+        Some(time) if time > now.plus(leeway) => {
+            return Err(TokenRejection::new(Reason::NotYetValid, "the token was issued in the future (`iat`)"));
+        }
+        Some(time) if claims.expires_at > time.plus(max_lifetime) => return Err(TOO_LONG_LIVED),
+        Some(time) => time,
+        None => {
+            let earliest = claims.expires_at.plus(-max_lifetime);
+            if earliest > now.plus(leeway) {
+                return Err(TOO_LONG_LIVED);
+            }
+            earliest
+        }
+    };
+    Ok(Times { issued_at, expires_at, not_before })
+}
+
+/// Said again at every hit of the cache.
+pub(super) const EXPIRED: TokenRejection = TokenRejection::new(Reason::Expired, "the token has expired (`exp`)");
+/// Said again at every hit of the cache.
+pub(super) const NOT_YET_VALID: TokenRejection =
+    TokenRejection::new(Reason::NotYetValid, "the token is not valid yet (`nbf`)");
+const TOO_LONG_LIVED: TokenRejection =
+    TokenRejection::malformed("the token lives longer than the issuer's `max_lifetime` (`exp` less `iat`)");
+
+fn check_audience(audience: &[&str], issuer: &Issuer) -> Result<(), TokenRejection> {
+    let meant = issuer.audience.is_empty() || issuer.audience.iter().any(|ours| audience.contains(&ours.as_str()));
+    meant.then_some(()).ok_or(TokenRejection::new(Reason::WrongAudience, "the token's `aud` names none of the accepted audiences"))
+}
+
+/// Settings are whole seconds long and far from the limits of an `i64`.
+pub(super) fn whole_seconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
 }
