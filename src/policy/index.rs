@@ -1,1 +1,762 @@
-//! The path index: a segment trie over interned literals, with exact precedence.
+//! The path index: a segment trie with exact precedence (SPEC 4).
+//!
+//! A pattern is a way down from the root, one node a segment; patterns of one shape end in the same node,
+//! whatever their parameters are called. Children by literal stand in one open-addressing table for the whole
+//! trie, keyed by parent and text, so that a step costs one probe and one cache line however many siblings
+//! there are. Everything is a `u32` into a flat vector.
+//!
+//! A search walks down in the order of precedence, literal first, and turns back where a whole path does not
+//! match. It never visits a node twice: a node has one parent and a segment has one place. So its cost is
+//! bounded by the nodes of the trie at depths up to that of the request, however the request is made.
+
+use std::cmp::Ordering;
+use std::hash::{BuildHasher as _, Hasher as _};
+
+use foldhash::fast::FixedState;
+use smallvec::SmallVec;
+
+use super::pattern::{Mixed, ParamType, Segment};
+use crate::request::MatchPath;
+
+/// A node at which patterns end: one shape of path. Ids are dense but not without gaps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ShapeId(pub u32);
+
+/// The patterns of one host.
+#[derive(Debug)]
+pub struct PathIndex {
+    nodes: Vec<Node>,
+    /// Literal texts longer than a node can hold.
+    long: Vec<u8>,
+    /// Children by literal: node ids, `NONE` where free; its length is a power of two.
+    table: Vec<Slot>,
+    /// Typed, mixed and rest children, for the few nodes that have them.
+    others: Vec<Others>,
+    hasher: FixedState,
+    /// ASCII case of literals is ignored.
+    fold: bool,
+}
+
+const NONE: u32 = u32::MAX;
+const INLINE: usize = 40;
+
+/// One cache line.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Node {
+    parent: u32,
+    /// Child for `{name}`.
+    param: u32,
+    /// Index into [`PathIndex::others`].
+    others: u32,
+    /// Bytes of literal text: of this segment, or for a mixed one of all its literals together.
+    literal_len: u32,
+    /// What the caller attached to the shape that ends here; `NONE` if none does.
+    value: u32,
+    kind: Kind,
+    /// Whether any child is a literal.
+    literals: bool,
+    /// The literal; if it is longer, the first four bytes are its place in [`PathIndex::long`].
+    text: [u8; INLINE],
+}
+
+/// What a node's segment is, in falling precedence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Literal,
+    Typed,
+    Mixed,
+    Param,
+    Rest,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    hash: u32,
+    node: u32,
+}
+
+#[derive(Debug)]
+struct Others {
+    int: u32,
+    uuid: u32,
+    rest: u32,
+    /// By falling literal length.
+    mixed: Vec<(Mixed, u32)>,
+}
+
+/// Two shapes that some request cannot tell apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tie {
+    /// One.
+    pub left: ShapeId,
+    /// The other.
+    pub right: ShapeId,
+    /// A path that matches both, encoded as a client would send it.
+    pub witness: String,
+}
+
+impl PathIndex {
+    /// An index without patterns. `fold`: literals are compared without regard to ASCII case.
+    #[must_use]
+    pub fn new(fold: bool) -> Self {
+        let root = Node::new(NONE, Kind::Literal);
+        Self {
+            nodes: vec![root],
+            long: Vec::new(),
+            table: Vec::new(),
+            others: Vec::new(),
+            hasher: FixedState::default(),
+            fold,
+        }
+    }
+
+    /// The shape that `path` is decided by, if any.
+    #[must_use]
+    #[inline]
+    pub fn find(&self, path: MatchPath<'_>) -> Option<ShapeId> {
+        match path {
+            MatchPath::Plain(text) => self.descend(0, Plain(text.as_bytes().strip_prefix(b"/")?)),
+            MatchPath::Decoded([]) => None,
+            MatchPath::Decoded(segments) => self.descend(0, Decoded(segments)),
+        }
+        .map(ShapeId)
+    }
+
+    /// Adds the path of these segments, with `value` (below `u32::MAX`), unless it has one already, as it has
+    /// if another path differs in names only. Returns its shape and the value that it now has.
+    pub fn insert(&mut self, segments: &[Segment], value: u32) -> (ShapeId, u32) {
+        let mut node = 0;
+        for segment in segments {
+            node = self.child(node, segment);
+        }
+        let slot = &mut self.nodes[node as usize].value;
+        if *slot == NONE {
+            *slot = value;
+        }
+        (ShapeId(node), *slot)
+    }
+
+    /// The value that a shape was first inserted with.
+    #[must_use]
+    #[inline]
+    pub fn value(&self, shape: ShapeId) -> u32 {
+        self.nodes[shape.0 as usize].value
+    }
+
+    /// Every pair of shapes that precedence does not put in order although one request matches both.
+    #[must_use]
+    pub fn ties(&self) -> Vec<Tie> {
+        let mut ties = Vec::new();
+        for others in &self.others {
+            for (number, (left, left_node)) in others.mixed.iter().enumerate() {
+                for (right, right_node) in &others.mixed[number + 1..] {
+                    if left.literal_len() != right.literal_len() {
+                        break;
+                    }
+                    if let Some(witness) = left.overlap(right) {
+                        let mut path = self.example(self.nodes[*left_node as usize].parent);
+                        push_segment(&mut path, &witness);
+                        self.tied_below(*left_node, *right_node, &path, &mut ties);
+                    }
+                }
+            }
+        }
+        ties
+    }
+
+    /// A path that matches the shape.
+    #[must_use]
+    pub fn example_of(&self, shape: ShapeId) -> String {
+        self.example(shape.0)
+    }
+
+    /// Bytes on the heap, for measuring.
+    #[must_use]
+    pub fn heap_bytes(&self) -> usize {
+        size_of::<Node>() * self.nodes.capacity()
+            + size_of::<Slot>() * self.table.capacity()
+            + size_of::<Others>() * self.others.capacity()
+            + self.long.capacity()
+    }
+
+    #[inline]
+    fn descend<C: Cursor>(&self, node: u32, cursor: C) -> Option<u32> {
+        let here = &self.nodes[node as usize];
+        let (segment, next) = cursor.split();
+        if here.literals
+            && let Some(child) = self.literal_child(node, segment)
+            && let Some(found) = self.after(child, next)
+        {
+            return Some(found);
+        }
+        if here.others != NONE {
+            return self.descend_others(here, segment, next, cursor);
+        }
+        if here.param != NONE && !segment.is_empty() { self.after(here.param, next) } else { None }
+    }
+
+    #[inline]
+    fn after<C: Cursor>(&self, node: u32, next: Option<C>) -> Option<u32> {
+        match next {
+            Some(cursor) => self.descend(node, cursor),
+            None => (self.nodes[node as usize].value != NONE).then_some(node),
+        }
+    }
+
+    /// The children that few nodes have, and `{name}` at its place among them.
+    #[inline(never)]
+    fn descend_others<C: Cursor>(&self, here: &Node, segment: &[u8], next: Option<C>, cursor: C) -> Option<u32> {
+        let others = &self.others[here.others as usize];
+        for (child, kind) in [(others.int, ParamType::Int), (others.uuid, ParamType::Uuid)] {
+            if child != NONE
+                && kind.accepts(segment)
+                && let Some(found) = self.after(child, next)
+            {
+                return Some(found);
+            }
+        }
+        // Among mixed segments of equal literal length nothing is decided here: what comes after decides.
+        let mut best: Option<(u32, u32)> = None;
+        for (mixed, child) in &others.mixed {
+            let length = self.nodes[*child as usize].literal_len;
+            if best.is_some_and(|(found_length, _)| found_length != length) {
+                break;
+            }
+            if mixed.split(segment, self.fold).is_some()
+                && let Some(found) = self.after(*child, next)
+                && best.is_none_or(|(_, other)| self.precedence(found, other) == Ordering::Less)
+            {
+                best = Some((length, found));
+            }
+        }
+        if let Some((_, found)) = best {
+            return Some(found);
+        }
+        if here.param != NONE
+            && !segment.is_empty()
+            && let Some(found) = self.after(here.param, next)
+        {
+            return Some(found);
+        }
+        (others.rest != NONE && cursor.has_text()).then_some(others.rest)
+    }
+
+    /// `Less` if `left` goes before `right` for a request that matches both.
+    fn precedence(&self, left: u32, right: u32) -> Ordering {
+        self.ranks(left).cmp(&self.ranks(right))
+    }
+
+    /// The kinds of segments from the root down; among mixed ones the longer literal text goes first.
+    fn ranks(&self, mut node: u32) -> SmallVec<[(Kind, std::cmp::Reverse<u32>); 16]> {
+        let mut ranks = SmallVec::new();
+        while node != 0 {
+            let here = &self.nodes[node as usize];
+            let length = if here.kind == Kind::Mixed { here.literal_len } else { 0 };
+            ranks.push((here.kind, std::cmp::Reverse(length)));
+            node = here.parent;
+        }
+        ranks.reverse();
+        ranks
+    }
+
+    #[inline]
+    fn literal_child(&self, parent: u32, segment: &[u8]) -> Option<u32> {
+        if self.fold && segment.iter().any(u8::is_ascii_uppercase) {
+            let folded: SmallVec<[u8; 64]> = segment.iter().map(u8::to_ascii_lowercase).collect();
+            return self.probe(parent, &folded);
+        }
+        self.probe(parent, segment)
+    }
+
+    #[inline]
+    fn probe(&self, parent: u32, text: &[u8]) -> Option<u32> {
+        let hash = self.hash(parent, text);
+        let mask = self.table.len().wrapping_sub(1);
+        let mut at = hash as usize & mask;
+        loop {
+            let slot = self.table.get(at)?;
+            if slot.node == NONE {
+                return None;
+            }
+            if slot.hash == hash {
+                let node = &self.nodes[slot.node as usize];
+                if node.parent == parent && self.text(node) == text {
+                    return Some(slot.node);
+                }
+            }
+            at = (at + 1) & mask;
+        }
+    }
+
+    /// The seed is fixed: what stands in the table is the operator's, and a request only looks things up.
+    #[inline]
+    fn hash(&self, parent: u32, text: &[u8]) -> u32 {
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write_u32(parent);
+        hasher.write(text);
+        let hash = hasher.finish();
+        #[expect(clippy::cast_possible_truncation, reason = "both halves are folded into one")]
+        {
+            (hash ^ (hash >> 32)) as u32
+        }
+    }
+
+    #[inline]
+    fn text<'n>(&'n self, node: &'n Node) -> &'n [u8] {
+        let length = node.literal_len as usize;
+        if length <= INLINE {
+            return &node.text[..length];
+        }
+        let [a, b, c, d, ..] = node.text;
+        let start = u32::from_le_bytes([a, b, c, d]) as usize;
+        self.long.get(start..start + length).unwrap_or_default()
+    }
+
+    fn child(&mut self, parent: u32, segment: &Segment) -> u32 {
+        match segment {
+            Segment::Literal(text) => {
+                let text = if self.fold { text.to_ascii_lowercase().into() } else { text.clone() };
+                self.probe(parent, &text).unwrap_or_else(|| self.insert_literal(parent, &text))
+            }
+            Segment::Param(_) => match self.nodes[parent as usize].param {
+                NONE => {
+                    let child = self.push(Node::new(parent, Kind::Param));
+                    self.nodes[parent as usize].param = child;
+                    child
+                }
+                child => child,
+            },
+            Segment::Typed(_, ParamType::Int) => self.other_child(parent, Kind::Typed, |others| &mut others.int),
+            Segment::Typed(_, ParamType::Uuid) => self.other_child(parent, Kind::Typed, |others| &mut others.uuid),
+            Segment::Rest(_) => self.other_child(parent, Kind::Rest, |others| &mut others.rest),
+            Segment::Mixed(mixed) => {
+                let mixed = if self.fold { mixed.folded() } else { mixed.clone() };
+                let others = self.others_of(parent);
+                let known = self.others[others].mixed.iter().find(|(other, _)| same_shape(other, &mixed));
+                if let Some((_, child)) = known {
+                    return *child;
+                }
+                let mut node = Node::new(parent, Kind::Mixed);
+                node.literal_len = u32::try_from(mixed.literal_len()).unwrap_or(u32::MAX);
+                let child = self.push(node);
+                let list = &mut self.others[others].mixed;
+                let at = list.partition_point(|(other, _)| other.literal_len() >= mixed.literal_len());
+                list.insert(at, (mixed, child));
+                child
+            }
+        }
+    }
+
+    fn other_child(&mut self, parent: u32, kind: Kind, slot: impl Fn(&mut Others) -> &mut u32) -> u32 {
+        let others = self.others_of(parent);
+        let known = *slot(&mut self.others[others]);
+        if known != NONE {
+            return known;
+        }
+        let child = self.push(Node::new(parent, kind));
+        *slot(&mut self.others[others]) = child;
+        child
+    }
+
+    fn others_of(&mut self, parent: u32) -> usize {
+        let node = &mut self.nodes[parent as usize];
+        if node.others == NONE {
+            node.others = u32::try_from(self.others.len()).unwrap_or(NONE);
+            self.others.push(Others { int: NONE, uuid: NONE, rest: NONE, mixed: Vec::new() });
+        }
+        node.others as usize
+    }
+
+    fn insert_literal(&mut self, parent: u32, text: &[u8]) -> u32 {
+        let mut node = Node::new(parent, Kind::Literal);
+        node.literal_len = u32::try_from(text.len()).unwrap_or(u32::MAX);
+        match node.text.get_mut(..text.len()) {
+            Some(inline) => inline.copy_from_slice(text),
+            None => {
+                let start = u32::try_from(self.long.len()).unwrap_or(u32::MAX);
+                node.text[..4].copy_from_slice(&start.to_le_bytes());
+                self.long.extend_from_slice(text);
+            }
+        }
+        let child = self.push(node);
+        self.nodes[parent as usize].literals = true;
+        // At most half full, so that a miss ends soon. Nodes are no fewer than literals.
+        if self.nodes.len() * 2 > self.table.len() {
+            let size = (self.nodes.len() * 2).next_power_of_two().max(16);
+            self.table = vec![Slot { hash: 0, node: NONE }; size];
+            for node in 1..child {
+                if self.nodes[node as usize].kind == Kind::Literal {
+                    self.place(node);
+                }
+            }
+        }
+        self.place(child);
+        child
+    }
+
+    fn place(&mut self, child: u32) {
+        let node = &self.nodes[child as usize];
+        let hash = self.hash(node.parent, self.text(node));
+        let mask = self.table.len() - 1;
+        let mut at = hash as usize & mask;
+        while self.table[at].node != NONE {
+            at = (at + 1) & mask;
+        }
+        self.table[at] = Slot { hash, node: child };
+    }
+
+    fn push(&mut self, node: Node) -> u32 {
+        let id = u32::try_from(self.nodes.len()).unwrap_or(NONE);
+        self.nodes.push(node);
+        id
+    }
+
+    /// Walks down two subtrees whose ways so far are of equal precedence and met by `path`.
+    fn tied_below(&self, left: u32, right: u32, path: &str, ties: &mut Vec<Tie>) {
+        let (a, b) = (&self.nodes[left as usize], &self.nodes[right as usize]);
+        if a.value != NONE && b.value != NONE {
+            ties.push(Tie { left: ShapeId(left), right: ShapeId(right), witness: path.to_owned() });
+        }
+        let mut go_on = |left: u32, right: u32, segment: &[u8]| {
+            if left != NONE && right != NONE {
+                let mut path = path.to_owned();
+                push_segment(&mut path, segment);
+                self.tied_below(left, right, &path, ties);
+            }
+        };
+        if a.literals && b.literals {
+            for slot in self.table.iter().filter(|slot| slot.node != NONE) {
+                let node = &self.nodes[slot.node as usize];
+                if node.parent == left
+                    && let Some(twin) = self.probe(right, self.text(node))
+                {
+                    go_on(slot.node, twin, self.text(node));
+                }
+            }
+        }
+        go_on(a.param, b.param, b"x");
+        if a.others != NONE && b.others != NONE {
+            let (a, b) = (&self.others[a.others as usize], &self.others[b.others as usize]);
+            go_on(a.int, b.int, b"1");
+            go_on(a.uuid, b.uuid, UUID);
+            go_on(a.rest, b.rest, b"x");
+            for (left, left_node) in &a.mixed {
+                for (right, right_node) in b.mixed.iter().filter(|(right, _)| right.literal_len() == left.literal_len())
+                {
+                    if let Some(witness) = left.overlap(right) {
+                        go_on(*left_node, *right_node, &witness);
+                    }
+                }
+            }
+        }
+    }
+
+    fn example(&self, node: u32) -> String {
+        let mut way = Vec::new();
+        let mut at = node;
+        while at != 0 {
+            way.push(at);
+            at = self.nodes[at as usize].parent;
+        }
+        let mut path = String::new();
+        for at in way.into_iter().rev() {
+            let here = &self.nodes[at as usize];
+            let others = self.others.get(self.nodes[here.parent as usize].others as usize);
+            match here.kind {
+                Kind::Literal => push_segment(&mut path, self.text(here)),
+                Kind::Typed if others.is_some_and(|others| others.int == at) => push_segment(&mut path, b"1"),
+                Kind::Typed => push_segment(&mut path, UUID),
+                Kind::Param | Kind::Rest => push_segment(&mut path, b"x"),
+                Kind::Mixed => {
+                    let mixed = others.and_then(|others| others.mixed.iter().find(|(_, child)| *child == at));
+                    push_segment(&mut path, &mixed.map(|(mixed, _)| mixed.example()).unwrap_or_default());
+                }
+            }
+        }
+        path
+    }
+}
+
+const UUID: &[u8] = b"00000000-0000-4000-8000-000000000000";
+
+impl Node {
+    fn new(parent: u32, kind: Kind) -> Self {
+        Self {
+            parent,
+            param: NONE,
+            others: NONE,
+            literal_len: 0,
+            kind,
+            value: NONE,
+            literals: false,
+            text: [0; INLINE],
+        }
+    }
+}
+
+/// A path that is walked along, segment by segment. Copies are cheap, for turning back.
+trait Cursor: Copy {
+    /// The segment here, and where the next one begins, if there is one.
+    fn split(&self) -> (&[u8], Option<Self>);
+    /// Whether one byte or more is left.
+    fn has_text(&self) -> bool;
+}
+
+/// What is left of a path, behind a slash.
+#[derive(Clone, Copy)]
+struct Plain<'p>(&'p [u8]);
+
+impl Cursor for Plain<'_> {
+    #[inline]
+    fn split(&self) -> (&[u8], Option<Self>) {
+        match memchr::memchr(b'/', self.0) {
+            Some(at) => (&self.0[..at], Some(Self(&self.0[at + 1..]))),
+            None => (self.0, None),
+        }
+    }
+
+    #[inline]
+    fn has_text(&self) -> bool {
+        !self.0.is_empty()
+    }
+}
+
+/// The segments that are left; at least one.
+#[derive(Clone, Copy)]
+struct Decoded<'p>(&'p [Box<[u8]>]);
+
+impl Cursor for Decoded<'_> {
+    #[inline]
+    fn split(&self) -> (&[u8], Option<Self>) {
+        match self.0 {
+            [] => (&[], None),
+            [last] => (last, None),
+            [first, more @ ..] => (first, Some(Self(more))),
+        }
+    }
+
+    #[inline]
+    fn has_text(&self) -> bool {
+        self.0.len() > 1 || self.0.first().is_some_and(|segment| !segment.is_empty())
+    }
+}
+
+fn same_shape(left: &Mixed, right: &Mixed) -> bool {
+    left.prefix == right.prefix
+        && left.parts.len() == right.parts.len()
+        && left.parts.iter().zip(&right.parts).all(|((_, a), (_, b))| a == b)
+}
+
+/// Appends a decoded segment as a client would send it (RFC 3986 section 3.3).
+fn push_segment(path: &mut String, segment: &[u8]) {
+    path.push('/');
+    for byte in segment {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => path.push(char::from(*byte)),
+            b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b'=' | b':'
+            | b'@' => {
+                path.push(char::from(*byte));
+            }
+            _ => path.push_str(&format!("%{byte:02X}")),
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::policy::pattern::Pattern;
+
+    fn index(patterns: &[&str]) -> (PathIndex, Vec<ShapeId>) {
+        let mut index = PathIndex::new(false);
+        let shapes =
+            patterns.iter().map(|pattern| index.insert(&Pattern::parse(pattern).unwrap().segments, 0).0).collect();
+        (index, shapes)
+    }
+
+    fn found<'p>(patterns: &[&'p str], path: &str) -> Option<&'p str> {
+        let (index, shapes) = index(patterns);
+        let hit = index.find(MatchPath::Plain(path))?;
+        shapes.iter().position(|shape| *shape == hit).map(|at| patterns[at])
+    }
+
+    #[test]
+    fn a_literal_beats_typed_beats_mixed_beats_a_name_beats_the_rest() {
+        let all = ["/a/{rest...}", "/a/{name}", "/a/{id}.json", "/a/{n:int}", "/a/{u:uuid}", "/a/b"];
+        for (path, expected) in [
+            ("/a/b", Some("/a/b")),
+            ("/a/7", Some("/a/{n:int}")),
+            ("/a/07", Some("/a/{name}")),
+            ("/a/123e4567-e89b-12d3-a456-426614174000", Some("/a/{u:uuid}")),
+            ("/a/x.json", Some("/a/{id}.json")),
+            ("/a/.json", Some("/a/{name}")),
+            ("/a/x", Some("/a/{name}")),
+            ("/a/x/y", Some("/a/{rest...}")),
+            ("/a/b/", Some("/a/{rest...}")),
+            ("/a/", None),
+            ("/a", None),
+            ("/", None),
+            ("/b/b", None),
+        ] {
+            assert_eq!(found(&all, path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_search_turns_back_for_a_whole_path() {
+        let paths = ["/a/b/c", "/a/{x}/d", "/{y}/b/e", "/{rest...}"];
+        assert_eq!(found(&paths, "/a/b/d"), Some("/a/{x}/d"));
+        assert_eq!(found(&paths, "/a/b/e"), Some("/{y}/b/e"));
+        assert_eq!(found(&paths, "/a/b/f"), Some("/{rest...}"));
+        assert_eq!(found(&["/{a}/x", "/b/{c}"], "/b/x"), Some("/b/{c}"));
+    }
+
+    #[test]
+    fn the_longest_literal_text_goes_first() {
+        let paths = ["/{a}.json", "/{a}.tar.gz", "/{a}.gz", "/pre-{a}.gz"];
+        assert_eq!(found(&paths, "/x.tar.gz"), Some("/{a}.tar.gz"));
+        assert_eq!(found(&paths, "/pre-x.gz"), Some("/pre-{a}.gz"));
+        assert_eq!(found(&paths, "/pre-x.tar.gz"), Some("/{a}.tar.gz"));
+    }
+
+    #[test]
+    fn mixed_segments_of_equal_length_are_decided_by_what_follows() {
+        let paths = ["/{a}-x{b}/{z}", "/{a}x-{b}/y"];
+        assert_eq!(found(&paths, "/1-x-x-2/y"), Some("/{a}x-{b}/y"));
+        assert_eq!(found(&paths, "/1-x-x-2/q"), Some("/{a}-x{b}/{z}"));
+        assert!(index(&paths).0.ties().is_empty());
+    }
+
+    #[test]
+    fn same_shapes_share_a_node_whatever_the_names() {
+        let (_, shapes) = index(&["/a/{x}/{y}.json", "/a/{b}/{c}.json", "/a/{b}/{c}.xml"]);
+        assert_eq!(shapes[0], shapes[1]);
+        assert_ne!(shapes[0], shapes[2]);
+    }
+
+    #[test]
+    fn a_tie_comes_with_a_path_that_matches_both() {
+        let (tied, shapes) = index(&["/t/{a}-x{b}/{n:int}/l", "/t/{a}x-{b}/{n:int}/l", "/t/{a}.json", "/t/{a}.yaml"]);
+        let ties = tied.ties();
+        assert_eq!(ties.len(), 1);
+        assert_eq!((ties[0].left, ties[0].right), (shapes[0], shapes[1]));
+        for only in ["/t/{a}-x{b}/{n:int}/l", "/t/{a}x-{b}/{n:int}/l"] {
+            assert_eq!(found(&[only], &ties[0].witness), Some(only), "{}", ties[0].witness);
+        }
+    }
+
+    #[test]
+    fn folding_ignores_the_case_of_literals_only() {
+        let mut index = PathIndex::new(true);
+        let (shape, _) = index.insert(&Pattern::parse("/Api/{id}/List").unwrap().segments, 7);
+        assert_eq!(index.insert(&Pattern::parse("/aPI/{id}/liST").unwrap().segments, 8), (shape, 7));
+        assert_eq!(index.find(MatchPath::Plain("/API/AbC/list")), Some(shape));
+    }
+
+    #[test]
+    fn long_literals_and_decoded_segments_match() {
+        let long = format!("/{}/x", "l".repeat(100));
+        assert_eq!(found(&[&long], &long), Some(&*long));
+        let (index, shapes) = index(&["/a%3Ab/{rest...}"]);
+        let segments = |texts: &[&str]| texts.iter().map(|text| text.as_bytes().into()).collect::<Vec<Box<[u8]>>>();
+        assert_eq!(index.find(MatchPath::Decoded(&segments(&["a:b", "c", ""]))), Some(shapes[0]));
+        assert_eq!(index.find(MatchPath::Decoded(&segments(&["a:b", ""]))), None);
+        assert_eq!(index.find(MatchPath::Decoded(&[])), None);
+    }
+
+    /// The definition, without an index: rank of each segment, `None` if the pattern does not match.
+    fn rank(pattern: &Pattern, path: &str) -> Option<Vec<(u8, usize)>> {
+        let segments: Vec<&str> = path[1..].split('/').collect();
+        let mut ranks = Vec::new();
+        for (number, segment) in pattern.segments.iter().enumerate() {
+            let text = segments.get(number)?.as_bytes();
+            ranks.push(match segment {
+                Segment::Literal(literal) if **literal == *text => (0, 0),
+                Segment::Typed(_, kind) if kind.accepts(text) => (1, 0),
+                Segment::Mixed(mixed) if mixed.split(text, false).is_some() => (2, usize::MAX - mixed.literal_len()),
+                Segment::Param(_) if !text.is_empty() => (3, 0),
+                Segment::Rest(_) if !segments[number..].join("/").is_empty() => {
+                    ranks.push((4, 0));
+                    return Some(ranks);
+                }
+                _ => return None,
+            });
+        }
+        (ranks.len() == segments.len()).then_some(ranks)
+    }
+
+    fn segment() -> impl Strategy<Value = String> {
+        prop_oneof![
+            4 => prop::sample::select(vec!["a", "b", "ab", "1"]).prop_map(str::to_owned),
+            2 => Just("{}".to_owned()),
+            1 => Just("{:int}".to_owned()),
+            2 => prop::sample::select(vec!["{}a", "a{}", "{}a{}", "{}b", "b{}b", "{}ab{}", "{}ba{}"]).prop_map(str::to_owned),
+        ]
+    }
+
+    fn pattern() -> impl Strategy<Value = String> {
+        (prop::collection::vec(segment(), 1..4), prop::sample::select(vec!["", "", "/", "/{...}"])).prop_map(
+            |(segments, end)| {
+                let shape = format!("/{}{end}", segments.join("/"));
+                let mut number = 0;
+                let mut named = String::new();
+                for letter in shape.chars() {
+                    named.push(letter);
+                    if letter == '{' {
+                        number += 1;
+                        named.push_str(&format!("p{number}"));
+                    }
+                }
+                named
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1000))]
+        #[test]
+        fn the_trie_is_the_definition(
+            patterns in prop::collection::vec(pattern(), 1..8),
+            path in prop::collection::vec(prop::sample::select(vec!["a", "b", "ab", "ba", "1", "aba", "bab", "x", "aab"]), 1..5),
+            slash in any::<bool>(),
+        ) {
+            let path = format!("/{}{}", path.join("/"), if slash { "/" } else { "" });
+            let mut index = PathIndex::new(false);
+            let parsed: Vec<(ShapeId, Pattern)> = patterns
+                .iter()
+                .map(|text| Pattern::parse(text).unwrap())
+                .map(|pattern| (index.insert(&pattern.segments, 0).0, pattern))
+                .collect();
+            let hit = index.find(MatchPath::Plain(&path));
+            let best = parsed.iter().filter_map(|(shape, pattern)| Some((rank(pattern, &path)?, *shape))).min();
+            match best {
+                None => prop_assert_eq!(hit, None),
+                Some((best_rank, _)) => {
+                    let mut winners: Vec<ShapeId> = parsed.iter()
+                        .filter(|(_, pattern)| rank(pattern, &path).as_ref() == Some(&best_rank))
+                        .map(|(shape, _)| *shape).collect();
+                    winners.sort();
+                    winners.dedup();
+                    prop_assert!(winners.contains(&hit.unwrap()), "{:?} for {}", hit, path);
+                    // Two winners are a tie, and every tie is found when the policy is compiled.
+                    if winners.len() > 1 {
+                        let ties = index.ties();
+                        prop_assert!(winners.iter().any(|a| winners.iter().any(|b| ties.iter().any(|tie| tie.left == *a && tie.right == *b))));
+                    }
+                }
+            }
+            for tie in index.ties() {
+                for shape in [tie.left, tie.right] {
+                    let (_, pattern) = parsed.iter().find(|(other, _)| *other == shape).unwrap();
+                    prop_assert!(rank(pattern, &tie.witness).is_some(), "{} does not match {:?}", tie.witness, pattern);
+                }
+            }
+            let segments: Vec<Box<[u8]>> = path[1..].split('/').map(|segment| segment.as_bytes().into()).collect();
+            prop_assert_eq!(index.find(MatchPath::Decoded(&segments)), hit);
+        }
+    }
+}

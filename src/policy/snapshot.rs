@@ -1,10 +1,22 @@
 //! The immutable compiled state that one request is decided by: policies and roles, published as one (T8).
 
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
+use smallvec::SmallVec;
+
+use super::index::PathIndex;
+use super::pattern::Mixed;
 use super::source::{BodyLimit, CachePolicy, RateLimit};
-use crate::rbac::RoleTable;
+use crate::clock::Timestamp;
+use crate::rbac::{PermissionId, RoleId, RoleTable, ServiceId};
+use crate::request::{Host, MatchPath, PathRules};
+
+/// The name of the upstream that is doorward's own identity listener; report mode never opens it (T21).
+pub const IDENTITY_UPSTREAM: &str = "doorward-identity";
 
 /// A route of one [`Snapshot`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -19,16 +31,20 @@ pub struct Route {
     pub method: Arc<str>,
     /// Index of its service within [`Snapshot::services`].
     pub service: u32,
-    /// The name of its upstream.
+    /// The name of its upstream; empty for `deny`, which needs none.
     pub upstream: Arc<str>,
     /// The requirement for people, for example `all(schema:delete, schema:edit)`.
     pub requirement: Arc<str>,
+    /// The one permission that the requirement names, if it names exactly one.
+    pub permission: Option<Arc<str>>,
     /// Until the first byte of the response; the upstream's own limit if absent.
     pub timeout: Option<Duration>,
     /// Limit of the request body; the listener's own if absent.
     pub body: Option<BodyLimit>,
     /// Whether every request is audited.
     pub audit: bool,
+    /// Whether streams go on when their token has expired (T20).
+    pub outlives_token: bool,
     /// Whether answers may be shared between users.
     pub cache: Option<CachePolicy>,
     /// Its rate limit, or the file's.
@@ -44,6 +60,8 @@ pub struct Route {
 pub struct Service {
     /// `service:`
     pub name: Arc<str>,
+    /// `upstream:`; where report mode sends what no route matched.
+    pub upstream: Option<Arc<str>>,
     /// The policy file.
     pub file: Arc<str>,
     /// SHA-256 of the file, lower-case hexadecimal.
@@ -57,12 +75,235 @@ pub struct Service {
 /// Policies and roles, compiled.
 #[derive(Debug)]
 pub struct Snapshot {
+    pub(super) version: u64,
     pub(super) routes: Vec<Route>,
+    /// What a decision reads of a route, in the order of `routes`.
+    pub(super) guards: Vec<Guard>,
     pub(super) services: Vec<Service>,
     pub(super) roles: Arc<RoleTable>,
+    pub(super) hosts: Hosts,
+    pub(super) methods: Methods,
+}
+
+/// The part of a route that is read for every request.
+#[derive(Debug)]
+pub(super) struct Guard {
+    pub(super) formula: Formula,
+    pub(super) service: u32,
+    /// The route reports instead of denying until then.
+    pub(super) report: Report,
+    pub(super) permission: Option<Arc<str>>,
+}
+
+/// Until when denials are only reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Report(pub(super) i64);
+
+impl Report {
+    /// Never: every denial is enforced.
+    pub(super) const NEVER: Self = Self(i64::MIN);
+    /// `[gateway] mode = "report"`.
+    pub(super) const ALWAYS: Self = Self(i64::MAX);
+
+    pub(super) fn applies(self, now: Timestamp) -> bool {
+        now.0 < self.0
+    }
+}
+
+/// A requirement over dense ids. Monotone: no part of it is ever negated.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Formula {
+    Public,
+    Deny,
+    Authenticated,
+    Permission(PermissionId),
+    Any(Box<[Formula]>),
+    All(Box<[Formula]>),
+    Role(RoleId),
+    Membership(ServiceId, u32),
+    Owner(OwnerPlace),
+    Client(Box<[IpNet]>),
+}
+
+/// Where the path parameter of `{owner: …}` is found.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum OwnerPlace {
+    /// The whole segment of this number.
+    Segment(u16),
+    /// The segment of this number and all that follow.
+    Rest(u16),
+    /// The parameter of the second number within the mixed segment of the first.
+    Mixed(Box<(u16, u16, Mixed)>),
+}
+
+impl OwnerPlace {
+    /// Whether the parameter, decoded, is `subject`. `fold`: the host ignores the case of literals.
+    pub(super) fn is(&self, subject: &str, path: MatchPath<'_>, fold: bool) -> bool {
+        let subject = subject.as_bytes();
+        match self {
+            Self::Segment(number) => segment(path, *number) == Some(subject),
+            Self::Mixed(place) => {
+                let (number, part, mixed) = &**place;
+                segment(path, *number).is_some_and(|text| {
+                    let parts = mixed.split(text, fold);
+                    parts.and_then(|parts| parts.get(usize::from(*part)).cloned()).map(|range| &text[range])
+                        == Some(subject)
+                })
+            }
+            Self::Rest(number) => match path {
+                MatchPath::Plain(path) => {
+                    path.splitn(usize::from(*number) + 2, '/').nth(usize::from(*number) + 1).map(str::as_bytes)
+                        == Some(subject)
+                }
+                // A slash inside a segment is not a slash between segments, so such a rest is nobody's.
+                MatchPath::Decoded(segments) => segments.get(usize::from(*number)..).is_some_and(|rest| {
+                    rest.iter().all(|segment| !segment.contains(&b'/')) && rest.join(&b'/') == subject
+                }),
+            },
+        }
+    }
+}
+
+fn segment(path: MatchPath<'_>, number: u16) -> Option<&[u8]> {
+    match path {
+        MatchPath::Plain(path) => path.split('/').nth(usize::from(number) + 1).map(str::as_bytes),
+        MatchPath::Decoded(segments) => segments.get(usize::from(number)).map(|segment| &**segment),
+    }
+}
+
+/// Whether one of the networks holds the address; an IPv4-mapped IPv6 address is compared as IPv4.
+pub(super) fn client_in(networks: &[IpNet], client: IpAddr) -> bool {
+    let client = client.to_canonical();
+    networks.iter().any(|network| network.contains(&client))
+}
+
+/// Which table a host is decided by.
+#[derive(Debug, Default)]
+pub(super) struct Hosts {
+    pub(super) exact: HashMap<Box<str>, u32, foldhash::fast::RandomState>,
+    /// By suffix with its leading dot.
+    pub(super) wildcard: HashMap<Box<str>, u32, foldhash::fast::RandomState>,
+    /// Bytes of the longest wildcard, so that no host costs more than that.
+    pub(super) longest_wildcard: usize,
+    pub(super) any: Option<u32>,
+    pub(super) tables: Vec<HostTable>,
+}
+
+impl Hosts {
+    /// Exact, else the longest wildcard, else files without hosts; no fall-through.
+    #[inline]
+    pub(super) fn table(&self, host: Option<&Host>) -> Option<&HostTable> {
+        let number = match host {
+            Some(host) if !self.exact.is_empty() || !self.wildcard.is_empty() => {
+                let host = host.as_str();
+                self.exact.get(host).copied().or_else(|| self.wildcard(host)).or(self.any)
+            }
+            _ => self.any,
+        }?;
+        self.tables.get(number as usize)
+    }
+
+    fn wildcard(&self, host: &str) -> Option<u32> {
+        if self.wildcard.is_empty() {
+            return None;
+        }
+        // One label or more stands for the star, so the host is longer than the suffix.
+        let from = host.len().saturating_sub(self.longest_wildcard).max(1);
+        let tail = host.as_bytes().get(from..)?;
+        memchr::memchr_iter(b'.', tail).find_map(|dot| self.wildcard.get(host.get(from + dot..)?).copied())
+    }
+}
+
+/// The merged files of one host.
+#[derive(Debug)]
+pub(super) struct HostTable {
+    pub(super) index: PathIndex,
+    pub(super) rules: PathRules,
+    pub(super) shapes: Vec<Shape>,
+    /// The service, where all files agree on it.
+    pub(super) service: Option<u32>,
+    /// 403 or 404.
+    pub(super) unmatched: u16,
+    /// Report mode for what no route matches: only where one file serves the host.
+    pub(super) report: Report,
+}
+
+/// The methods of one path, or of several that differ in the names of their parameters.
+#[derive(Debug, Default)]
+pub(super) struct Shape {
+    pub(super) methods: SmallVec<[(MethodKey, RouteId); 2]>,
+    pub(super) service: u32,
+    /// Report mode for a method that is not listed.
+    pub(super) report: Option<Report>,
+}
+
+impl Shape {
+    /// Exact, else `*`; `HEAD` follows `head`, `get`, then `*`.
+    #[inline]
+    pub(super) fn route(&self, method: MethodKey) -> Option<RouteId> {
+        let of = |key| self.methods.iter().find(|(listed, _)| *listed == key).map(|(_, route)| *route);
+        of(method)
+            .or_else(|| if method == MethodKey::HEAD { of(MethodKey::GET) } else { None })
+            .or_else(|| of(MethodKey::ANY))
+    }
+}
+
+/// A method as a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct MethodKey(u16);
+
+impl MethodKey {
+    /// `"*"`.
+    pub(super) const ANY: Self = Self(0);
+    pub(super) const GET: Self = Self(1);
+    pub(super) const HEAD: Self = Self(2);
+    /// Named by no route.
+    const OTHER: Self = Self(u16::MAX);
+}
+
+/// The methods that routes name, beside those that everybody knows.
+#[derive(Debug, Default)]
+pub(super) struct Methods(Vec<Arc<str>>);
+
+const KNOWN: [&str; 8] = ["*", "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+
+impl Methods {
+    /// The number of a method as sent; never [`MethodKey::ANY`].
+    #[inline]
+    pub(super) fn key(&self, method: &str) -> MethodKey {
+        // The commonest is a GET.
+        if method == "GET" {
+            return MethodKey::GET;
+        }
+        let known = KNOWN[1..].iter().position(|known| *known == method).map(|at| at + 1);
+        let custom = || self.0.iter().position(|custom| **custom == *method).map(|at| at + KNOWN.len());
+        known.or_else(custom).and_then(|at| u16::try_from(at).ok()).map_or(MethodKey::OTHER, MethodKey)
+    }
+
+    /// The number of a method of a policy file, which is `*` or upper case.
+    pub(super) fn intern(&mut self, method: &str) -> MethodKey {
+        if method == "*" {
+            return MethodKey::ANY;
+        }
+        if self.key(method) == MethodKey::OTHER {
+            self.0.push(method.into());
+        }
+        self.key(method)
+    }
+
+    pub(super) fn name(&self, key: MethodKey) -> &str {
+        let at = usize::from(key.0);
+        KNOWN.get(at).copied().or_else(|| self.0.get(at - KNOWN.len()).map(|name| &**name)).unwrap_or("other")
+    }
 }
 
 impl Snapshot {
+    /// Distinguishes this snapshot from every other of the process, and rises.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
     /// The routes, by id.
     #[must_use]
     pub fn routes(&self) -> &[Route] {
@@ -81,9 +322,48 @@ impl Snapshot {
         &self.services
     }
 
+    /// The service that a [`Route`] or a [`Decision`](super::Decision) names.
+    #[must_use]
+    pub fn service_by_index(&self, index: u32) -> Option<&Service> {
+        self.services.get(index as usize)
+    }
+
     /// The role table that the policies were compiled against.
     #[must_use]
     pub fn roles(&self) -> &Arc<RoleTable> {
         &self.roles
+    }
+
+    /// The permissions that are known but asked for by no route, sorted by code.
+    #[must_use]
+    pub fn unasked_permissions(&self) -> Vec<&str> {
+        let mut asked = std::collections::HashSet::new();
+        for guard in &self.guards {
+            guard.formula.each_permission(&mut |permission| {
+                asked.insert(permission);
+            });
+        }
+        let known = self.roles.permissions().filter(|(id, _)| !asked.contains(id));
+        let mut codes: Vec<&str> = known.map(|(_, code)| code.as_str()).collect();
+        codes.sort_unstable();
+        codes
+    }
+
+    /// Bytes of the path indexes on the heap, for measuring.
+    #[must_use]
+    pub fn index_bytes(&self) -> usize {
+        let shapes = |table: &HostTable| size_of::<Shape>() * table.shapes.capacity();
+        self.hosts.tables.iter().map(|table| table.index.heap_bytes() + shapes(table)).sum()
+    }
+}
+
+impl Formula {
+    /// Calls `visit` for every permission that is named, from the left.
+    pub(super) fn each_permission(&self, visit: &mut impl FnMut(PermissionId)) {
+        match self {
+            Self::Permission(id) => visit(*id),
+            Self::Any(parts) | Self::All(parts) => parts.iter().for_each(|part| part.each_permission(visit)),
+            _ => {}
+        }
     }
 }
