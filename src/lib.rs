@@ -10,4 +10,8 @@ pub mod request;
 pub mod policy;
 
 pub mod revocation;
+pub mod telemetry;
 pub mod token;
+
+pub mod app;
+pub mod config;

@@ -1,5 +1,17 @@
 //! A policy file as written: every value with its place, nothing interpreted beyond its own grammar.
 
+mod file;
+mod path_item;
+mod requirement;
+mod values;
+
+#[cfg(test)]
+mod broken_tests;
+#[cfg(test)]
+mod tests;
+
+pub(super) use self::file::version;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -225,8 +237,10 @@ impl PolicyFile {
     /// read (`None` if it is no mapping at all), so that the compiler can add its own findings.
     #[must_use]
     pub fn parse(source: Arc<SourceText>) -> (Option<Self>, Diagnostics) {
-        let _ = source;
-        todo!()
+        let mut out = Diagnostics::default();
+        let file = file::read(&source, &mut out);
+        out.sort();
+        (file, out)
     }
 }
 

@@ -1,1 +1,16 @@
-//! telemetry
+//! What doorward tells of itself: metrics, access lines and program messages.
+//!
+//! Knows nothing of policies and tokens beyond the words it is handed (labels, reasons, durations). Nothing in here
+//! is given a token, a query or a body, so that nothing in here can log one.
+
+pub mod access_log;
+pub mod histogram;
+pub mod metrics;
+pub mod process;
+pub mod shard;
+pub mod tracing;
+
+pub use self::access_log::{AccessDecision, AccessLog, AccessRecord, AccessSink};
+pub use self::metrics::{CONTENT_TYPE, ConnectionGuard, Limit, Listener, Metrics, ValidationSource};
+pub use self::shard::{RequestLabels, UpstreamConnection, UpstreamMetrics, WorkerMetrics};
+pub use self::tracing::{LogFormat, LogLevel};

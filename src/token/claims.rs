@@ -120,7 +120,11 @@ impl Claims {
         self.subject.len()
             + texts.into_iter().flatten().map(|text| text.len()).sum::<usize>()
             + self.roles.iter().map(|role| role.as_str().len() + 32).sum::<usize>()
-            + self.memberships.iter().map(|held| held.service.as_str().len() + held.tier.as_str().len() + 64).sum::<usize>()
+            + self
+                .memberships
+                .iter()
+                .map(|held| held.service.as_str().len() + held.tier.as_str().len() + 64)
+                .sum::<usize>()
     }
 }
 

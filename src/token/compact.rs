@@ -63,11 +63,13 @@ impl<'t> Compact<'t> {
         let Some((signing_input, header, payload, signature)) = three_parts() else {
             return Err(TokenRejection::malformed("the token does not have three parts"));
         };
-        let decode = |part: &str, what: &'static str| decode_base64url(part).ok_or_else(|| TokenRejection::malformed(what));
+        let decode =
+            |part: &str, what: &'static str| decode_base64url(part).ok_or_else(|| TokenRejection::malformed(what));
         let header = decode(header, "the header is not canonical base64url")?;
         let payload = decode(payload, "the payload is not canonical base64url")?;
         let signature = decode(signature, "the signature is not canonical base64url")?;
-        let header = parse_object(&header).map_err(|why| TokenRejection::malformed_owned(format!("the header {why}")))?;
+        let header =
+            parse_object(&header).map_err(|why| TokenRejection::malformed_owned(format!("the header {why}")))?;
         Ok(Self { signing_input, header: Header::read(&header)?, payload, signature })
     }
 }

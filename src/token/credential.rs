@@ -28,7 +28,8 @@ pub fn find(headers: &HeaderMap) -> Credential<'_> {
         return Credential::Malformed("more than one Authorization header");
     }
     let bytes = value.as_bytes();
-    let scheme_end = bytes.iter().position(|byte| !byte.is_ascii_alphanumeric() && *byte != b'-').unwrap_or(bytes.len());
+    let scheme_end =
+        bytes.iter().position(|byte| !byte.is_ascii_alphanumeric() && *byte != b'-').unwrap_or(bytes.len());
     let (scheme, rest) = bytes.split_at(scheme_end);
     if !scheme.eq_ignore_ascii_case(b"bearer") {
         return Credential::None;
@@ -76,7 +77,9 @@ mod tests {
 
     #[test]
     fn no_credential_is_no_credential() {
-        for values in [&[][..], &[b"Basic dTpw".as_slice()], &[b"Bearerx a.b.c"], &[b""], &[b"Digest x"], &[b"Bearer-Token x"]] {
+        for values in
+            [&[][..], &[b"Basic dTpw".as_slice()], &[b"Bearerx a.b.c"], &[b""], &[b"Digest x"], &[b"Bearer-Token x"]]
+        {
             assert_eq!(find(&headers(values)), Credential::None, "{values:?}");
         }
     }

@@ -134,7 +134,8 @@ mod tests {
 
     #[test]
     fn duplicates_are_refused_at_any_depth_and_however_spelled() {
-        for text in [r#"{"a":1,"a":1}"#, r#"{"a":{"b":1,"b":2}}"#, r#"{"a":[{"b":1,"b":2}]}"#, r#"{"a":1,"\u0061":2}"#] {
+        for text in [r#"{"a":1,"a":1}"#, r#"{"a":{"b":1,"b":2}}"#, r#"{"a":[{"b":1,"b":2}]}"#, r#"{"a":1,"\u0061":2}"#]
+        {
             assert_eq!(parse_object(text.as_bytes()), Err("has a duplicate member"), "{text}");
         }
         assert!(parse_object(br#"{"a":{"b":1},"c":{"b":1}}"#).is_ok());

@@ -76,7 +76,8 @@ impl KeySet {
         let mut passed_over = Vec::new();
         for (place, member) in members.iter().enumerate() {
             let name = member.get("kid").and_then(Value::as_str);
-            let name = name.map_or_else(|| format!("key {}", place + 1), |kid| format!("key {} (kid {kid:?})", place + 1));
+            let name =
+                name.map_or_else(|| format!("key {}", place + 1), |kid| format!("key {} (kid {kid:?})", place + 1));
             let Value::Object(jwk) = member else {
                 return Err(KeySetError(format!("{name} of the set is not a JSON object")));
             };
@@ -197,9 +198,10 @@ fn read_key(jwk: &Map<String, Value>, allowed: &[Algorithm], trust: Trust) -> Re
     if !allowed.contains(&fitting) {
         return Err(match trust {
             Trust::Url => Unfit::PassedOver("is of an algorithm that `algorithms` does not list"),
-            Trust::File => {
-                Unfit::Refused(format!("is for {}, which the issuer's `algorithms` do not list; add it there", fitting.name()))
-            }
+            Trust::File => Unfit::Refused(format!(
+                "is for {}, which the issuer's `algorithms` do not list; add it there",
+                fitting.name()
+            )),
         });
     }
     let id = text(jwk, "kid")?.map(Box::from);
@@ -253,7 +255,9 @@ fn read_key(jwk: &Map<String, Value>, allowed: &[Algorithm], trust: Trust) -> Re
 
 fn strong_secret(bytes: &[u8]) -> Result<(), &'static str> {
     if bytes.len() < MIN_SECRET_BYTES {
-        return Err("is shorter than the 32 bytes that HS256 needs (RFC 7518 section 3.2); `openssl rand -base64 48` makes one");
+        return Err(
+            "is shorter than the 32 bytes that HS256 needs (RFC 7518 section 3.2); `openssl rand -base64 48` makes one",
+        );
     }
     if bytes.iter().all(|byte| *byte == bytes[0]) {
         return Err("is one byte repeated; `openssl rand -base64 48` makes a real one");

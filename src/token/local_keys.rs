@@ -32,7 +32,8 @@ pub fn load_or_create(path: &Path, algorithms: &[Algorithm]) -> Result<KeySet, K
             if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
                 std::fs::create_dir_all(folder).map_err(|error| failed("the folder cannot be made", &error))?;
             }
-            let written = write_once(path, &document).map_err(|error| failed("the key file cannot be written", &error))?;
+            let written =
+                write_once(path, &document).map_err(|error| failed("the key file cannot be written", &error))?;
             if written {
                 document
             } else {
@@ -46,17 +47,23 @@ pub fn load_or_create(path: &Path, algorithms: &[Algorithm]) -> Result<KeySet, K
     let keys = KeySet::parse(document.expose(), algorithms, Trust::File)
         .map_err(|error| KeySetError(format!("{}: {error}", path.display())))?;
     if keys.signing_key().is_none() {
-        return Err(KeySetError(format!("{}: none of the keys has its private half; doorward signs with it", path.display())));
+        return Err(KeySetError(format!(
+            "{}: none of the keys has its private half; doorward signs with it",
+            path.display()
+        )));
     }
     Ok(keys)
 }
 
 fn read_private(path: &Path, file: File) -> Result<Secret, KeySetError> {
-    let failed = |error: std::io::Error| KeySetError(format!("{}: the key file cannot be read: {error}", path.display()));
+    let failed =
+        |error: std::io::Error| KeySetError(format!("{}: the key file cannot be read: {error}", path.display()));
     let metadata = file.metadata().map_err(failed)?;
     if metadata.mode() & 0o077 != 0 {
         let (path, mode) = (path.display(), metadata.mode() & 0o777);
-        return Err(KeySetError(format!("{path}: others can read the private keys (mode {mode:04o}); run chmod 600 {path}")));
+        return Err(KeySetError(format!(
+            "{path}: others can read the private keys (mode {mode:04o}); run chmod 600 {path}"
+        )));
     }
     let mut bytes = Vec::new();
     file.take(MAX_FILE_BYTES).read_to_end(&mut bytes).map_err(failed)?;

@@ -74,8 +74,10 @@ fn named(key_id: Option<&str>) -> String {
 /// [`MintError`] without a private key, for a lifetime that the issuer would not accept, and for a subject outside
 /// its grammar (T22).
 pub fn mint(issuer: &Issuer, request: &MintRequest<'_>, now: Timestamp) -> Result<String, MintError> {
-    let fits = |key: &&Key| key.signing().is_some() && (request.key_id.is_none() || key.id.as_deref() == request.key_id);
-    let no_key = || MintError::NoSigningKey { issuer: issuer.name.to_string(), key_id: request.key_id.map(str::to_owned) };
+    let fits =
+        |key: &&Key| key.signing().is_some() && (request.key_id.is_none() || key.id.as_deref() == request.key_id);
+    let no_key =
+        || MintError::NoSigningKey { issuer: issuer.name.to_string(), key_id: request.key_id.map(str::to_owned) };
     let key = issuer.keys.keys.iter().find(fits).ok_or_else(no_key)?;
     let signing = key.signing().ok_or_else(no_key)?;
     let (asked, longest) = (whole_seconds(request.ttl), whole_seconds(issuer.max_lifetime));
@@ -94,7 +96,8 @@ pub fn mint(issuer: &Issuer, request: &MintRequest<'_>, now: Timestamp) -> Resul
         ..jsonwebtoken::Header::default()
     };
     let payload = payload(issuer, request, now, asked);
-    let token = jsonwebtoken::encode(&header, &payload, &signing.0).map_err(|error| MintError::Signing(error.to_string()))?;
+    let token =
+        jsonwebtoken::encode(&header, &payload, &signing.0).map_err(|error| MintError::Signing(error.to_string()))?;
     // The one proof that a token is good is that the verifier takes it.
     let alone = super::Verifier::new(vec![issuer.clone()]);
     match alone.verify(&token, now) {
@@ -112,11 +115,14 @@ fn payload(issuer: &Issuer, request: &MintRequest<'_>, now: Timestamp, ttl: i64)
     };
     let paths = &issuer.claims;
     set("iss", issuer.issuer.as_deref().map(Value::from));
-    set("aud", match issuer.audience.as_slice() {
-        [] => None,
-        [one] => Some(one.as_str().into()),
-        many => Some(json!(many)),
-    });
+    set(
+        "aud",
+        match issuer.audience.as_slice() {
+            [] => None,
+            [one] => Some(one.as_str().into()),
+            many => Some(json!(many)),
+        },
+    );
     set("iat", Some(now.0.into()));
     set("nbf", Some(now.0.into()));
     set("exp", Some(now.plus(ttl).0.into()));

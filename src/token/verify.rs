@@ -186,7 +186,9 @@ const TOO_LONG_LIVED: TokenRejection =
 
 fn check_audience(audience: &[&str], issuer: &Issuer) -> Result<(), TokenRejection> {
     let meant = issuer.audience.is_empty() || issuer.audience.iter().any(|ours| audience.contains(&ours.as_str()));
-    meant.then_some(()).ok_or(TokenRejection::new(Reason::WrongAudience, "the token's `aud` names none of the accepted audiences"))
+    meant
+        .then_some(())
+        .ok_or(TokenRejection::new(Reason::WrongAudience, "the token's `aud` names none of the accepted audiences"))
 }
 
 /// Settings are whole seconds long and far from the limits of an `i64`.

@@ -1,0 +1,67 @@
+//! From an issuer's settings to an issuer with its keys, ready to verify with.
+
+use std::sync::Arc;
+
+use super::mistake::Mistake;
+use super::settings::{AuthSettings, IssuerSettings, KeySource};
+use crate::token::jwk::Trust;
+use crate::token::{Issuer, KeySet, KeySetError, local_keys};
+
+/// Loads the keys of every issuer. doorward's own are made if they do not exist yet.
+///
+/// # Errors
+/// Every issuer whose keys are unreadable, malformed or weak, with the mend.
+pub fn load(auth: &AuthSettings) -> Result<Vec<Issuer>, Vec<Mistake>> {
+    let mut issuers = Vec::with_capacity(auth.issuers.len());
+    let mut mistakes = Vec::new();
+    for settings in &auth.issuers {
+        match keys(settings, auth) {
+            Ok(keys) => issuers.push(issuer(settings, auth, keys)),
+            Err(error) => mistakes.push(Mistake {
+                place: format!("keys of issuer {:?}", settings.name),
+                key: String::new(),
+                message: error.to_string(),
+                help: mend(&settings.keys).to_owned(),
+            }),
+        }
+    }
+    if mistakes.is_empty() { Ok(issuers) } else { Err(mistakes) }
+}
+
+fn keys(settings: &IssuerSettings, auth: &AuthSettings) -> Result<KeySet, KeySetError> {
+    match &settings.keys {
+        KeySource::Local => local_keys::load_or_create(&auth.local_keys, &settings.algorithms),
+        KeySource::Secret(secret) => KeySet::shared_secret(secret),
+        KeySource::JwksFile(path) => {
+            let named = |error: &dyn std::fmt::Display| KeySetError(format!("{}: {error}", path.display()));
+            let json = std::fs::read(path).map_err(|error| named(&error))?;
+            KeySet::parse(&json, &settings.algorithms, Trust::File).map_err(|error| named(&error))
+        }
+    }
+}
+
+const fn mend(source: &KeySource) -> &'static str {
+    match source {
+        KeySource::Local => "Correct `auth.local_keys`, or move the file away, and new keys are made.",
+        KeySource::Secret(_) => "Set JWT_SECRET_KEY to 32 bytes or more.",
+        KeySource::JwksFile(_) => "Correct the path after \"jwks+file://\", or the JWK set in the file (RFC 7517).",
+    }
+}
+
+fn issuer(settings: &IssuerSettings, auth: &AuthSettings, keys: KeySet) -> Issuer {
+    Issuer {
+        name: Arc::from(settings.name.as_str()),
+        issuer: settings.issuer.clone(),
+        audience: settings.audience.clone(),
+        algorithms: settings.algorithms.clone(),
+        keys: Arc::new(keys),
+        claims: settings.claims.clone(),
+        max_lifetime: settings.max_lifetime,
+        leeway: auth.leeway,
+        own: settings.keys == KeySource::Local,
+        subject_prefix: settings.subject_prefix.clone(),
+        roles_from: settings.roles_from,
+        confers: settings.confers.clone(),
+        admin: settings.admin,
+    }
+}

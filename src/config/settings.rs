@@ -1,0 +1,198 @@
+//! The settings as the rest of doorward uses them: typed, checked, nothing left to parse.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::mistake::{ConfigError, Warning};
+use super::{sources, validate};
+use crate::secret::Secret;
+use crate::telemetry::tracing::{LogFormat, LogLevel};
+use crate::token::{Algorithm, ClaimPaths, Confers, RolesFrom};
+
+/// All settings, validated. Every field is public: the proof that they were checked is that `load` made them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The configuration file that was read; `None` for the built-in defaults.
+    pub source: Option<PathBuf>,
+    /// `[gateway]`
+    pub gateway: GatewaySettings,
+    /// `[upstreams.NAME]`
+    pub upstreams: BTreeMap<String, UpstreamSettings>,
+    /// `[auth]`
+    pub auth: AuthSettings,
+    /// `[roles] file`. Always there as long as there is no database.
+    pub roles: Option<PathBuf>,
+    /// `[admin]`
+    pub admin: AdminSettings,
+    /// `[revocation]`
+    pub revocation: RevocationSettings,
+    /// `[log]`
+    pub log: LogSettings,
+}
+
+impl Settings {
+    /// Reads a configuration: the file `config`, else the one that `DOORWARD_CONFIG` names, else
+    /// `config/doorward.toml` if it exists, else nothing but built-in defaults; then the environment, which is `env`.
+    ///
+    /// # Errors
+    /// Every mistake that could be found, each with key, place and mend.
+    pub fn load(
+        config: Option<&Path>,
+        env: impl Iterator<Item = (String, String)>,
+    ) -> Result<(Self, Vec<Warning>), ConfigError> {
+        let tree = sources::read(config, env)?;
+        validate::settings(&tree)
+    }
+}
+
+/// The gateway listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GatewaySettings {
+    /// Whether it runs.
+    pub enabled: bool,
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// `mode = "report"`: denials that report mode may let through are let through (SPEC 4.2).
+    pub report: bool,
+    /// The policy files.
+    pub policies: Vec<PathBuf>,
+    /// Worker threads; 0 is one a core.
+    pub workers: usize,
+    /// Networks whose forwarding headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// How long a drain waits for requests that are under way.
+    pub grace: Duration,
+    /// Limits of every connection.
+    pub limits: Limits,
+}
+
+/// Limits of a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of one request head.
+    pub header_bytes: usize,
+    /// Header lines of one request head.
+    pub headers: usize,
+    /// Bytes of one request body.
+    pub body: u64,
+    /// From the first byte of a head to its last.
+    pub header_timeout: Duration,
+    /// How long a kept-alive connection may be idle, and how long a body may stand still.
+    pub idle_timeout: Duration,
+    /// Connections at once.
+    pub connections: usize,
+}
+
+/// One upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamSettings {
+    /// Its endpoints; at least one.
+    pub endpoints: Vec<Endpoint>,
+    /// To establish a connection.
+    pub connect: Duration,
+    /// From the end of the request to the first byte of the response.
+    pub first_byte: Duration,
+    /// Between two pieces of a body, and of an idle pooled connection.
+    pub idle: Duration,
+}
+
+/// Where an upstream is reached, by plain HTTP/1.1.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Endpoint {
+    /// Host name or address, without the brackets of an IPv6 literal.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Host and port as a `Host` header spells them: with brackets, without port 80.
+    pub authority: String,
+}
+
+/// Whose tokens are accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuthSettings {
+    /// Bytes of the verified-token cache.
+    pub token_cache: u64,
+    /// Leeway for the times of foreign tokens.
+    pub leeway: Duration,
+    /// Where doorward keeps the signing keys of the issuer with `keys = "local"`.
+    pub local_keys: PathBuf,
+    /// The issuers, in the order of the file.
+    pub issuers: Vec<IssuerSettings>,
+}
+
+/// One accepted issuer. Its keys are still to be loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IssuerSettings {
+    /// Its unique name.
+    pub name: String,
+    /// The exact `iss`; absent only with one issuer.
+    pub issuer: Option<String>,
+    /// Accepted audiences; empty (any) only with one issuer.
+    pub audience: Vec<String>,
+    /// Where its keys are.
+    pub keys: KeySource,
+    /// Allowed algorithms; never empty.
+    pub algorithms: Vec<Algorithm>,
+    /// Where claims are found.
+    pub claims: ClaimPaths,
+    /// Longest accepted `exp − iat`.
+    pub max_lifetime: Duration,
+    /// Put before every subject; empty for doorward's own, and with `same_subjects`.
+    pub subject_prefix: String,
+    /// Whether its subjects are doorward's own (T7).
+    pub same_subjects: bool,
+    /// Whose roles count.
+    pub roles_from: RolesFrom,
+    /// Which roles it may confer. Meaningless for `keys = "local"`, which may confer any.
+    pub confers: Confers,
+    /// Whether it may confer administrators' roles.
+    pub admin: bool,
+}
+
+/// Where an issuer's keys are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySource {
+    /// doorward's own ([`AuthSettings::local_keys`]).
+    Local,
+    /// A shared HS256 secret of at least 32 bytes.
+    Secret(Secret),
+    /// A JWK set in a file.
+    JwksFile(PathBuf),
+}
+
+/// The admin listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminSettings {
+    /// Whether it runs.
+    pub enabled: bool,
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Accepted hosts, against DNS rebinding.
+    pub hosts: Vec<String>,
+    /// Its own policy file.
+    pub policy: PathBuf,
+    /// Whether `/metrics` is answered without a token.
+    pub metrics_open: bool,
+}
+
+/// Where revocations come from.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RevocationSettings {
+    /// A file of revocations, one JSON object a line, read at start.
+    pub file: Option<PathBuf>,
+}
+
+/// Logging.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogSettings {
+    /// How lines look.
+    pub format: LogFormat,
+    /// What of doorward's own messages is written.
+    pub level: LogLevel,
+    /// Whether every request gets an access-log line.
+    pub access: bool,
+}

@@ -1,0 +1,162 @@
+//! The settings in force, as TOML that could be read again, with secrets masked.
+
+use toml::{Table, Value};
+
+use super::quantity::{show_duration, show_size};
+use super::settings::{IssuerSettings, KeySource, Settings};
+use crate::telemetry::tracing::{LogFormat, LogLevel};
+use crate::token::{Confers, RolesFrom};
+
+macro_rules! table {
+    ($($key:literal: $value:expr),* $(,)?) => {
+        Value::Table(Table::from_iter([$(($key.to_owned(), Value::from($value))),*]))
+    };
+}
+
+impl Settings {
+    /// What is in force, as TOML. Secrets are shown as `***`.
+    #[must_use]
+    pub fn show(&self) -> String {
+        toml::to_string(&self.to_table()).unwrap_or_default()
+    }
+
+    /// What is in force, as a table for other formats. Secrets are shown as `***`.
+    #[must_use]
+    pub fn to_table(&self) -> Table {
+        let gateway = &self.gateway;
+        let limits = gateway.limits;
+        let mut root = Table::new();
+        root.insert(
+            "gateway".into(),
+            table! {
+                "enabled": gateway.enabled,
+                "listen": gateway.listen.to_string(),
+                "mode": if gateway.report { "report" } else { "enforce" },
+                "policies": texts(gateway.policies.iter().map(|path| path.display())),
+                "workers": number(gateway.workers),
+                "trusted_proxies": texts(&gateway.trusted_proxies),
+                "dangerous_trust_everyone": gateway.trusted_proxies.iter().any(|network| network.prefix_len() == 0),
+                "grace": show_duration(gateway.grace),
+                "limits": table! {
+                    "header_bytes": show_size(limits.header_bytes as u64),
+                    "headers": number(limits.headers),
+                    "body": show_size(limits.body),
+                    "header_timeout": show_duration(limits.header_timeout),
+                    "idle_timeout": show_duration(limits.idle_timeout),
+                    "connections": number(limits.connections),
+                },
+            },
+        );
+        let upstreams = self.upstreams.iter().map(|(name, upstream)| {
+            let settings = table! {
+                "endpoints": texts(upstream.endpoints.iter().map(|endpoint| format!("http://{}", endpoint.authority))),
+                "timeouts": table! {
+                    "connect": show_duration(upstream.connect),
+                    "first_byte": show_duration(upstream.first_byte),
+                    "idle": show_duration(upstream.idle),
+                },
+            };
+            (name.clone(), settings)
+        });
+        root.insert("upstreams".into(), Value::Table(upstreams.collect()));
+        let auth = &self.auth;
+        let mut shown = Table::from_iter([
+            ("mode".to_owned(), Value::from("local")),
+            ("token_cache".to_owned(), Value::from(show_size(auth.token_cache))),
+            ("leeway".to_owned(), Value::from(show_duration(auth.leeway))),
+            ("local_keys".to_owned(), Value::from(auth.local_keys.display().to_string())),
+        ]);
+        if auth.issuers.iter().any(|issuer| matches!(issuer.keys, KeySource::Secret(_))) {
+            shown.insert("secret".into(), Value::from("***"));
+        }
+        shown.insert("issuers".into(), Value::Array(auth.issuers.iter().map(show_issuer).collect()));
+        root.insert("auth".into(), Value::Table(shown));
+        if let Some(file) = &self.roles {
+            root.insert("roles".into(), table! { "file": file.display().to_string() });
+        }
+        root.insert(
+            "admin".into(),
+            table! {
+                "enabled": self.admin.enabled,
+                "listen": self.admin.listen.to_string(),
+                "hosts": texts(&self.admin.hosts),
+                "policy": self.admin.policy.display().to_string(),
+                "metrics_open": self.admin.metrics_open,
+            },
+        );
+        if let Some(file) = &self.revocation.file {
+            root.insert("revocation".into(), table! { "file": file.display().to_string() });
+        }
+        let format = match self.log.format {
+            LogFormat::Auto => "auto",
+            LogFormat::Json => "json",
+            LogFormat::Pretty => "pretty",
+        };
+        let level = match self.log.level {
+            LogLevel::Error => "error",
+            LogLevel::Warn => "warn",
+            LogLevel::Info => "info",
+            LogLevel::Debug => "debug",
+            LogLevel::Trace => "trace",
+        };
+        root.insert("log".into(), table! { "format": format, "level": level, "access": self.log.access });
+        root
+    }
+}
+
+fn show_issuer(issuer: &IssuerSettings) -> Value {
+    let claims = &issuer.claims;
+    let mut shown = Table::new();
+    let mut put = |key: &str, value: Value| {
+        shown.insert(key.to_owned(), value);
+    };
+    put("name", issuer.name.as_str().into());
+    if let Some(iss) = &issuer.issuer {
+        put("issuer", iss.as_str().into());
+    }
+    if !issuer.audience.is_empty() {
+        put("audience", texts(&issuer.audience));
+    }
+    let keys = match &issuer.keys {
+        KeySource::Local => "local".to_owned(),
+        KeySource::Secret(_) => "secret".to_owned(),
+        KeySource::JwksFile(path) => format!("jwks+file://{}", path.display()),
+    };
+    put("keys", keys.into());
+    put("algorithms", texts(issuer.algorithms.iter().map(|algorithm| format!("{algorithm:?}"))));
+    put("max_lifetime", show_duration(issuer.max_lifetime).into());
+    if issuer.keys != KeySource::Local {
+        if issuer.same_subjects {
+            put("same_subjects", true.into());
+        } else {
+            put("subject_prefix", issuer.subject_prefix.as_str().into());
+        }
+        put("roles_from", if issuer.roles_from == RolesFrom::Token { "token" } else { "doorward" }.into());
+        put("admin", issuer.admin.into());
+        match &issuer.confers {
+            Confers::Nothing => put("confers", Value::Array(Vec::new())),
+            Confers::Any => put("confers", "any".into()),
+            Confers::List(roles) => put("confers", texts(roles)),
+            Confers::Map(map) => {
+                let map = map.iter().map(|(word, role)| (word.clone(), Value::from(role.as_str())));
+                put("confers", Value::Table(map.collect()));
+            }
+        }
+    }
+    put(
+        "claims",
+        table! {
+            "subject": claims.subject.as_str(), "roles": claims.roles.as_str(), "memberships": claims.memberships.as_str(),
+            "session": claims.session.as_str(), "name": claims.name.as_str(), "email": claims.email.as_str(),
+        },
+    );
+    Value::Table(shown)
+}
+
+fn texts<T: ToString>(items: impl IntoIterator<Item = T>) -> Value {
+    Value::Array(items.into_iter().map(|item| Value::from(item.to_string())).collect())
+}
+
+fn number(value: usize) -> Value {
+    Value::from(i64::try_from(value).unwrap_or(i64::MAX))
+}

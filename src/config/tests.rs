@@ -1,0 +1,346 @@
+//! Tables of configurations: what is read, and what is said of every mistake.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+use super::settings::{KeySource, Settings};
+use super::{sources, validate};
+use crate::secret::Secret;
+
+const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/doorward.toml");
+const SECRET: &str = "12345678901234567890123456789012";
+
+fn env(pairs: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect::<Vec<_>>().into_iter()
+}
+
+/// Loads a text as `doorward.toml`: the settings shown with their warnings, or the mistakes, places made stable.
+fn load(text: &str, variables: &[(&str, &str)]) -> Result<(Settings, String), String> {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("doorward.toml");
+    std::fs::write(&file, text).unwrap();
+    let shorten = |text: String| text.replace(&file.display().to_string(), "doorward.toml");
+    match Settings::load(Some(&file), env(variables)) {
+        Ok((settings, warnings)) => {
+            let mut lines = String::new();
+            for warning in warnings {
+                writeln!(lines, "{warning}").unwrap();
+            }
+            Ok((settings, lines))
+        }
+        Err(error) => Err(shorten(error.to_string())),
+    }
+}
+
+fn mistakes(text: &str, variables: &[(&str, &str)]) -> String {
+    match load(text, variables) {
+        Ok(_) => panic!("this should not load:\n{text}"),
+        Err(mistakes) => mistakes,
+    }
+}
+
+fn good(text: &str, variables: &[(&str, &str)]) -> Settings {
+    load(text, variables).unwrap().0
+}
+
+const FOREIGN: &str = r#"
+[[auth.issuers]]
+name = "kc"
+issuer = "https://sso.example.com"
+audience = ["oms"]
+keys = "jwks+file://kc.json"
+"#;
+
+fn foreign(more: &str) -> String {
+    format!("{FOREIGN}{more}\n")
+}
+
+#[test]
+fn the_shipped_file_loads_without_a_warning_and_is_what_the_specification_says() {
+    let (settings, warnings) = Settings::load(Some(Path::new(SHIPPED)), env(&[])).unwrap();
+    assert_eq!(warnings, []);
+    assert_eq!(settings.gateway.listen.to_string(), "0.0.0.0:8090");
+    assert_eq!(settings.admin.listen.to_string(), "127.0.0.1:8091");
+    assert_eq!(settings.upstreams["oms"].endpoints[0].authority, "127.0.0.1:8000");
+    assert_eq!(settings.auth.issuers[0].keys, KeySource::Local);
+}
+
+#[test]
+fn the_shipped_file_says_nothing_else_than_the_built_in_defaults_but_for_upstream_and_issuer() {
+    let (mut shipped, _) = Settings::load(Some(Path::new(SHIPPED)), env(&[])).unwrap();
+    let mut defaults = good("", &[]);
+    assert!(defaults.upstreams.is_empty() && defaults.auth.issuers.is_empty());
+    shipped.upstreams.clear();
+    shipped.auth.issuers.clear();
+    (shipped.source, defaults.source) = (None, None);
+    assert_eq!(shipped, defaults);
+}
+
+#[test]
+fn every_key_stands_in_the_shipped_file() {
+    // Foreign and own issuer, upstream and all sections, so that every key is asked for.
+    let tree = sources::read(Some(Path::new(SHIPPED)), env(&[])).unwrap();
+    let (_, _, _, asked) = validate::everything(&tree);
+    let text = std::fs::read_to_string(SHIPPED).unwrap();
+    let missing: Vec<_> = asked
+        .iter()
+        .filter(|path| {
+            let key = path.rsplit('.').next().unwrap();
+            let section = format!("{path}]");
+            !text.contains(&format!("{key} = "))
+                && !text.contains(&format!("[{section}"))
+                && !text.contains(&format!("[{key}"))
+        })
+        .collect();
+    assert!(missing.is_empty(), "not in config/doorward.toml: {missing:?}");
+    assert!(asked.len() > 60, "{}", asked.len());
+}
+
+#[test]
+fn what_is_shown_reads_back_and_hides_secrets() {
+    let text = foreign("subject_prefix = \"kc:\"\nconfers = { viewer = \"ROLE_USER\" }");
+    let text = format!("{text}[upstreams.a]\nendpoints = [\"http://[::1]:81/\", \"http://b\"]\n");
+    let (shipped, _) = Settings::load(Some(Path::new(SHIPPED)), env(&[])).unwrap();
+    for mut settings in [shipped, good(&text, &[]), good("", &[])] {
+        let mut again = good(&settings.show(), &[]);
+        (settings.source, again.source) = (None, None);
+        assert_eq!(settings, again);
+    }
+    let secret = "[[auth.issuers]]\nname = \"old\"\nkeys = \"secret\"\nsame_subjects = true\nconfers = \"any\"";
+    let shown = good(secret, &[("JWT_SECRET_KEY", SECRET)]);
+    assert!(shown.show().contains("secret = \"***\""));
+    assert!(!shown.show().contains("1234") && !format!("{shown:?}").contains("1234"));
+}
+
+#[test]
+fn secrets_are_taken_verbatim_also_from_files() {
+    let text = "[[auth.issuers]]\nname = \"old\"\nkeys = \"secret\"\nsame_subjects = true\nconfers = \"any\"";
+    let secret_of = |settings: &Settings| match &settings.auth.issuers[0].keys {
+        KeySource::Secret(secret) => secret.clone(),
+        other => panic!("{other:?}"),
+    };
+    let bracket = "[\"not a list, but a secret of some length\"]";
+    for secret in [SECRET, bracket] {
+        for name in ["JWT_SECRET_KEY", "DOORWARD_AUTH__SECRET"] {
+            assert_eq!(secret_of(&good(text, &[(name, secret)])), Secret::new(secret.into()), "{name}");
+        }
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("secret");
+    std::fs::write(&file, format!(" {SECRET}\n\n")).unwrap();
+    let kept = Secret::new(format!(" {SECRET}\n").into());
+    let path = file.display().to_string();
+    for name in ["JWT_SECRET_KEY_FILE", "DOORWARD_AUTH__SECRET_FILE"] {
+        assert_eq!(secret_of(&good(text, &[(name, &path)])), kept, "{name}");
+    }
+    assert_eq!(secret_of(&good(&format!("[auth]\nsecret_file = {path:?}\n{text}"), &[])), kept);
+    // The environment counts over the file.
+    let both = format!("[auth]\nsecret_file = {path:?}\n{text}");
+    assert_eq!(secret_of(&good(&both, &[("JWT_SECRET_KEY", SECRET)])), Secret::new(SECRET.into()));
+}
+
+#[test]
+fn the_environment_overrides_the_file_and_only_names_with_two_underscores_are_keys() {
+    let settings = good(
+        "[gateway]\nlisten = \"127.0.0.1:1\"\nworkers = 1\n[upstreams.oms]\nendpoints = [\"http://a\"]",
+        &[
+            ("DOORWARD_GATEWAY__LISTEN", "127.0.0.1:2"),
+            ("DOORWARD_GATEWAY__WORKERS", "3"),
+            ("DOORWARD_GATEWAY__LIMITS__HEADERS", "50"),
+            ("DOORWARD_GATEWAY__TRUSTED_PROXIES", "[\"10.0.0.1\", \"fd00::/8\"]"),
+            ("DOORWARD_UPSTREAMS__OMS__TIMEOUTS__CONNECT", "2s"),
+            ("DOORWARD_ADMIN__ENABLED", "false"),
+            ("DOORWARD_CORPORA", "/nowhere"),
+            ("DOORWARD_ANYTHING", "x"),
+            ("GATEWAY__LISTEN", "x"),
+            ("REDIS_URL", ""),
+            ("AUTH_MODE", "local"),
+        ],
+    );
+    assert_eq!(settings.gateway.listen.port(), 2);
+    assert_eq!((settings.gateway.workers, settings.gateway.limits.headers), (3, 50));
+    assert_eq!(settings.gateway.trusted_proxies.len(), 2);
+    assert_eq!(settings.upstreams["oms"].connect, Duration::from_secs(2));
+    assert!(!settings.admin.enabled);
+}
+
+#[test]
+fn doorward_config_names_the_file_and_the_option_wins() {
+    let directory = tempfile::tempdir().unwrap();
+    let (one, two) = (directory.path().join("one.toml"), directory.path().join("two.toml"));
+    std::fs::write(&one, "[gateway]\nworkers = 1").unwrap();
+    std::fs::write(&two, "[gateway]\nworkers = 2").unwrap();
+    let variables = [("DOORWARD_CONFIG", one.to_str().unwrap())];
+    assert_eq!(Settings::load(None, env(&variables)).unwrap().0.gateway.workers, 1);
+    assert_eq!(Settings::load(Some(&two), env(&variables)).unwrap().0.gateway.workers, 2);
+    let missing = [("DOORWARD_CONFIG", "/no/such/file.toml")];
+    let error = Settings::load(None, env(&missing)).unwrap_err().to_string();
+    assert!(error.contains("/no/such/file.toml: cannot read the configuration (named by DOORWARD_CONFIG)"), "{error}");
+}
+
+#[test]
+fn endpoints_are_read_exactly() {
+    let endpoint = |url: &str| {
+        let settings = good(&format!("[upstreams.a]\nendpoints = [{url:?}]"), &[]);
+        let endpoint = &settings.upstreams["a"].endpoints[0];
+        format!("{} {} {}", endpoint.host, endpoint.port, endpoint.authority)
+    };
+    assert_eq!(endpoint("http://127.0.0.1:8000"), "127.0.0.1 8000 127.0.0.1:8000");
+    assert_eq!(endpoint("http://oms/"), "oms 80 oms");
+    assert_eq!(endpoint("http://oms:80"), "oms 80 oms");
+    assert_eq!(endpoint("http://[::1]"), "::1 80 [::1]");
+    assert_eq!(endpoint("http://[::1]:8000"), "::1 8000 [::1]:8000");
+}
+
+#[test]
+fn t5_an_issued_token_never_outlives_what_is_accepted() {
+    let text = "[identity]\naccess_token = \"2h\"\n[[auth.issuers]]\nname = \"d\"\nissuer = \"i\"\naudience = [\"oms\"]\nkeys = \"local\"";
+    assert!(mistakes(text, &[]).contains("identity.access_token"));
+    good(&format!("{text}\nmax_lifetime = \"2h\""), &[]);
+    assert!(mistakes(&format!("{text}\nmax_lifetime = \"367d\""), &[]).contains("auth.issuers[0].max_lifetime"));
+}
+
+#[test]
+fn t7_a_foreign_issuer_says_whose_its_subjects_are() {
+    assert!(mistakes(&foreign(""), &[]).contains("subject_prefix"));
+    assert!(mistakes(&foreign("same_subjects = true\nsubject_prefix = \"kc:\""), &[]).contains("same_subjects"));
+    assert!(mistakes(&foreign("same_subjects = false"), &[]).contains("subject_prefix"));
+    let (settings, warnings) = load(&foreign("subject_prefix = \"kc:\""), &[]).unwrap();
+    assert_eq!(settings.auth.issuers[0].confers, crate::token::Confers::Nothing);
+    assert!(warnings.contains("auth.issuers[0].confers"), "{warnings}");
+}
+
+#[test]
+fn t29_trusting_everybody_has_to_be_said_twice() {
+    for network in ["0.0.0.0/0", "::/0"] {
+        let text = format!("[gateway]\ntrusted_proxies = [\"{network}\"]");
+        assert!(mistakes(&text, &[]).contains("dangerous_trust_everyone"));
+        good(&format!("{text}\ndangerous_trust_everyone = true"), &[]);
+    }
+}
+
+#[test]
+fn what_is_not_built_is_refused_when_switched_on() {
+    for text in [
+        "[identity]\nenabled = true",
+        "[gateway]\ntls = { certificates = [] }",
+        "[gateway]\nproxy_protocol_from = [\"10.0.0.0/8\"]",
+        "[gateway.assertion]\nenabled = true",
+        "[probes]\nlisten = \"127.0.0.1:1\"",
+        "[mail]\nsmtp = \"x\"",
+        "[database]\nurl = \"sqlite://x\"",
+        "[redis]\nurl = \"redis://x\"",
+        "[events]\nsinks = [\"log\", \"kafka\"]",
+        "[events.kafka]\nbrokers = []",
+        "[auth]\nmode = \"iam_service\"",
+        "[revocation]\nmode = \"lookup\"",
+        "[revocation]\non_stale = \"allow\"",
+        "[publication]\nkey_file = \"x\"",
+        "[upstreams.oms]\nendpoints = [\"http://a\"]\nhealth = { path = \"/\" }",
+        "[upstreams.oms]\nendpoints = [\"https://a\"]",
+        "[identity]\nservices = []",
+    ] {
+        let said = mistakes(text, &[]);
+        assert!(said.contains("not part of this version"), "{text}: {said}");
+    }
+    for (name, value) in [("AUTH_MODE", "iam_service"), ("REDIS_URL", "redis://x"), ("DATABASE_URL", "sqlite://x")] {
+        let said = mistakes("", &[(name, value)]);
+        assert!(said.contains("not part of this version") && said.contains(name), "{said}");
+    }
+    let remote = foreign("subject_prefix = \"kc:\"").replace("jwks+file://kc.json", "jwks+https://kc/jwks");
+    assert!(mistakes(&remote, &[]).contains("jwks+file://"));
+}
+
+#[test]
+fn every_mistake_has_a_place_and_a_mend() {
+    let cases: &[(&str, &str, &[(&str, &str)])] = &[
+        ("an unknown key with a near one", "[gateway]\nlistn = \"127.0.0.1:1\"", &[]),
+        ("an unknown section", "[gatway]\nlisten = \"127.0.0.1:1\"", &[]),
+        ("an unknown key of a list's table", "[[auth.issuers]]\nname = \"a\"\nkeys = \"local\"\nclaim = {}", &[]),
+        ("a wrong type", "[gateway]\nworkers = \"two\"\nenabled = 1\nlisten = 8090", &[]),
+        ("numbers out of bounds", "[gateway.limits]\nheaders = 0\nconnections = -1", &[]),
+        ("quantities without a unit", "[gateway]\ngrace = \"30\"\nlimits = { body = \"64MB\" }", &[]),
+        ("a syntax error", "[gateway]\nlisten = \"127.0.0.1:1\"\nworkers 3\n", &[]),
+        ("a syntax error beside a secret", "[auth]\nsecret = \"hunter2\n", &[]),
+        ("a key twice", "[gateway]\nworkers = 1\nworkers = 2", &[]),
+        ("a bad address", "[gateway]\nlisten = \"localhost:8090\"\n[admin]\nlisten = \"8091\"", &[]),
+        ("two listeners on one port", "[admin]\nlisten = \"127.0.0.1:8090\"", &[]),
+        ("nothing to run", "[admin]\nenabled = false\n[gateway]\nenabled = false", &[]),
+        ("a bad network", "[gateway]\ntrusted_proxies = [\"10.0.0.0/33\", \"proxy\"]", &[]),
+        ("a bad mode", "[gateway]\nmode = \"permissive\"", &[]),
+        (
+            "endpoints that are none",
+            "[upstreams.a]\n[upstreams.b]\nendpoints = []\n[upstreams.c]\nendpoints = [\"oms:8000\", \"ftp://a\", \"http://a/b\", \"http://u@a\", \"http://a:0\", \"http://a:99999\", \"http://\", \"h2c://a\"]",
+            &[],
+        ),
+        ("a reserved upstream", "[upstreams.doorward-admin]\nendpoints = [\"http://a\"]", &[]),
+        ("a weak secret", "[auth]\nsecret = \"hunter2\"", &[]),
+        ("a weak secret from the environment", "", &[("JWT_SECRET_KEY", "hunter2")]),
+        ("a secret that is missing", "[[auth.issuers]]\nname = \"a\"\nkeys = \"secret\"\nsame_subjects = true", &[]),
+        (
+            "a secret file that is missing",
+            "[auth]\nsecret_file = \"/no/such/file\"",
+            &[("JWT_SECRET_KEY_FILE", "/no/such/file")],
+        ),
+        ("a secret twice", "", &[("JWT_SECRET_KEY", SECRET), ("DOORWARD_AUTH__SECRET", SECRET)]),
+        ("a secret of a wrong type", "[auth]\nsecret = 12345678901", &[]),
+        (
+            "two issuers that cannot be told apart",
+            "[[auth.issuers]]\nname = \"a\"\nissuer = \"x\"\naudience = [\"oms\"]\nkeys = \"local\"\n[[auth.issuers]]\nname = \"a\"\nissuer = \"x\"\naudience = [\"oms\"]\nkeys = \"local\"",
+            &[],
+        ),
+        (
+            "two issuers without iss",
+            "[[auth.issuers]]\nname = \"a\"\nkeys = \"local\"\n[[auth.issuers]]\nname = \"b\"\nissuer = \"x\"\naudience = []\nkeys = \"jwks+file://x\"\nsame_subjects = true",
+            &[],
+        ),
+        ("an issuer with nothing", "[[auth.issuers]]\n", &[]),
+        (
+            "keys from nowhere",
+            "[[auth.issuers]]\nname = \"a b\"\nkeys = \"vault\"\nalgorithms = [\"none\", \"RS512\"]",
+            &[],
+        ),
+        (
+            "algorithms that do not fit",
+            "[[auth.issuers]]\nname = \"a\"\nkeys = \"secret\"\nalgorithms = [\"HS256\", \"RS256\"]\nsame_subjects = true",
+            &[("JWT_SECRET_KEY", SECRET)],
+        ),
+        (
+            "doorward's own keys with a foreigner's settings",
+            "[[auth.issuers]]\nname = \"a\"\nkeys = \"local\"\nconfers = \"any\"\nadmin = true\nalgorithms = []",
+            &[],
+        ),
+        (
+            "roles that are none",
+            "[[auth.issuers]]\nname = \"a\"\nkeys = \"jwks+file://x\"\nsame_subjects = true\nconfers = { viewer = \"viewer\", admin = 1 }",
+            &[],
+        ),
+        (
+            "roles of a wrong shape",
+            "[[auth.issuers]]\nname = \"a\"\nkeys = \"jwks+file://x\"\nsame_subjects = true\nconfers = \"all\"",
+            &[],
+        ),
+        (
+            "mistakes of the environment",
+            "",
+            &[
+                ("DOORWARD_GATEWAY__LISTN", "x"),
+                ("DOORWARD_GATEWAY__WORKERS", "many"),
+                ("DOORWARD_ADMIN__HOSTS", "localhost"),
+            ],
+        ),
+        ("a list that is no TOML", "", &[("DOORWARD_ADMIN__HOSTS", "[localhost]"), ("DOORWARD___LISTEN", "x")]),
+        ("a bad log level and file", "[log]\nlevel = \"loud=very\"\nformat = \"xml\"\n[roles]\nfile = \"\"", &[]),
+        ("hosts with ports", "[admin]\nhosts = [\"localhost:8091\"]", &[]),
+    ];
+    let mut said = String::new();
+    for (name, text, variables) in cases {
+        let mistakes = mistakes(text, variables);
+        assert!(!mistakes.contains("hunter2") && !mistakes.contains("1234567"), "{name} shows a secret: {mistakes}");
+        assert!(mistakes.contains("help: "), "{name} has no mend: {mistakes}");
+        writeln!(said, "# {name}\n{mistakes}\n").unwrap();
+    }
+    insta::assert_snapshot!(said);
+}
