@@ -148,11 +148,15 @@ impl AccessLog {
     pub fn worker(&self) -> AccessSink {
         let buffer = Arc::new(Mutex::new(Buffer::default()));
         lock(&self.shared.buffers).push(Arc::clone(&buffer));
+        // After the push: a log that closes in between either sees the buffer in its list or is seen closing here.
+        if lock(&self.shared.signal).closing {
+            lock(&buffer).closed = true;
+        }
         AccessSink { shared: Arc::clone(&self.shared), buffer }
     }
 
-    /// Writes what is waiting and ends the thread. Lines that come later are dropped and counted. Gives up after 5 s
-    /// if nobody reads the output.
+    /// Writes what is waiting and ends the thread. Lines that come later are dropped and counted. Blocks the calling
+    /// thread, and gives up after 5 s if nobody reads the output.
     pub fn close(&self) {
         let Some(thread) = lock(&self.thread).take() else { return };
         let mut signal = lock(&self.shared.signal);
@@ -662,7 +666,8 @@ mod tests {
         assert_eq!(output.text(), line(&record()).repeat(8_000));
         assert_eq!(dropped.load(Ordering::Relaxed), 0);
         late.write(&record());
-        assert_eq!(dropped.load(Ordering::Relaxed), 1);
+        log.worker().write(&record());
+        assert_eq!(dropped.load(Ordering::Relaxed), 2);
     }
 
     #[test]
