@@ -13,5 +13,15 @@ pub mod revocation;
 pub mod telemetry;
 pub mod token;
 
-pub mod app;
+pub mod net;
+
+pub mod admission;
+
+pub mod admin_api;
+pub mod gateway;
+
 pub mod config;
+
+pub mod app;
+
+pub mod cli;

@@ -1,1 +1,14 @@
-//! admin_api
+//! The admin listener: health, metrics, and the calls that `admin.yaml` guards through the gateway's own decision.
+//!
+//! Knows: admission, revocation, telemetry. Must not know: the gateway, accounts.
+
+pub mod guard;
+pub mod health;
+pub mod inspected;
+pub mod problem;
+pub mod revocations;
+pub mod router;
+
+pub use self::health::Readiness;
+pub use self::inspected::Inspected;
+pub use self::router::{AdminState, router};

@@ -1,1 +1,10 @@
-//! admission
+//! From a request's facts and its credential to a [`Permit`] or a [`Refusal`].
+//!
+//! Knows: the snapshot, tokens, revocations; counts what they say. Must not know: sockets, SQL, what is done
+//! with a permit. Only this room makes a `Permit`, so forwarding without a decision does not compile.
+
+pub mod admit;
+pub mod identity;
+
+pub use self::admit::{Admission, Admitted, Judged, Permit, Refusal};
+pub use self::identity::{Identified, Identity};

@@ -1,1 +1,13 @@
-//! gateway
+//! The data plane: the life of a request (`proxy`), header rewriting, upstream pools, replies.
+//!
+//! Knows: admission, net, telemetry. Must not know: accounts, roles' administration, SQL.
+
+pub mod body;
+pub mod exchange;
+pub mod headers;
+pub mod proxy;
+pub mod reply;
+pub mod upstream;
+
+pub use self::proxy::{Gateway, GatewaySettings, Worker};
+pub use self::upstream::{Endpoint, UpstreamSettings};

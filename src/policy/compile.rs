@@ -277,6 +277,14 @@ fn service(file: &PolicyFile, texts: &mut Texts) -> Service {
         sha256: sha256.into(),
         forward_authorization: file.forward_authorization,
         strip: file.strip.iter().map(|header| header.value.to_ascii_lowercase().into()).collect(),
+        hosts: file
+            .hosts
+            .iter()
+            .filter_map(|host| match &host.value {
+                super::source::HostPattern::Exact(host) => Some(host.as_str().into()),
+                super::source::HostPattern::Wildcard(_) => None,
+            })
+            .collect(),
     }
 }
 

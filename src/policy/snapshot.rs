@@ -70,6 +70,8 @@ pub struct Service {
     pub forward_authorization: bool,
     /// Further headers never taken from a client, lower-case.
     pub strip: Arc<[Box<str>]>,
+    /// The literal hosts of the file, which the upstream may be told (T24).
+    pub hosts: Box<[Box<str>]>,
 }
 
 /// Policies and roles, compiled.

@@ -205,12 +205,11 @@ impl Metrics {
         shard
     }
 
-    /// Counts a client connection until the guard is dropped.
-    #[must_use]
-    pub fn connection_opened(&self, listener: Listener) -> ConnectionGuard {
-        let guard = ConnectionGuard { connections: Arc::clone(&self.connections), listener };
-        guard.add(1);
-        guard
+    /// A client connection opened (`1`) or ended (`-1`).
+    pub fn connection_changed(&self, listener: Listener, by: i64) {
+        if let Some(gauge) = self.connections.get(listener as usize) {
+            gauge.fetch_add(by, Ordering::Relaxed);
+        }
     }
 
     /// How many client connections a listener has now.
@@ -303,27 +302,6 @@ impl Metrics {
         );
         out.add(&LOG_DROPPED, [number(&[], self.log_dropped.load(Ordering::Relaxed) as f64)]);
         out.add(&BUILD_INFO, [number(&[("version", env!("CARGO_PKG_VERSION"))], 1.0)]);
-    }
-}
-
-/// A client connection as the gauge sees it.
-#[derive(Debug)]
-pub struct ConnectionGuard {
-    connections: Arc<[AtomicI64]>,
-    listener: Listener,
-}
-
-impl ConnectionGuard {
-    fn add(&self, count: i64) {
-        if let Some(gauge) = self.connections.get(self.listener as usize) {
-            gauge.fetch_add(count, Ordering::Relaxed);
-        }
-    }
-}
-
-impl Drop for ConnectionGuard {
-    fn drop(&mut self) {
-        self.add(-1);
     }
 }
 
@@ -613,8 +591,8 @@ mod tests {
     #[test]
     fn gauges_follow_what_is_open() {
         let metrics = Metrics::new();
-        let (one, _two) = (metrics.connection_opened(Listener::Gateway), metrics.connection_opened(Listener::Gateway));
-        drop(one);
+        metrics.connection_changed(Listener::Gateway, 2);
+        metrics.connection_changed(Listener::Gateway, -1);
         let upstream = metrics.worker().upstream("oms");
         let mut pooled = upstream.connected();
         let (_busy, closed) = (metrics.worker().upstream("oms").connected(), upstream.connected());

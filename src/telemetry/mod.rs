@@ -11,6 +11,6 @@ pub mod shard;
 pub mod tracing;
 
 pub use self::access_log::{AccessDecision, AccessLog, AccessRecord, AccessSink};
-pub use self::metrics::{CONTENT_TYPE, ConnectionGuard, Limit, Listener, Metrics, ValidationSource};
+pub use self::metrics::{CONTENT_TYPE, Limit, Listener, Metrics, ValidationSource};
 pub use self::shard::{RequestLabels, UpstreamConnection, UpstreamMetrics, WorkerMetrics};
 pub use self::tracing::{LogFormat, LogLevel};

@@ -1,0 +1,28 @@
+//! `POST /api/revocations`: shut out a token, a session, a subject or a key, at once.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+
+use super::problem;
+use super::router::AdminState;
+use crate::clock::Timestamp;
+use crate::revocation::Entry;
+
+/// Takes one entry, in the form that a line of the revocation file has.
+pub(super) async fn create(State(state): State<Arc<AdminState>>, body: Bytes) -> Response {
+    let entry: Entry = match serde_json::from_slice(&body) {
+        Ok(entry) => entry,
+        Err(error) => {
+            return problem::of_call(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", &error.to_string(), Some(""));
+        }
+    };
+    state.revocations.apply(&entry, Timestamp::now(), state.retention);
+    tracing::info!(entry = %serde_json::to_string(&entry).unwrap_or_default(), "revoked");
+    // One process without a store: what is in memory is in force everywhere.
+    ([(CONTENT_TYPE, "application/json")], r#"{"propagated":true}"#).into_response()
+}

@@ -1,0 +1,84 @@
+//! Every path of the admin listener, in one place.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::middleware;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+
+use super::health::Readiness;
+use super::{guard, health, problem, revocations};
+use crate::admission::Admission;
+use crate::reason::Reason;
+use crate::request::Host;
+use crate::revocation::{Retention, RevocationIndex};
+use crate::telemetry::{CONTENT_TYPE as METRICS_TYPE, Metrics, WorkerMetrics};
+
+/// Largest body of an admin call, in bytes.
+const BODY_BYTES: usize = 1024 * 1024;
+
+/// What the admin calls work on.
+pub struct AdminState {
+    /// The decision about the admin calls themselves: `admin.yaml`, never in report mode (T21).
+    pub admission: Admission,
+    /// The revocations that the gateway looks at.
+    pub revocations: Arc<RevocationIndex>,
+    /// How long revocations are kept: as long as a token that they concern can live (T5).
+    pub retention: Retention,
+    /// The metrics.
+    pub metrics: Arc<Metrics>,
+    /// The admin listener's own shard of them.
+    pub count: Arc<WorkerMetrics>,
+    /// Hosts under which the listener may be addressed (T30).
+    pub hosts: Vec<Host>,
+    /// Whether `/metrics` is answered without a token.
+    pub metrics_open: bool,
+    /// Whether the process can serve.
+    pub readiness: Readiness,
+}
+
+/// The service of one connection from `peer`.
+pub fn router(state: Arc<AdminState>, peer: SocketAddr) -> Router {
+    let guarded = Router::new()
+        .route("/api/revocations", post(revocations::create))
+        .route("/metrics", get(metrics))
+        .fallback(problem::not_found)
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .layer(middleware::from_fn_with_state((Arc::clone(&state), peer), guard::decide));
+    Router::new()
+        .route("/healthz", get(health::live))
+        .route("/readyz", get(health::ready))
+        .merge(guarded)
+        .layer(middleware::from_fn_with_state(Arc::clone(&state), guard::host))
+        .layer(middleware::map_response(keep_private))
+        .with_state(state)
+}
+
+/// Answers of this listener are nobody's to keep.
+async fn keep_private(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers.insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
+    response
+}
+
+async fn metrics(State(state): State<Arc<AdminState>>) -> Response {
+    state.metrics.set_revocations(state.revocations.len() as u64);
+    match state.metrics.render() {
+        Ok(text) => ([(CONTENT_TYPE, METRICS_TYPE)], text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "cannot render the metrics");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+/// A refusal by the decision, as this listener words it.
+pub(super) fn denied(reason: Reason, detail: &str) -> Response {
+    problem::of_reason(reason, reason.status(), detail, None)
+}

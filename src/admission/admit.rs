@@ -1,0 +1,217 @@
+//! Admitting a request: begin the decision, find the caller if it needs one, finish it.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::HeaderMap;
+
+use super::identity::{Identified, Identity};
+use crate::clock::Timestamp;
+use crate::live::Live;
+use crate::policy::{Begin, Caller, Decision, Outcome, Snapshot};
+use crate::reason::Reason;
+use crate::request::RequestFacts;
+use crate::revocation::{Presented, RevocationIndex, Standing};
+use crate::telemetry::{ValidationSource, WorkerMetrics};
+use crate::token::cache::Source;
+use crate::token::{Credential, TokenCache, credential};
+
+/// All that a listener decides by. What is replaced while running is read once a request.
+pub struct Admission {
+    snapshot: Live<Snapshot>,
+    tokens: Arc<TokenCache<Identity>>,
+    revocations: Arc<RevocationIndex>,
+}
+
+/// The answer.
+pub enum Admitted<'r> {
+    /// The request may be forwarded.
+    Permit(Permit<'r>),
+    /// It may not.
+    Refusal(Refusal<'r>),
+}
+
+/// Proof that a request was decided upon and allowed. Its fields are private and nothing outside this room makes one.
+pub struct Permit<'r> {
+    judged: Judged<'r>,
+}
+
+/// A denial and what is known about it.
+pub struct Refusal<'r> {
+    judged: Judged<'r>,
+    reason: Reason,
+}
+
+/// A decision, the snapshot that it was made by, and the caller if there is one.
+pub struct Judged<'r> {
+    /// The decision.
+    pub decision: Decision<'r>,
+    /// The snapshot that its ids belong to.
+    pub snapshot: Arc<Snapshot>,
+    /// Who asked. A refusal may name a caller too (one whose token was revoked): for logs only.
+    pub caller: Option<Identified>,
+}
+
+impl<'r> Permit<'r> {
+    /// What was decided, by which snapshot and for whom.
+    #[must_use]
+    pub fn judged(&self) -> &Judged<'r> {
+        &self.judged
+    }
+
+    /// Gives up the proof for its content, once the request is on its way.
+    #[must_use]
+    pub fn into_judged(self) -> Judged<'r> {
+        self.judged
+    }
+}
+
+impl<'r> Refusal<'r> {
+    /// Why.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        self.reason
+    }
+
+    /// What was decided, by which snapshot and for whom.
+    #[must_use]
+    pub fn into_judged(self) -> Judged<'r> {
+        self.judged
+    }
+}
+
+/// A credential that was no good.
+struct Unusable {
+    reason: Reason,
+    detail: Cow<'static, str>,
+    caller: Option<Identified>,
+}
+
+impl Admission {
+    /// Decides by this snapshot, these tokens and these revocations.
+    #[must_use]
+    pub fn new(snapshot: Snapshot, tokens: Arc<TokenCache<Identity>>, revocations: Arc<RevocationIndex>) -> Self {
+        Self { snapshot: Live::new(snapshot), tokens, revocations }
+    }
+
+    /// The snapshot in force.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.get()
+    }
+
+    /// The revocations in force.
+    #[must_use]
+    pub fn revocations(&self) -> &Arc<RevocationIndex> {
+        &self.revocations
+    }
+
+    /// Decides about a request.
+    #[must_use]
+    pub fn admit<'r>(&self, facts: &RequestFacts<'r>, headers: &HeaderMap, now: Timestamp, count: &WorkerMetrics) -> Admitted<'r> {
+        let snapshot = self.snapshot.get();
+        let started = Instant::now();
+        let begun = snapshot.begin(facts, now);
+        let begin_time = started.elapsed();
+        let (decision, caller) = match begun {
+            Begin::Decided(decision) => {
+                count.decision(begin_time);
+                let caller = self.caller_of_public(&decision, &snapshot, headers, now, count);
+                (decision, caller)
+            }
+            Begin::NeedsCaller(pending) => {
+                let service = &snapshot.services()[snapshot.route(pending.route()).service as usize].name;
+                match self.identify(headers, &snapshot, service, now, count) {
+                    Ok(caller) => {
+                        let resumed = Instant::now();
+                        let decision = pending.with_caller(&Caller {
+                            subject: &caller.entry.claims.subject,
+                            grants: caller.identity.grants(),
+                        });
+                        count.decision(begin_time + resumed.elapsed());
+                        (decision, Some(caller))
+                    }
+                    Err(unusable) => {
+                        count.decision(begin_time);
+                        (pending.without_caller(unusable.reason, unusable.detail), unusable.caller)
+                    }
+                }
+            }
+        };
+        let outcome = decision.outcome;
+        let judged = Judged { decision, snapshot, caller };
+        match outcome {
+            Outcome::Allow => Admitted::Permit(Permit { judged }),
+            Outcome::Deny(reason) => Admitted::Refusal(Refusal { judged, reason }),
+        }
+    }
+
+    /// A public route is forwarded for anybody; a valid token beside it still says who is asking, and a bad one says nothing.
+    fn caller_of_public(
+        &self,
+        decision: &Decision<'_>,
+        snapshot: &Snapshot,
+        headers: &HeaderMap,
+        now: Timestamp,
+        count: &WorkerMetrics,
+    ) -> Option<Identified> {
+        if decision.outcome != Outcome::Allow {
+            return None;
+        }
+        let service = &snapshot.services()[snapshot.route(decision.route?).service as usize].name;
+        self.identify(headers, snapshot, service, now, count).ok()
+    }
+
+    fn identify(
+        &self,
+        headers: &HeaderMap,
+        snapshot: &Snapshot,
+        service: &Arc<str>,
+        now: Timestamp,
+        count: &WorkerMetrics,
+    ) -> Result<Identified, Unusable> {
+        let refused = |reason, detail| Unusable { reason, detail, caller: None };
+        let token = match credential::find(headers) {
+            Credential::Bearer(token) => token,
+            Credential::None => return Err(refused(Reason::MissingToken, "no bearer token was sent".into())),
+            Credential::Malformed(found) => return Err(refused(Reason::MalformedToken, found.into())),
+        };
+        let started = Instant::now();
+        let (source, verified) = self.tokens.authenticate(token, now);
+        let source = match source {
+            Source::Cache => ValidationSource::Cache,
+            Source::Verify => ValidationSource::Verify,
+        };
+        count.validation(source, verified.as_ref().map(|_| ()).map_err(|rejection| rejection.reason), started.elapsed());
+        let entry = verified.map_err(|rejection| refused(rejection.reason, rejection.detail))?;
+        let identity = Identity::of(&entry, snapshot.roles(), service);
+        let caller = Identified { entry, identity };
+        let claims = &caller.entry.claims;
+        let standing = self.revocations.standing(
+            &Presented {
+                issuer: &claims.issuer,
+                subject: &claims.subject,
+                token_id: claims.token_id.as_deref(),
+                session: claims.session.as_deref(),
+                key_id: claims.key_id.as_deref(),
+                issued_at: claims.issued_at,
+                leeway: claims.leeway,
+            },
+            now,
+        );
+        match standing {
+            Standing::Good => Ok(caller),
+            Standing::Revoked => Err(Unusable {
+                reason: Reason::Revoked,
+                detail: "the token has been revoked".into(),
+                caller: Some(caller),
+            }),
+            Standing::Disabled => Err(Unusable {
+                reason: Reason::SubjectDisabled,
+                detail: "the subject is disabled".into(),
+                caller: Some(caller),
+            }),
+        }
+    }
+}

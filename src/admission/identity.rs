@@ -1,0 +1,131 @@
+//! What is known of a caller, made ready for deciding and forwarding.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use http::{HeaderName, HeaderValue};
+
+use crate::rbac::{Grants, RoleTable};
+use crate::token::{Claims, Entry};
+
+/// A verified token and what its subject holds in the service that was asked about.
+#[derive(Debug, Clone)]
+pub struct Identified {
+    /// The verified token.
+    pub entry: Arc<Entry<Identity>>,
+    /// What was derived from it.
+    pub identity: Arc<Identity>,
+}
+
+/// What is derived from a token's claims under one role table, for one service. It is kept beside the cached token and
+/// carries what it was made with, so that it is never used under another table or for another service (T8).
+#[derive(Debug)]
+pub struct Identity {
+    service: Arc<str>,
+    grants: Grants,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// Headers that tell the upstream who is asking (SPEC 3.7).
+pub const USER_ID: HeaderName = HeaderName::from_static("x-user-id");
+const USER_NAME: HeaderName = HeaderName::from_static("x-user-name");
+const USER_EMAIL: HeaderName = HeaderName::from_static("x-user-email");
+/// The roles that count in the service, comma-separated.
+pub const USER_ROLES: HeaderName = HeaderName::from_static("x-user-roles");
+/// The memberships, as `service=TIER`, comma-separated.
+pub const USER_MEMBERSHIPS: HeaderName = HeaderName::from_static("x-user-memberships");
+const AUTH_METHOD: HeaderName = HeaderName::from_static("x-auth-method");
+const AUTH_SESSION: HeaderName = HeaderName::from_static("x-auth-session");
+
+impl Identity {
+    /// The identity of a token's subject in `service`: the one kept beside the token if it still holds, else a new one.
+    #[must_use]
+    pub fn of(entry: &Entry<Self>, table: &RoleTable, service: &Arc<str>) -> Arc<Self> {
+        if let Some(kept) = &*entry.derived.load()
+            && kept.grants.table() == table.identity()
+            && kept.service == *service
+        {
+            return Arc::clone(kept);
+        }
+        let made = Arc::new(Self::derive(&entry.claims, table, service));
+        entry.derived.store(Some(Arc::clone(&made)));
+        made
+    }
+
+    fn derive(claims: &Claims, table: &RoleTable, service: &Arc<str>) -> Self {
+        // An issuer without `admin = true` confers no administrator's role, whatever it may confer besides (T7).
+        let conferred = claims
+            .roles
+            .iter()
+            .filter(|key| claims.admin || table.role(key.as_str()).is_none_or(|role| !table.is_administrator(role)));
+        let grants = table.resolve(service, conferred, &claims.memberships);
+        let headers = headers(claims, &grants);
+        Self { service: Arc::clone(service), grants, headers }
+    }
+
+    /// What the subject holds in the service.
+    #[must_use]
+    pub fn grants(&self) -> &Grants {
+        &self.grants
+    }
+
+    /// The identity headers, ready to be set. A claim that is missing leaves its header absent.
+    #[must_use]
+    pub fn headers(&self) -> &[(HeaderName, HeaderValue)] {
+        &self.headers
+    }
+
+    /// The value of a header that this identity sets.
+    #[must_use]
+    pub fn header(&self, name: &HeaderName) -> Option<&HeaderValue> {
+        self.headers.iter().find(|(set, _)| set == name).map(|(_, value)| value)
+    }
+}
+
+fn headers(claims: &Claims, grants: &Grants) -> Vec<(HeaderName, HeaderValue)> {
+    let roles = join(grants.roles().iter().map(|role| role.as_str().to_owned()));
+    let memberships = join(grants.memberships().iter().map(|held| format!("{}={}", held.service, held.tier)));
+    let values = [
+        (USER_ID, Some(claims.subject.to_string())),
+        (USER_NAME, claims.name.as_deref().map(encode)),
+        (USER_EMAIL, claims.email.as_deref().map(encode)),
+        (USER_ROLES, roles),
+        (USER_MEMBERSHIPS, memberships),
+        (AUTH_METHOD, Some("bearer".to_owned())),
+        (AUTH_SESSION, claims.session.as_deref().map(encode)),
+    ];
+    values
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, HeaderValue::try_from(value?).ok()?)))
+        .collect()
+}
+
+fn join(words: impl Iterator<Item = String>) -> Option<String> {
+    let words: Vec<_> = words.collect();
+    (!words.is_empty()).then(|| words.join(","))
+}
+
+/// Percent-encodes every byte outside 0x20–0x7E, and `%` (T22), so that a name can carry neither a line end nor
+/// bytes that the upstream would decode in a way of its own.
+fn encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if (0x20..=0x7E).contains(&byte) && byte != b'%' {
+            encoded.push(char::from(byte));
+        } else {
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::encode;
+
+    #[test]
+    fn t22_names_are_percent_encoded_outside_printable_ascii() {
+        assert_eq!(encode("Zoë 100%\r\nX-User-Id: root"), "Zo%C3%AB 100%25%0D%0AX-User-Id: root");
+        assert_eq!(encode("plain Name"), "plain Name");
+    }
+}

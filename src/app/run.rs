@@ -1,0 +1,258 @@
+//! Bind first, serve last; stop accepting, drain, then stop the threads.
+
+use std::net::{SocketAddr, TcpListener};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use hyper::service::service_fn;
+use hyper_util::service::TowerToHyperService;
+use tokio::sync::watch;
+
+use super::build::{Built, build};
+use crate::admin_api;
+use crate::clock::Timestamp;
+use crate::config::Settings;
+use crate::gateway::Worker;
+use crate::net::guard::{Expired, GuardSettings};
+use crate::net::serve::ListenerEvent;
+use crate::net::{self, Drain, ListenerSettings};
+use crate::request::head::HeadLimits;
+use crate::telemetry::{AccessLog, Limit, Listener, LogFormat, WorkerMetrics};
+
+/// How often what is idle or expired is cleared away.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// A running process.
+pub struct Doorward {
+    drain: watch::Sender<bool>,
+    threads: Vec<JoinHandle<()>>,
+    readiness: admin_api::Readiness,
+    access: Option<Arc<AccessLog>>,
+    grace: Duration,
+    gateway: Option<SocketAddr>,
+    admin: Option<SocketAddr>,
+}
+
+impl Doorward {
+    /// Builds, binds, and serves on threads of its own.
+    ///
+    /// # Errors
+    /// What is wrong with settings, files or addresses.
+    pub fn start(settings: &Settings) -> anyhow::Result<Self> {
+        let built = build(settings)?;
+        let workers = match settings.gateway.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            workers => workers,
+        };
+        let gateway = built.gateway.as_ref().map(|_| net::bind(settings.gateway.listen, workers)).transpose()?;
+        let admin = built.admin.as_ref().map(|_| net::bind(settings.admin.listen, 1)).transpose()?;
+        let access = settings.log.access.then(|| access_log(settings, &built)).transpose()?;
+
+        let (sender, drain) = Drain::new();
+        let mut running = Self {
+            drain: sender,
+            threads: Vec::new(),
+            readiness: built.readiness.clone(),
+            access,
+            grace: settings.gateway.grace,
+            gateway: address_of(gateway.as_ref()),
+            admin: address_of(admin.as_ref()),
+        };
+        if let Some(listeners) = gateway {
+            running.spawn_gateway(settings, &built, listeners, &drain)?;
+        }
+        running.spawn_control(settings, &built, admin, &drain)?;
+        running.readiness.set(true);
+        tracing::info!(gateway = ?running.gateway, admin = ?running.admin, "serving");
+        Ok(running)
+    }
+
+    /// Where the gateway listens.
+    #[must_use]
+    pub fn gateway_address(&self) -> Option<SocketAddr> {
+        self.gateway
+    }
+
+    /// Where the admin listener listens.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
+    /// Stops accepting, lets requests that are under way finish within the grace time, and ends.
+    pub fn stop(self) {
+        self.readiness.set(false);
+        let _ = self.drain.send(true);
+        let deadline = Instant::now() + self.grace;
+        while Instant::now() < deadline && !self.threads.iter().all(JoinHandle::is_finished) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let unfinished = self.threads.iter().filter(|thread| !thread.is_finished()).count();
+        if unfinished > 0 {
+            tracing::warn!(grace = ?self.grace, "the grace time is over; what is still under way is cut off");
+        }
+        for thread in self.threads.into_iter().filter(JoinHandle::is_finished) {
+            let _ = thread.join();
+        }
+        if let Some(access) = self.access {
+            access.close();
+        }
+    }
+
+    /// One current-thread runtime, one listener queue and one set of pools a worker: they share nothing on the way of a
+    /// request (DESIGN, the hot path).
+    fn spawn_gateway(
+        &mut self,
+        settings: &Settings,
+        built: &Built,
+        listeners: Vec<TcpListener>,
+        drain: &Drain,
+    ) -> anyhow::Result<()> {
+        let Some(gateway) = &built.gateway else { return Ok(()) };
+        let listener_settings = Arc::new(listener_settings("gateway", settings));
+        for (number, listener) in listeners.into_iter().enumerate() {
+            let worker = Worker::new(Arc::clone(gateway), &built.metrics, self.access.as_deref());
+            let (shared, drain) = (Arc::clone(&listener_settings), drain.clone());
+            let observe = observer(&built.metrics, Listener::Gateway, Arc::clone(worker.count()));
+            self.spawn(format!("gateway-{number}"), async move {
+                let listener = match tokio::net::TcpListener::from_std(listener) {
+                    Ok(listener) => listener,
+                    Err(error) => return tracing::error!(%error, "cannot listen"),
+                };
+                let sweeper = Arc::clone(&worker);
+                let sweeping = tokio::spawn(every(SWEEP, move || sweeper.sweep()));
+                net::serve(listener, shared, drain, observe, move |peer, connection| {
+                    let worker = Arc::clone(&worker);
+                    service_fn(move |request| Arc::clone(&worker).serve(peer, Arc::clone(&connection), request))
+                })
+                .await;
+                sweeping.abort();
+            })?;
+        }
+        Ok(())
+    }
+
+    /// What runs beside requests has a thread of its own, so that it cannot slow them.
+    fn spawn_control(
+        &mut self,
+        settings: &Settings,
+        built: &Built,
+        listeners: Option<Vec<TcpListener>>,
+        drain: &Drain,
+    ) -> anyhow::Result<()> {
+        let revocations = Arc::clone(&built.revocations);
+        let admin = built.admin.clone().zip(listeners.and_then(|mut listeners| listeners.pop()));
+        let mut drain = drain.clone();
+        let observe = observer(&built.metrics, Listener::Admin, built.metrics.worker());
+        let shared = Arc::new(listener_settings("admin", settings));
+        self.spawn("control".to_owned(), async move {
+            let sweeping = tokio::spawn(every(SWEEP, move || {
+                revocations.sweep(Timestamp::now());
+            }));
+            match admin {
+                None => drain.begun().await,
+                Some((state, listener)) => match tokio::net::TcpListener::from_std(listener) {
+                    Ok(listener) => {
+                        net::serve(listener, shared, drain, observe, move |peer, connection| {
+                            let router = admin_api::router(Arc::clone(&state), peer.0);
+                            TowerToHyperService::new(admin_api::Inspected::new(router, connection))
+                        })
+                        .await;
+                    }
+                    Err(error) => tracing::error!(%error, "cannot listen"),
+                },
+            }
+            sweeping.abort();
+        })
+    }
+
+    fn spawn(&mut self, name: String, work: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .with_context(|| format!("cannot start the runtime of {name}"))?;
+        let thread = std::thread::Builder::new()
+            .name(name.clone())
+            .spawn(move || runtime.block_on(work))
+            .with_context(|| format!("cannot start the thread {name}"))?;
+        self.threads.push(thread);
+        Ok(())
+    }
+}
+
+/// Serves until SIGINT or SIGTERM, then drains.
+#[must_use]
+pub fn run_until_signal(doorward: Doorward) -> ExitCode {
+    let waiting = tokio::runtime::Builder::new_current_thread().enable_all().build().map(|runtime| {
+        runtime.block_on(async {
+            use tokio::signal::unix::{SignalKind, signal};
+            let mut terminate = signal(SignalKind::terminate())?;
+            tokio::select! {
+                _ = terminate.recv() => Ok(()),
+                interrupted = tokio::signal::ctrl_c() => interrupted,
+            }
+        })
+    });
+    let waited = waiting.and_then(|waited| waited);
+    doorward.stop();
+    match waited {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "cannot wait for signals");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn access_log(settings: &Settings, built: &Built) -> anyhow::Result<Arc<AccessLog>> {
+    let format = LogFormat::from(settings.log.format).resolve();
+    let log = AccessLog::to_stdout(format, built.metrics.log_dropped()).context("cannot start the access log")?;
+    Ok(Arc::new(log))
+}
+
+fn address_of(listeners: Option<&Vec<TcpListener>>) -> Option<SocketAddr> {
+    listeners?.first()?.local_addr().ok()
+}
+
+fn listener_settings(name: &'static str, settings: &Settings) -> ListenerSettings {
+    let limits = &settings.gateway.limits;
+    ListenerSettings {
+        name,
+        connections: limits.connections,
+        guard: GuardSettings {
+            head: HeadLimits { bytes: limits.header_bytes, headers: limits.headers },
+            header_timeout: limits.header_timeout,
+            idle_timeout: limits.idle_timeout,
+        },
+        open: AtomicUsize::new(0),
+    }
+}
+
+/// Turns what happens on a listener into metrics.
+fn observer(
+    metrics: &Arc<crate::telemetry::Metrics>,
+    listener: Listener,
+    count: Arc<WorkerMetrics>,
+) -> impl Fn(ListenerEvent) + Clone + Send + 'static {
+    let metrics = Arc::clone(metrics);
+    move |event| match event {
+        ListenerEvent::Opened => metrics.connection_changed(listener, 1),
+        ListenerEvent::Closed => metrics.connection_changed(listener, -1),
+        ListenerEvent::Full => count.limit_rejection(Limit::Connections),
+        ListenerEvent::Expired(Expired::HeaderTimeout) => count.limit_rejection(Limit::HeaderTimeout),
+        ListenerEvent::Expired(Expired::IdleTimeout) => count.limit_rejection(Limit::IdleTimeout),
+        ListenerEvent::ParseError(status) => count.parse_error(listener, status),
+    }
+}
+
+async fn every(period: Duration, work: impl Fn()) {
+    let mut ticks = tokio::time::interval(period);
+    loop {
+        ticks.tick().await;
+        work();
+    }
+}

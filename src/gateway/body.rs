@@ -1,0 +1,265 @@
+//! Bodies on their way through: counted and bounded, never buffered whole.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::Sleep;
+
+use super::exchange::Exchange;
+use super::headers;
+use super::upstream::Lease;
+use crate::reason::Reason;
+
+/// Why a body ended early. The text is for logs; the peer sees a connection that breaks off.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The request's body is larger than its limit.
+    #[error("the request body is larger than {0} bytes")]
+    TooLarge(u64),
+    /// The other side broke off, or was malformed.
+    #[error(transparent)]
+    Broken(#[from] hyper::Error),
+    /// The upstream sent nothing for too long.
+    #[error("the upstream sent nothing for {0:?}")]
+    Idle(Duration),
+}
+
+/// What both ends of a request body's transfer know.
+#[derive(Debug)]
+pub struct Transfer {
+    began: Instant,
+    bytes: AtomicU64,
+    /// Milliseconds from `began` to the last byte or to the end.
+    progress: AtomicU64,
+    ended: AtomicBool,
+    fault: AtomicU8,
+}
+
+const FAULT_NONE: u8 = 0;
+const FAULT_TOO_LARGE: u8 = 1;
+const FAULT_BROKEN: u8 = 2;
+
+impl Transfer {
+    fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            bytes: AtomicU64::new(0),
+            progress: AtomicU64::new(0),
+            ended: AtomicBool::new(false),
+            fault: AtomicU8::new(FAULT_NONE),
+        }
+    }
+
+    /// Bytes that came in.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// How long ago the last byte went through.
+    #[must_use]
+    pub fn since_progress(&self) -> Duration {
+        let last = Duration::from_millis(self.progress.load(Ordering::Relaxed));
+        self.began.elapsed().saturating_sub(last)
+    }
+
+    /// What the client did wrong, if it did.
+    #[must_use]
+    pub fn fault(&self) -> Option<Reason> {
+        match self.fault.load(Ordering::Acquire) {
+            FAULT_TOO_LARGE => Some(Reason::BodyTooLarge),
+            FAULT_BROKEN => Some(Reason::BadRequest),
+            _ => None,
+        }
+    }
+
+    fn progressed(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let elapsed = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.progress.store(elapsed, Ordering::Relaxed);
+    }
+}
+
+/// A request's body on its way to the upstream.
+#[derive(Debug)]
+pub struct RequestBody {
+    incoming: Option<Incoming>,
+    limit: u64,
+    transfer: Option<Arc<Transfer>>,
+}
+
+impl RequestBody {
+    /// Forwards `incoming`, up to `limit` bytes. There is no transfer to watch where there is no body.
+    #[must_use]
+    pub fn new(incoming: Incoming, limit: u64) -> (Self, Option<Arc<Transfer>>) {
+        if incoming.is_end_stream() {
+            return (Self::empty(), None);
+        }
+        let transfer = Arc::new(Transfer::new());
+        (Self { incoming: Some(incoming), limit, transfer: Some(Arc::clone(&transfer)) }, Some(transfer))
+    }
+
+    /// No body.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self { incoming: None, limit: 0, transfer: None }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let (Some(incoming), Some(transfer)) = (&mut this.incoming, &this.transfer) else {
+            return Poll::Ready(None);
+        };
+        match ready!(Pin::new(incoming).poll_frame(cx)) {
+            None => {
+                transfer.ended.store(true, Ordering::Release);
+                transfer.progressed(0);
+                Poll::Ready(None)
+            }
+            Some(Err(error)) => {
+                transfer.fault.store(FAULT_BROKEN, Ordering::Release);
+                Poll::Ready(Some(Err(error.into())))
+            }
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => {
+                    transfer.progressed(data.len() as u64);
+                    if transfer.bytes() > this.limit {
+                        transfer.fault.store(FAULT_TOO_LARGE, Ordering::Release);
+                        return Poll::Ready(Some(Err(BodyError::TooLarge(this.limit))));
+                    }
+                    Poll::Ready(Some(Ok(Frame::data(data))))
+                }
+                Err(frame) => Poll::Ready(frame.into_trailers().ok().map(|mut trailers| {
+                    headers::strip_trailers(&mut trailers);
+                    Ok(Frame::trailers(trailers))
+                })),
+            },
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+/// The body of an answer: doorward's own, or the upstream's.
+#[expect(clippy::large_enum_variant, reason = "one lives in each connection's future, where a box would cost an allocation a request")]
+pub enum GatewayBody {
+    /// Doorward's own, whole; the exchange ends when it has been written or given up.
+    Own(Option<Bytes>, Exchange),
+    /// The upstream's, streamed.
+    Relayed(RelayedBody),
+}
+
+/// An upstream's body on its way to the client.
+pub struct RelayedBody {
+    incoming: Incoming,
+    lease: Option<Lease>,
+    exchange: Exchange,
+    idle: Duration,
+    last: Instant,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl RelayedBody {
+    /// Streams `incoming`; its connection goes back to the pool behind the last byte.
+    #[must_use]
+    pub fn new(incoming: Incoming, lease: Lease, exchange: Exchange, idle: Duration) -> Self {
+        let mut body = Self { incoming, lease: Some(lease), exchange, idle, last: Instant::now(), timer: None };
+        if body.incoming.is_end_stream() {
+            body.finish();
+        }
+        body
+    }
+
+    fn finish(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.give_back();
+        }
+        self.exchange.complete();
+    }
+
+    /// A silent upstream is given up; the timer is set only when there is nothing to read.
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let at = self.last + self.idle;
+            if at <= Instant::now() {
+                return Poll::Ready(());
+            }
+            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at.into())));
+            ready!(timer.as_mut().poll(cx));
+            self.timer = None;
+        }
+    }
+}
+
+impl Body for GatewayBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let body = match self.get_mut() {
+            Self::Own(bytes, exchange) => {
+                let Some(bytes) = bytes.take() else { return Poll::Ready(None) };
+                exchange.sent(bytes.len() as u64);
+                exchange.complete();
+                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+            }
+            Self::Relayed(body) => body,
+        };
+        match Pin::new(&mut body.incoming).poll_frame(cx) {
+            Poll::Pending => {
+                ready!(body.poll_idle(cx));
+                body.exchange.broke(Reason::UpstreamTimeout);
+                Poll::Ready(Some(Err(BodyError::Idle(body.idle))))
+            }
+            Poll::Ready(None) => {
+                body.finish();
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Err(error))) => {
+                body.exchange.broke(Reason::UpstreamUnavailable);
+                Poll::Ready(Some(Err(error.into())))
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                body.last = Instant::now();
+                if let Some(data) = frame.data_ref() {
+                    body.exchange.sent(data.len() as u64);
+                }
+                if body.incoming.is_end_stream() {
+                    body.finish();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Own(bytes, _) => bytes.is_none(),
+            Self::Relayed(body) => body.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Own(bytes, _) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Relayed(body) => body.incoming.size_hint(),
+        }
+    }
+}

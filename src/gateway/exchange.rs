@@ -1,0 +1,337 @@
+//! One request and its answer, as metrics and the access log will tell of it. Whatever becomes of it, it is told once: when the
+//! exchange is dropped.
+
+use std::hash::{BuildHasher, RandomState};
+use std::cell::Cell;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderValue, Method, Response};
+use hyper::body::Incoming;
+use uuid::Uuid;
+
+use super::body::{GatewayBody, RelayedBody, Transfer};
+use super::headers;
+use super::proxy::Worker;
+use super::reply::Denial;
+use super::upstream::{Lease, Pool};
+use crate::admission::{Identified, Judged};
+use crate::net::guard::InFlight;
+use crate::policy::{Route, RouteId, Service, Snapshot};
+use crate::reason::Reason;
+use crate::request::Host;
+use crate::telemetry::{AccessDecision, AccessRecord, RequestLabels};
+
+/// Longest request id that is taken over from a trusted proxy.
+const MAX_REQUEST_ID: usize = 128;
+
+/// See the module's description.
+pub struct Exchange {
+    worker: Arc<Worker>,
+    started: Instant,
+    time: SystemTime,
+    peer: IpAddr,
+    method: Method,
+    /// The target as sent, until it is cleaned.
+    path: Path,
+    host: Option<Host>,
+    request_id: HeaderValue,
+    trace: HeaderValue,
+    snapshot: Option<Arc<Snapshot>>,
+    route: Option<RouteId>,
+    service: Option<u32>,
+    caller: Option<Identified>,
+    permission: Option<Arc<str>>,
+    reason: Option<Reason>,
+    would_deny: Option<Reason>,
+    denied: bool,
+    status: u16,
+    upstream: Option<(Arc<Pool>, Instant)>,
+    upstream_time: Option<Duration>,
+    transfer: Option<Arc<Transfer>>,
+    bytes_out: u64,
+    finished: Option<Duration>,
+    _in_flight: InFlight,
+}
+
+enum Path {
+    /// As it came; borrowed from the request's own buffer.
+    Raw(http::Uri),
+    /// Cleaned, where cleaning changed it.
+    Clean(Box<str>),
+    /// The head was refused before it could be read.
+    Unknown,
+}
+
+impl Exchange {
+    /// A request arrived.
+    #[must_use]
+    pub fn begin(worker: &Arc<Worker>, peer: IpAddr, parts: &Parts, in_flight: InFlight) -> Self {
+        let trusted = worker.trusts(peer);
+        let id = trusted.then(|| parts.headers.get(headers::REQUEST_ID)).flatten().filter(|id| is_request_id(id));
+        let trace = trusted.then(|| parts.headers.get(headers::TRACEPARENT)).flatten().filter(|trace| is_traceparent(trace));
+        Self {
+            worker: Arc::clone(worker),
+            started: Instant::now(),
+            time: SystemTime::now(),
+            peer,
+            method: parts.method.clone(),
+            path: Path::Raw(parts.uri.clone()),
+            host: None,
+            request_id: id.cloned().unwrap_or_else(new_request_id),
+            trace: trace.cloned().unwrap_or_else(new_traceparent),
+            snapshot: None,
+            route: None,
+            service: None,
+            caller: None,
+            permission: None,
+            reason: None,
+            would_deny: None,
+            denied: false,
+            status: 0,
+            upstream: None,
+            upstream_time: None,
+            transfer: None,
+            bytes_out: 0,
+            finished: None,
+            _in_flight: in_flight,
+        }
+    }
+
+    /// The head was refused before it could be read: what stands in for it is not the client's.
+    pub fn never_parsed(&mut self) {
+        self.path = Path::Unknown;
+    }
+
+    /// Who is behind the peer, and what it asked for.
+    pub fn client(&mut self, client: IpAddr, host: Option<&Host>) {
+        self.peer = client;
+        self.host = host.cloned();
+    }
+
+    /// The request's id.
+    #[must_use]
+    pub fn request_id(&self) -> &HeaderValue {
+        &self.request_id
+    }
+
+    /// The value of `traceparent`.
+    #[must_use]
+    pub fn trace(&self) -> &HeaderValue {
+        &self.trace
+    }
+
+    /// It was decided upon.
+    pub fn judge(&mut self, judged: Judged<'_>) {
+        let decision = judged.decision;
+        if let Some(target) = &decision.target
+            && let Path::Raw(uri) = &self.path
+            && uri.path() != target.path()
+        {
+            self.path = Path::Clean(target.path().into());
+        }
+        self.route = decision.route;
+        self.service = decision.service;
+        self.permission = decision.permission;
+        self.would_deny = decision.would_deny;
+        self.caller = judged.caller;
+        self.snapshot = Some(judged.snapshot);
+    }
+
+    /// It is being sent to the upstream.
+    pub fn forwarded(&mut self, pool: &Arc<Pool>, transfer: Option<Arc<Transfer>>) {
+        self.upstream = Some((Arc::clone(pool), Instant::now()));
+        self.transfer = transfer;
+    }
+
+    /// Answers with a denial.
+    #[must_use]
+    pub fn deny(mut self, denial: &Denial) -> Response<GatewayBody> {
+        self.denied = true;
+        self.reason = Some(denial.reason);
+        let answer = denial.answer(self.request_id.to_str().unwrap_or_default());
+        self.answer(answer)
+    }
+
+    /// Answers with doorward's own response.
+    #[must_use]
+    pub fn answer(mut self, answer: Response<Bytes>) -> Response<GatewayBody> {
+        self.status = answer.status().as_u16();
+        let (mut parts, body) = answer.into_parts();
+        parts.headers.insert(headers::REQUEST_ID, self.request_id.clone());
+        let body = (!body.is_empty()).then_some(body);
+        Response::from_parts(parts, GatewayBody::Own(body, self))
+    }
+
+    /// Passes the upstream's answer on.
+    #[must_use]
+    pub fn relay(mut self, answer: Response<Incoming>, lease: Lease, idle: Duration) -> Response<GatewayBody> {
+        let (mut parts, body) = answer.into_parts();
+        self.status = parts.status.as_u16();
+        if let Some((pool, since)) = &self.upstream {
+            let took = since.elapsed();
+            pool.metrics.answered(took);
+            self.upstream_time = Some(took);
+        }
+        let cache = self.matched().and_then(|(_, route)| route.cache);
+        headers::rewrite_response(&mut parts.headers, self.caller.is_some(), cache);
+        parts.headers.insert(headers::REQUEST_ID, self.request_id.clone());
+        parts.extensions.clear();
+        Response::from_parts(parts, GatewayBody::Relayed(RelayedBody::new(body, lease, self, idle)))
+    }
+
+    /// Bytes of the answer's body were handed on.
+    pub fn sent(&mut self, bytes: u64) {
+        self.bytes_out += bytes;
+    }
+
+    /// The answer ended as it should.
+    pub fn complete(&mut self) {
+        self.finished.get_or_insert_with(|| self.started.elapsed());
+    }
+
+    /// The upstream's answer broke off.
+    pub fn broke(&mut self, reason: Reason) {
+        self.reason = Some(reason);
+    }
+
+    fn matched(&self) -> Option<(&Service, &Route)> {
+        let snapshot = self.snapshot.as_ref()?;
+        let route = snapshot.route(self.route?);
+        Some((snapshot.services().get(route.service as usize)?, route))
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let duration = self.finished.unwrap_or_else(|| self.started.elapsed());
+        let service = self
+            .snapshot
+            .as_ref()
+            .and_then(|snapshot| snapshot.services().get(self.service? as usize))
+            .map(|service| &service.name);
+        let route = self.matched().map(|(_, route)| &route.pattern);
+        let count = &self.worker.count;
+        let method = if matches!(self.path, Path::Unknown) { "-" } else { self.method.as_str() };
+        count.request(&RequestLabels { service, route, method, status: self.status }, duration);
+        if let Some(reason) = self.reason.filter(|_| self.denied) {
+            count.auth_failure(reason);
+        }
+        if let Some(reason) = self.would_deny {
+            count.report_only(service, route, reason);
+        }
+        let Some(access) = &self.worker.access else { return };
+        let claims = self.caller.as_ref().map(|caller| &caller.entry.claims);
+        let header = |name| {
+            self.caller.as_ref().and_then(|caller| caller.identity.header(&name)).and_then(|value| value.to_str().ok()).unwrap_or("")
+        };
+        access.write(&AccessRecord {
+            time: self.time,
+            request_id: self.request_id.to_str().unwrap_or_default(),
+            trace_id: self.trace.to_str().ok().and_then(|trace| trace.get(3..35)),
+            service: service.map(AsRef::as_ref),
+            host: self.host.as_ref().map(|host| host.as_str().as_bytes()),
+            method: method.as_bytes(),
+            path: match &self.path {
+                Path::Raw(uri) => uri.path().as_bytes(),
+                Path::Clean(path) => path.as_bytes(),
+                Path::Unknown => b"-",
+            },
+            route: route.map(AsRef::as_ref),
+            status: self.status,
+            decision: if self.denied { AccessDecision::Deny } else { AccessDecision::Allow },
+            reason: self.reason,
+            would_deny: self.would_deny,
+            permission: self.permission.as_deref(),
+            subject: claims.map(|claims| &*claims.subject),
+            roles: header(crate::admission::identity::USER_ROLES),
+            memberships: header(crate::admission::identity::USER_MEMBERSHIPS),
+            session: claims.and_then(|claims| claims.session.as_deref()),
+            duration,
+            upstream: self.upstream_time,
+            bytes_in: self.transfer.as_ref().map_or(0, |transfer| transfer.bytes()),
+            bytes_out: self.bytes_out,
+            peer: Some(self.peer),
+        });
+    }
+}
+
+/// A well-formed id: letters, digits, `-`, `_`, `.`.
+fn is_request_id(value: &HeaderValue) -> bool {
+    let bytes = value.as_bytes();
+    (1..=MAX_REQUEST_ID).contains(&bytes.len())
+        && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+}
+
+/// `00-` 32 hex `-` 16 hex `-` 2 hex, lower case, neither id all zero (W3C Trace Context, section 3.2.2).
+fn is_traceparent(value: &HeaderValue) -> bool {
+    let bytes = value.as_bytes();
+    let hex = |range: std::ops::Range<usize>| {
+        bytes[range].iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let zero = |range: std::ops::Range<usize>| bytes[range].iter().all(|byte| *byte == b'0');
+    bytes.len() == 55
+        && bytes.starts_with(b"00-")
+        && bytes[35] == b'-'
+        && bytes[52] == b'-'
+        && hex(3..35)
+        && hex(36..52)
+        && hex(53..55)
+        && !zero(3..35)
+        && !zero(36..52)
+}
+
+fn new_request_id() -> HeaderValue {
+    let mut buffer = Uuid::encode_buffer();
+    let text = Uuid::now_v7().hyphenated().encode_lower(&mut buffer);
+    HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("unknown"))
+}
+
+thread_local! {
+    /// State of the generator of trace ids, which need to be unique and not secret: splitmix64, seeded by the system.
+    static TRACE: Cell<u64> = Cell::new(RandomState::new().hash_one(std::thread::current().id()));
+}
+
+fn next_trace() -> u64 {
+    let state = TRACE.get().wrapping_add(0x9E37_79B9_7F4A_7C15);
+    TRACE.set(state);
+    let mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    // An id of zeros is not valid.
+    (mixed ^ (mixed >> 31)) | 1
+}
+
+fn new_traceparent() -> HeaderValue {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let mut text = *b"00-................................-................-01";
+    for (offset, word) in [(3, next_trace()), (19, next_trace()), (36, next_trace())] {
+        for digit in 0..16 {
+            text[offset + digit] = HEX[(word >> (60 - 4 * digit)) as usize & 0xF];
+        }
+    }
+    HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("00"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_made_traceparent_is_well_formed() {
+        let first = new_traceparent();
+        assert!(is_traceparent(&first), "{first:?}");
+        assert_ne!(first, new_traceparent());
+        assert!(!is_traceparent(&HeaderValue::from_static("00-00000000000000000000000000000000-0000000000000001-01")));
+    }
+
+    #[test]
+    fn a_request_id_with_odd_bytes_is_not_taken_over() {
+        assert!(is_request_id(&HeaderValue::from_static("0198-ab_c.D")));
+        for odd in ["", "a b", "a,b", "a\"b"] {
+            assert!(!is_request_id(&HeaderValue::from_static(odd)), "{odd:?}");
+        }
+    }
+}

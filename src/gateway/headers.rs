@@ -1,0 +1,275 @@
+//! Header rewriting: strip what the client claims before adding what was verified (SPEC 3.7, THREATS T22, T23, T27).
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONNECTION, EXPIRES, FORWARDED, HOST, HeaderMap, PRAGMA, TE, TRANSFER_ENCODING, UPGRADE, VARY,
+};
+use http::{HeaderName, HeaderValue};
+use smallvec::SmallVec;
+
+use crate::admission::Permit;
+use crate::policy::source::CachePolicy;
+
+/// Names a request in logs and answers.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// W3C Trace Context.
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const PROXY_AUTHENTICATE: HeaderName = HeaderName::from_static("proxy-authenticate");
+const PROXY_AUTHORIZATION: HeaderName = HeaderName::from_static("proxy-authorization");
+const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
+
+/// What a rewrite needs to know beside the permit.
+#[derive(Debug, Clone, Copy)]
+pub struct Forwarding<'a> {
+    /// The TCP peer.
+    pub peer: IpAddr,
+    /// Whether it is a trusted proxy, whose forwarding headers are extended and not replaced.
+    pub trusted: bool,
+    /// What the upstream gets as `Host`.
+    pub host: &'a HeaderValue,
+    /// The request's id.
+    pub request_id: &'a HeaderValue,
+    /// The value of `traceparent`.
+    pub trace: &'a HeaderValue,
+}
+
+/// Who may have sent a header that doorward could set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// Nobody but doorward.
+    DoorwardOnly,
+    /// A trusted proxy may.
+    TrustedProxy,
+    /// Anybody.
+    Anybody,
+}
+
+/// Classifies a header name. Many servers read `-`, `_` and `.` alike (CGI makes one variable of all three), so the three
+/// are one here; `HeaderName` is lower-case already.
+fn origin(name: &str) -> Origin {
+    // Nearly every honest header begins with another letter than these.
+    if !matches!(name.as_bytes().first(), Some(b'x' | b'd' | b'f' | b'r' | b't')) {
+        return Origin::Anybody;
+    }
+    let mut folded = SmallVec::<[u8; 64]>::from_slice(name.as_bytes());
+    for byte in &mut folded {
+        if matches!(*byte, b'_' | b'.') {
+            *byte = b'-';
+        }
+    }
+    let Ok(name) = std::str::from_utf8(&folded) else { return Origin::DoorwardOnly };
+    match name {
+        "remote-user" | "x-remote-user" | "x-auth-method" | "x-auth-session" | "x-client-cert" | "x-forwarded-client-cert"
+        | "x-forwarded-user" | "x-forwarded-groups" | "x-forwarded-email" | "x-forwarded-preferred-username"
+        | "x-http-method-override" | "x-http-method" | "x-method-override" | "x-original-url" | "x-original-uri"
+        | "x-original-method" | "x-rewrite-url" => Origin::DoorwardOnly,
+        "x-request-id" | "traceparent" | "tracestate" | "forwarded" | "x-real-ip" => Origin::TrustedProxy,
+        _ if ["x-user-", "doorward-", "x-auth-request-", "x-webauth-", "x-ssl-client-"]
+            .iter()
+            .any(|prefix| name.starts_with(prefix)) =>
+        {
+            Origin::DoorwardOnly
+        }
+        _ if name.starts_with("x-forwarded-") => Origin::TrustedProxy,
+        _ => Origin::Anybody,
+    }
+}
+
+/// Whether the name, exactly as doorward itself spells it, is one that doorward sets from a trusted proxy's.
+fn is_exact_spelling(name: &HeaderName) -> bool {
+    !name.as_str().bytes().any(|byte| matches!(byte, b'_' | b'.'))
+}
+
+/// Turns a client's headers into what the upstream gets.
+pub fn rewrite(headers: &mut HeaderMap, permit: &Permit<'_>, forwarding: &Forwarding<'_>) {
+    let judged = permit.judged();
+    let service = judged.decision.service.and_then(|index| judged.snapshot.services().get(index as usize));
+
+    // The client may nominate any header as hop-by-hop, but what doorward sets is set after this.
+    remove_hop_by_hop(headers, Direction::Request);
+    let own: SmallVec<[HeaderName; 8]> = headers
+        .keys()
+        .filter(|name| match origin(name.as_str()) {
+            Origin::DoorwardOnly => true,
+            Origin::TrustedProxy => !forwarding.trusted || !is_exact_spelling(name),
+            Origin::Anybody => service.is_some_and(|service| is_stripped(&service.strip, name.as_str())),
+        })
+        .cloned()
+        .collect();
+    for name in own {
+        headers.remove(name);
+    }
+    if !service.is_some_and(|service| service.forward_authorization) {
+        headers.remove(AUTHORIZATION);
+    }
+
+    set_forwarding(headers, forwarding);
+    headers.insert(HOST, forwarding.host.clone());
+    headers.insert(REQUEST_ID, forwarding.request_id.clone());
+    headers.insert(TRACEPARENT, forwarding.trace.clone());
+    if let Some(caller) = &judged.caller {
+        for (name, value) in caller.identity.headers() {
+            headers.insert(name, value.clone());
+        }
+    }
+}
+
+fn is_stripped(strip: &[Box<str>], name: &str) -> bool {
+    !strip.is_empty()
+        && strip.iter().any(|stripped| {
+            stripped.len() == name.len()
+                && stripped.bytes().zip(name.bytes()).all(|(a, b)| fold(a.to_ascii_lowercase()) == fold(b))
+        })
+}
+
+const fn fold(byte: u8) -> u8 {
+    if matches!(byte, b'_' | b'.') { b'-' } else { byte }
+}
+
+fn set_forwarding(headers: &mut HeaderMap, forwarding: &Forwarding<'_>) {
+    let original_host = headers.get(HOST).cloned();
+    let peer = forwarding.peer.to_canonical();
+    let before = forwarding.trusted.then(|| joined(headers, &FORWARDED_FOR)).flatten();
+    let chain = before.map_or_else(|| peer.to_string(), |before| format!("{before}, {peer}"));
+    if let Ok(chain) = HeaderValue::try_from(chain) {
+        headers.insert(FORWARDED_FOR, chain);
+    }
+    // What a trusted proxy says of scheme and host is what the client used; only where it is silent is it known here.
+    if !headers.contains_key(FORWARDED_PROTO) {
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+    }
+    if let Some(host) = &original_host
+        && !headers.contains_key(FORWARDED_HOST)
+    {
+        headers.insert(FORWARDED_HOST, host.clone());
+    }
+
+    let mut element = forwarding.trusted.then(|| joined(headers, &FORWARDED)).flatten().map_or_else(String::new, |before| before + ", ");
+    let _ = match peer {
+        IpAddr::V4(peer) => write!(element, "for={peer}"),
+        IpAddr::V6(peer) => write!(element, "for=\"[{peer}]\""),
+    };
+    if let Some(host) = original_host.as_ref().and_then(|host| host.to_str().ok()) {
+        // A host holds neither a quote nor a backslash; it was parsed.
+        let _ = write!(element, ";host=\"{host}\"");
+    }
+    element.push_str(";proto=http");
+    if let Ok(element) = HeaderValue::try_from(element) {
+        headers.insert(FORWARDED, element);
+    }
+}
+
+/// All lines of a list header as one (RFC 9110 section 5.3).
+fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    let lines: Vec<_> = headers.get_all(name).iter().filter_map(|line| line.to_str().ok()).collect();
+    (!lines.is_empty()).then(|| lines.join(", "))
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    Request,
+    Response,
+}
+
+/// Removes what belongs to one connection only (RFC 9110 section 7.6.1): the headers nominated in `Connection` and the
+/// well-known ones. `TE: trailers` stays on requests, because the connection upstream passes trailers too.
+fn remove_hop_by_hop(headers: &mut HeaderMap, direction: Direction) {
+    if headers.contains_key(CONNECTION) {
+        let nominated: SmallVec<[HeaderName; 4]> = headers
+            .get_all(CONNECTION)
+            .iter()
+            .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+            .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+            .collect();
+        for name in nominated {
+            // These decide how the message is framed, where it goes and who asks; nobody may take them away.
+            if !matches!(name, http::header::CONTENT_LENGTH | TRANSFER_ENCODING | HOST | AUTHORIZATION | TE) && name.as_str() != "trailer" {
+                headers.remove(name);
+            }
+        }
+        headers.remove(CONNECTION);
+    }
+    let passes_trailers = direction == Direction::Request
+        && headers.get_all(TE).iter().any(|value| {
+            value.as_bytes().split(|byte| *byte == b',').any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+        });
+    for name in [TRANSFER_ENCODING, UPGRADE, TE, KEEP_ALIVE, PROXY_CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION] {
+        headers.remove(name);
+    }
+    if direction == Direction::Request {
+        headers.remove("http2-settings");
+        if passes_trailers {
+            headers.insert(TE, TRAILERS);
+            headers.insert(CONNECTION, HeaderValue::from_static("te"));
+        }
+    }
+}
+
+/// Removes from trailers what may not come in headers either, and what frames or routes a message (RFC 9110 section 6.5.1).
+pub fn strip_trailers(trailers: &mut HeaderMap) {
+    let forbidden: SmallVec<[HeaderName; 4]> = trailers
+        .keys()
+        .filter(|name| {
+            origin(name.as_str()) != Origin::Anybody
+                || matches!(**name, AUTHORIZATION | HOST | TRANSFER_ENCODING | CONNECTION | TE | UPGRADE)
+                || matches!(name.as_str(), "content-length" | "content-type" | "content-encoding" | "trailer" | "cookie")
+        })
+        .cloned()
+        .collect();
+    for name in forbidden {
+        trailers.remove(name);
+    }
+}
+
+/// Turns an upstream's response headers into what the client gets (T27).
+pub fn rewrite_response(headers: &mut HeaderMap, identified: bool, cache: Option<CachePolicy>) {
+    remove_hop_by_hop(headers, Direction::Response);
+    let own: SmallVec<[HeaderName; 4]> = headers
+        .keys()
+        .filter(|name| {
+            let name = name.as_str();
+            matches!(name, "alt-svc" | "x-request-id")
+                || ["doorward-", "x-user-", "x-auth-"].iter().any(|prefix| name.starts_with(prefix))
+        })
+        .cloned()
+        .collect();
+    for name in own {
+        headers.remove(name);
+    }
+    let silent = ![CACHE_CONTROL, EXPIRES, PRAGMA].iter().any(|name| headers.contains_key(name));
+    if identified && silent && cache != Some(CachePolicy::Shared) {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("private"));
+        headers.append(VARY, HeaderValue::from_static("Authorization"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn t23_every_spelling_of_an_identity_header_is_doorwards_own() {
+        for name in [
+            "x-user-id", "x_user_id", "x.user.id", "x-user_name", "x-user-anything", "remote-user", "remote_user", "x-remote-user",
+            "x-forwarded-user", "x-forwarded-groups", "x-forwarded-email", "x-auth-request-user", "x-webauth-user", "x-ssl-client-cn",
+            "x-client-cert", "x-forwarded-client-cert", "x-auth-method", "x-auth_session", "doorward-decision",
+            "x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url", "x_rewrite_url",
+        ] {
+            assert_eq!(origin(name), Origin::DoorwardOnly, "{name}");
+        }
+        for name in ["accept", "x-api-key", "x-userland", "cookie", "x-auth-token", "range", "referer"] {
+            assert_eq!(origin(name), Origin::Anybody, "{name}");
+        }
+        for name in ["x-forwarded-for", "x_forwarded_for", "forwarded", "x-request-id", "traceparent", "x-forwarded-proto"] {
+            assert_eq!(origin(name), Origin::TrustedProxy, "{name}");
+        }
+    }
+}

@@ -1,0 +1,411 @@
+//! The IO wrapper that lets a parser see only what cannot be read in two ways.
+//!
+//! hyper never sees an HTTP/1.1 head before [`head::inspect`] has accepted all of it, and never a byte of
+//! a body whose framing has become malformed. The wrapper follows the framing of every message, so it knows
+//! where the next head begins; since an accepted head has exactly one framing, it and hyper cannot disagree.
+//!
+//! A refused head is replaced by a plain one whose request the service answers with the recorded
+//! [`Rejection`]: so the answer stays in order behind those of earlier pipelined requests. Nothing is read behind it.
+//!
+//! Both clocks of a connection live here as well, because hyper's own header timer also runs while a kept-alive
+//! connection is idle: idle time until the first byte of a head, from then on header time.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use hyper::rt::ReadBufCursor;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
+
+use crate::request::chunked::{ChunkedReader, Progress};
+use crate::request::head::{self, Framing, HeadFacts, HeadLimits};
+use crate::request::Rejection;
+use crate::reason::Reason;
+
+/// Size of one read.
+const READ_BYTES: usize = 64 * 1024;
+/// How much of an unread request is taken off the wire before a connection is closed, so that the client
+/// reads the denial and not a reset (SPEC 3.8).
+const LINGER_BYTES: usize = 256 * 1024;
+/// How long that may take.
+const LINGER_TIME: Duration = Duration::from_secs(1);
+/// What stands in for a refused head.
+const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nhost: refused\r\n\r\n";
+/// The same for a HEAD request, whose answer must not carry a body.
+const STAND_IN_HEAD: &[u8] = b"HEAD / HTTP/1.1\r\nhost: refused\r\n\r\n";
+
+thread_local! {
+    /// One read buffer a thread: bytes are looked at here and then copied to where hyper wants them, so an
+    /// idle connection holds no buffer of its own.
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
+}
+
+/// What the inspection of a head said.
+pub type HeadOutcome = Result<HeadFacts, Rejection>;
+
+/// What a connection's IO and its service share.
+#[derive(Debug, Default)]
+pub struct ConnectionState {
+    /// One for each head that hyper was given and whose request has not reached the service yet.
+    heads: Mutex<VecDeque<HeadOutcome>>,
+    /// Exchanges whose answer is not finished.
+    in_flight: AtomicU32,
+}
+
+/// Counts an exchange as in flight until it is dropped.
+#[derive(Debug)]
+pub struct InFlight(Arc<ConnectionState>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Release);
+    }
+}
+
+impl ConnectionState {
+    /// The outcome that belongs to the request which the service was just given, and the guard that says
+    /// it is being answered. Requests reach a service in the order of their heads.
+    pub fn begin(self: &Arc<Self>) -> (HeadOutcome, InFlight) {
+        let outcome = self.heads.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        // A request without an inspected head cannot be; if it were, it would be refused.
+        let outcome = outcome.unwrap_or_else(|| Err(Rejection::request("the head was not inspected")));
+        (outcome, InFlight(Arc::clone(self)))
+    }
+
+    fn delivered(&self, outcome: HeadOutcome) {
+        self.heads.lock().unwrap_or_else(PoisonError::into_inner).push_back(outcome);
+        self.in_flight.fetch_add(1, Ordering::Release);
+    }
+
+    fn is_idle(&self) -> bool {
+        self.in_flight.load(Ordering::Acquire) == 0
+    }
+}
+
+/// Limits and clocks of one connection.
+#[derive(Debug, Clone, Copy)]
+pub struct GuardSettings {
+    /// Limits on a head.
+    pub head: HeadLimits,
+    /// From the first byte of a head to its last.
+    pub header_timeout: Duration,
+    /// Without a byte either way: between exchanges, within a request body, or while the client takes no answer.
+    pub idle_timeout: Duration,
+}
+
+/// Which limit ended a connection; counted in `doorward_limit_rejections_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expired {
+    /// A head was too slow.
+    HeaderTimeout,
+    /// Nothing happened for too long.
+    IdleTimeout,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Between messages, or within a head.
+    Head,
+    /// This many bytes of a body are to come.
+    Length(u64),
+    /// Chunks are to come.
+    Chunked(ChunkedReader),
+    /// A head was refused; nothing more is read.
+    Refused,
+}
+
+/// A stream whose HTTP/1.1 requests are inspected before hyper sees them.
+pub struct GuardedIo<S> {
+    stream: S,
+    phase: Phase,
+    /// Bytes of an accepted head that hyper has not taken yet.
+    accepted: usize,
+    /// Bytes that were read and not given to hyper: a head that is not complete, or what follows a message.
+    held: Vec<u8>,
+    /// How many bytes of `held` were searched for the end of a head.
+    searched: usize,
+    state: Arc<ConnectionState>,
+    settings: GuardSettings,
+    head_began: Option<Instant>,
+    last_activity: Instant,
+    write_blocked: bool,
+    timer: Option<Pin<Box<Sleep>>>,
+    linger: Option<(Instant, usize)>,
+    on_expiry: Box<dyn Fn(Expired) + Send>,
+}
+
+impl<S> GuardedIo<S> {
+    /// Guards a stream. `on_expiry` is told which limit ended the connection.
+    pub fn new(stream: S, state: Arc<ConnectionState>, settings: GuardSettings, on_expiry: Box<dyn Fn(Expired) + Send>) -> Self {
+        Self {
+            stream,
+            phase: Phase::Head,
+            accepted: 0,
+            held: Vec::new(),
+            searched: 0,
+            state,
+            settings,
+            head_began: None,
+            last_activity: Instant::now(),
+            write_blocked: false,
+            timer: None,
+            linger: None,
+            on_expiry,
+        }
+    }
+
+    /// Gives hyper as much of `input` as it may see and has room for. Returns how many bytes of `input` are used up.
+    fn deliver(&mut self, input: &[u8], cursor: &mut ReadBufCursor<'_>) -> io::Result<usize> {
+        let mut used = 0;
+        while used < input.len() && cursor.remaining() > 0 {
+            let rest = &input[used..];
+            let room = rest.len().min(cursor.remaining());
+            if self.accepted > 0 {
+                let now = room.min(self.accepted);
+                cursor.put_slice(&rest[..now]);
+                self.accepted -= now;
+                used += now;
+                continue;
+            }
+            match &mut self.phase {
+                Phase::Head => {
+                    let Some(end) = head::end(rest, self.searched) else {
+                        self.searched = rest.len();
+                        if rest.len() <= self.settings.head.bytes {
+                            break;
+                        }
+                        let limit = self.settings.head.bytes;
+                        self.refuse(
+                            rest,
+                            Rejection { reason: Reason::HeadersTooLarge, detail: format!("the head is longer than {limit} bytes").into() },
+                            cursor,
+                        );
+                        return Ok(input.len());
+                    };
+                    self.searched = 0;
+                    self.head_began = None;
+                    match head::inspect(&rest[..end], &self.settings.head) {
+                        Ok(facts) => {
+                            self.phase = match facts.framing {
+                                Framing::None => Phase::Head,
+                                Framing::Length(length) => Phase::Length(length),
+                                Framing::Chunked => Phase::Chunked(ChunkedReader::default()),
+                            };
+                            self.accepted = end;
+                            self.state.delivered(Ok(facts));
+                        }
+                        Err(rejection) => {
+                            self.refuse(rest, rejection, cursor);
+                            return Ok(input.len());
+                        }
+                    }
+                }
+                Phase::Length(left) => {
+                    let now = usize::try_from(*left).unwrap_or(usize::MAX).min(room);
+                    cursor.put_slice(&rest[..now]);
+                    *left -= now as u64;
+                    used += now;
+                    if *left == 0 {
+                        self.phase = Phase::Head;
+                    }
+                }
+                Phase::Chunked(reader) => match reader.feed(&rest[..room]) {
+                    Ok(Progress::More) => {
+                        cursor.put_slice(&rest[..room]);
+                        used += room;
+                    }
+                    Ok(Progress::Done(length)) => {
+                        cursor.put_slice(&rest[..length]);
+                        used += length;
+                        self.phase = Phase::Head;
+                    }
+                    Err(rejection) => {
+                        self.phase = Phase::Refused;
+                        return Err(io::Error::new(io::ErrorKind::InvalidData, rejection.detail));
+                    }
+                },
+                Phase::Refused => return Ok(input.len()),
+            }
+        }
+        Ok(used)
+    }
+
+    fn refuse(&mut self, head: &[u8], rejection: Rejection, cursor: &mut ReadBufCursor<'_>) {
+        let stand_in = if head.starts_with(b"HEAD ") { STAND_IN_HEAD } else { STAND_IN };
+        self.phase = Phase::Refused;
+        self.head_began = None;
+        self.state.delivered(Err(rejection));
+        // hyper's smallest read buffer is 8 KiB and it asks for bytes only while there is room, so this
+        // fits; were it ever cut short, hyper would wait for the rest, get none and close.
+        let room = stand_in.len().min(cursor.remaining());
+        cursor.put_slice(&stand_in[..room]);
+    }
+
+    /// When this connection has waited too long, as things stand; `None` while an exchange is being answered.
+    fn deadline(&self) -> Option<(Instant, Expired)> {
+        if let Some(began) = self.head_began {
+            return Some((began + self.settings.header_timeout, Expired::HeaderTimeout));
+        }
+        let receiving = matches!(self.phase, Phase::Length(_) | Phase::Chunked(_));
+        (self.write_blocked || receiving || self.state.is_idle())
+            .then(|| (self.last_activity + self.settings.idle_timeout, Expired::IdleTimeout))
+    }
+
+    /// Whether the deadline has passed. The timer is set anew only when it fires or would fire too late, so
+    /// a busy connection never touches it.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Expired> {
+        loop {
+            let (at, what) = self
+                .deadline()
+                .unwrap_or_else(|| (Instant::now() + self.settings.idle_timeout, Expired::IdleTimeout));
+            if at <= Instant::now() {
+                return Poll::Ready(what);
+            }
+            let at = tokio::time::Instant::from_std(at);
+            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+            if timer.deadline() > at {
+                timer.as_mut().reset(at);
+            }
+            ready!(timer.as_mut().poll(cx));
+            self.timer = None;
+        }
+    }
+
+    fn expired(&self, what: Expired) -> io::Error {
+        (self.on_expiry)(what);
+        io::Error::new(io::ErrorKind::TimedOut, "the client was too slow")
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Read for GuardedIo<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, mut cursor: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let room = cursor.remaining();
+        loop {
+            if !this.held.is_empty() {
+                let held = std::mem::take(&mut this.held);
+                let used = this.deliver(&held, &mut cursor)?;
+                if used < held.len() {
+                    this.held = held;
+                    this.held.drain(..used);
+                }
+            }
+            if cursor.remaining() < room {
+                return Poll::Ready(Ok(()));
+            }
+            if matches!(this.phase, Phase::Refused) {
+                // The answer is being written; hyper closes behind it and asks no more.
+                return Poll::Pending;
+            }
+            let read = SCRATCH.with_borrow_mut(|scratch| -> Poll<io::Result<usize>> {
+                let mut buffer = ReadBuf::new(&mut scratch[..room.min(READ_BYTES)]);
+                ready!(Pin::new(&mut this.stream).poll_read(cx, &mut buffer))?;
+                let bytes = buffer.filled();
+                if bytes.is_empty() {
+                    return Poll::Ready(Ok(0));
+                }
+                this.last_activity = Instant::now();
+                if this.held.is_empty() {
+                    let used = this.deliver(bytes, &mut cursor)?;
+                    this.held.extend_from_slice(&bytes[used..]);
+                } else {
+                    this.held.extend_from_slice(bytes);
+                }
+                if matches!(this.phase, Phase::Head) && !this.held.is_empty() && this.head_began.is_none() {
+                    this.head_began = Some(this.last_activity);
+                }
+                Poll::Ready(Ok(bytes.len()))
+            });
+            match read {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(_)) if cursor.remaining() < room => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    let what = ready!(this.poll_deadline(cx));
+                    let error = this.expired(what);
+                    let between = matches!(this.phase, Phase::Head);
+                    // Between messages the end of the stream closes quietly; within one it is an error.
+                    return Poll::Ready(if between && !this.write_blocked { Ok(()) } else { Err(error) });
+                }
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> GuardedIo<S> {
+    fn wrote(&mut self, result: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if result.is_ready() {
+            self.write_blocked = false;
+            self.last_activity = Instant::now();
+            return result;
+        }
+        self.write_blocked = true;
+        let what = ready!(self.poll_deadline(cx));
+        Poll::Ready(Err(self.expired(what)))
+    }
+
+    /// Takes what the client is still sending off the wire, within bounds.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let (until, left) = *self.linger.get_or_insert_with(|| {
+                self.timer = None;
+                (Instant::now() + LINGER_TIME, LINGER_BYTES)
+            });
+            let at = tokio::time::Instant::from_std(until);
+            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+            if left == 0 || timer.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            let read = SCRATCH.with_borrow_mut(|scratch| {
+                let mut buffer = ReadBuf::new(scratch);
+                ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
+                Poll::Ready(io::Result::Ok(buffer.filled().len()))
+            });
+            match ready!(read) {
+                Ok(0) | Err(_) => return Poll::Ready(()),
+                Ok(length) => self.linger = Some((until, left.saturating_sub(length))),
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Write for GuardedIo<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let result = Pin::new(&mut this.stream).poll_write(cx, bytes);
+        this.wrote(result, cx)
+    }
+
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let result = Pin::new(&mut this.stream).poll_write_vectored(cx, bytes);
+        this.wrote(result, cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.linger.is_none() {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+        }
+        // A request that was taken whole leaves nothing on the wire to wait for.
+        if !matches!(this.phase, Phase::Head) || !this.held.is_empty() {
+            ready!(this.poll_linger(cx));
+        }
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,211 @@
+//! The accept loop of one listener on one worker, and the drain of its connections.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::Service;
+use hyper::{Request, Response};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use super::guard::{ConnectionState, Expired, GuardSettings, GuardedIo};
+
+/// Bytes that one connection buffers each way; hyper's own bound holds several megabytes a busy connection.
+const BUFFER_BYTES: usize = 64 * 1024;
+/// How many header lines hyper parses without allocating.
+const HYPER_HEADERS: usize = 100;
+/// What a connection over the limit is told.
+const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\nretry-after: 1\r\ndoorward-decision: deny; reason=overloaded\r\n\r\n";
+
+/// What a listener allows, shared by its workers.
+#[derive(Debug)]
+pub struct ListenerSettings {
+    /// Its name in metrics: `gateway`, `admin`.
+    pub name: &'static str,
+    /// Connections at a time, over all workers.
+    pub connections: usize,
+    /// Limits and clocks of each.
+    pub guard: GuardSettings,
+    /// Connections that are open now.
+    pub open: AtomicUsize,
+}
+
+/// What happened on a listener, for metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListenerEvent {
+    /// A connection was accepted.
+    Opened,
+    /// A connection ended.
+    Closed,
+    /// A connection was turned away: too many are open.
+    Full,
+    /// A clock ran out.
+    Expired(Expired),
+    /// hyper refused a message with this status.
+    ParseError(u16),
+}
+
+/// The other end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer(pub SocketAddr);
+
+/// Says when to stop: accepting at once, connections after their current exchange.
+#[derive(Debug, Clone)]
+pub struct Drain(watch::Receiver<bool>);
+
+impl Drain {
+    /// A signal and those who wait for it.
+    #[must_use]
+    pub fn new() -> (watch::Sender<bool>, Self) {
+        let (sender, receiver) = watch::channel(false);
+        (sender, Self(receiver))
+    }
+
+    /// Waits until draining begins (or its sender is gone).
+    pub async fn begun(&mut self) {
+        let _ = self.0.wait_for(|draining| *draining).await;
+    }
+
+    /// Whether draining has begun.
+    #[must_use]
+    pub fn is_begun(&self) -> bool {
+        *self.0.borrow()
+    }
+}
+
+/// Accepts connections until drain begins, each served on a task of its own, then waits for those to end.
+pub async fn serve<M, S, B>(
+    listener: TcpListener,
+    settings: Arc<ListenerSettings>,
+    mut drain: Drain,
+    observe: impl Fn(ListenerEvent) + Clone + Send + 'static,
+    make_service: M,
+) where
+    M: Fn(Peer, Arc<ConnectionState>) -> S,
+    S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
+    S::Future: Send,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let tasks = TaskCount::default();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = drain.begun() => break,
+        };
+        let (stream, address) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                pause_after(&error).await;
+                continue;
+            }
+        };
+        let Some(slot) = Slot::take(&settings) else {
+            observe(ListenerEvent::Full);
+            let _ = stream.try_write(FULL);
+            continue;
+        };
+        let _ = stream.set_nodelay(true);
+        let state = Arc::new(ConnectionState::default());
+        let service = make_service(Peer(address), Arc::clone(&state));
+        let connection = serve_connection(stream, state, settings.guard, drain.clone(), observe.clone(), service);
+        let task = tasks.begin();
+        observe(ListenerEvent::Opened);
+        let observe = observe.clone();
+        tokio::spawn(async move {
+            connection.await;
+            observe(ListenerEvent::Closed);
+            drop(slot);
+            drop(task);
+        });
+    }
+    drop(listener);
+    tasks.all_ended().await;
+}
+
+async fn serve_connection<S, B>(
+    stream: TcpStream,
+    state: Arc<ConnectionState>,
+    guard: GuardSettings,
+    mut drain: Drain,
+    observe: impl Fn(ListenerEvent) + Clone + Send + 'static,
+    service: S,
+) where
+    S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
+    S::Future: Send,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let on_expiry = {
+        let observe = observe.clone();
+        Box::new(move |what| observe(ListenerEvent::Expired(what)))
+    };
+    let io = GuardedIo::new(stream, state, guard, on_expiry);
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(BUFFER_BYTES.max(guard.head.bytes)).header_read_timeout(None).writev(false);
+    if guard.head.headers > HYPER_HEADERS {
+        builder.max_headers(guard.head.headers);
+    }
+    let mut connection = std::pin::pin!(builder.serve_connection(io, service));
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        () = drain.begun() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result
+        && error.is_parse()
+    {
+        observe(ListenerEvent::ParseError(if error.is_parse_too_large() { 431 } else { 400 }));
+    }
+}
+
+/// An exhausted process must not spin; a connection that broke before it was accepted is nothing.
+async fn pause_after(error: &io::Error) {
+    if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
+        tracing::warn!(%error, "cannot accept a connection");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// One of the connections that may be open.
+struct Slot(Arc<ListenerSettings>);
+
+impl Slot {
+    fn take(settings: &Arc<ListenerSettings>) -> Option<Self> {
+        let before = settings.open.fetch_add(1, Ordering::AcqRel);
+        let slot = Self(Arc::clone(settings));
+        (before < settings.connections).then_some(slot)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Counts tasks so that their end can be waited for.
+#[derive(Default)]
+struct TaskCount(Arc<watch::Sender<()>>);
+
+impl TaskCount {
+    fn begin(&self) -> watch::Receiver<()> {
+        self.0.subscribe()
+    }
+
+    async fn all_ended(&self) {
+        self.0.closed().await;
+    }
+}
