@@ -113,6 +113,11 @@ fn no_file_is_named_for_being_useful() {
     }
 }
 
+#[test]
+fn a_permit_cannot_be_made_outside_its_room() {
+    trybuild::TestCases::new().compile_fail("tests/ui/permit_is_private.rs");
+}
+
 fn floor(room: &str) -> Option<u8> {
     FLOORS.iter().find(|(_, rooms)| rooms.contains(&room)).map(|(floor, _)| *floor)
 }

@@ -115,7 +115,8 @@ fn every_printed_line_can_be_pasted_from_the_top() {
             continue;
         }
         let result = demo.line();
-        let result = result.trim_start().strip_prefix("→ ").unwrap_or_else(|| panic!("{command} has no result: {result}"));
+        let result =
+            result.trim_start().strip_prefix("→ ").unwrap_or_else(|| panic!("{command} has no result: {result}"));
         let (status, contains) = result.split_once(" … ").unwrap_or((result, ""));
         shows(command, &paste(&variables, command), status.trim().parse().unwrap(), contains);
         shown += 1;

@@ -432,3 +432,15 @@ fn pipelined_requests_are_answered_in_order() {
         assert!(connection.response().text().starts_with(&format!("GET /n{n} ")));
     }
 }
+
+#[test]
+fn trailers_of_an_answer_pass_but_none_in_doorwards_name() {
+    let upstream = Upstream::echo();
+    let running = open(&upstream);
+    let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Checksum, X-Request-Id, Doorward-Decision\r\n\r\n\
+                  5\r\nhello\r\n0\r\nX-Checksum: 42\r\nX-Request-Id: forged\r\nDoorward-Decision: deny; reason=forged\r\n\r\n";
+    upstream.behave(Behaviour::Raw(answer.into()));
+    let response = running.send("GET / HTTP/1.1\r\nHost: a.test\r\nTE: trailers\r\n\r\n");
+    assert_eq!(response.text(), "hello");
+    assert_eq!(response.trailers, [("x-checksum".to_owned(), "42".to_owned())]);
+}

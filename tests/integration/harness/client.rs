@@ -71,10 +71,6 @@ impl Connection {
         self.wire.set_read_timeout(limit);
     }
 
-    pub(crate) fn stream(&self) -> &TcpStream {
-        self.wire.stream()
-    }
-
     /// Sends bytes; the peer may already have closed, which is the peer's right.
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
         let _ = self.wire.write(bytes.as_ref());
