@@ -2,8 +2,7 @@
 
 use doorward::admission::{Judged, Permit};
 
-fn forged(judged: Judged<'_>) -> Permit<'_> {
+/// Must not compile.
+pub fn forged(judged: Judged<'_>) -> Permit<'_> {
     Permit { judged }
 }
-
-fn main() {}
