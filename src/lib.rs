@@ -1,4 +1,48 @@
-//! doorward.
+//! doorward stands in front of an HTTP service that knows nothing of users and gives it authentication,
+//! role-based authorization, audit headers, revocation and metrics, without a changed line in that service.
+//!
+//! This page is the map of the house. The binary is [`cli`] and nothing else; the library exists for it, for the tests
+//! and for the fuzzers, and promises no stable interface.
+//!
+//! # Rooms, from the ground up
+//!
+//! A room imports from lower floors only, and rooms on one floor do not import each other. `tests/architecture.rs`
+//! reads this table's twin and fails on an arrow that points up.
+//!
+//! | floor | room | knows | must not know |
+//! |---|---|---|---|
+//! | 0 | [`clock`] [`secret`] [`live`] [`reason`] | time as a value; redaction; publication; the one list of reasons | everything else |
+//! | 1 | [`request`] | HTTP parts → facts or a rejection: targets, hosts, peers, framing | policies, tokens, sockets |
+//! | 1 | [`rbac`] | permission codes, roles, scopes, tiers → bitsets | HTTP |
+//! | 2 | [`policy`] | a file as written → diagnostics → a compiled snapshot → a decision; explain, cases | I/O, clocks, the environment |
+//! | 3 | [`token`] | exactly one credential; claims, keys, verification, the cache; minting | the network |
+//! | 3 | [`revocation`] | what has been revoked, in memory | where entries come from |
+//! | 3 | [`telemetry`] | every metric; the access log; program messages | business rules |
+//! | 4 | [`net`] | accept, guard and serve connections; drain | what is served |
+//! | 5 | [`admission`] | facts and a credential → a `Permit` or a `Refusal` | sockets, SQL |
+//! | 9 | [`gateway`] | the life of a request; headers; upstream pools; replies | administration |
+//! | 9 | [`admin_api`] | health, metrics, guarded admin calls | the gateway |
+//! | 10 | [`config`] | a file and the environment → validated settings | behaviour |
+//! | 11 | [`app`] | settings → build, bind, serve, drain | arguments |
+//! | 12 | [`cli`] | one file a command | internals of rooms |
+//!
+//! # The life of a request
+//!
+//! [`net::guard`] lets hyper see a head only after [`request::head`] has found one reading of it →
+//! [`gateway::proxy`] takes it from there on one screen → [`request`] makes facts of it →
+//! [`policy::Snapshot::begin`] cleans the target, matches host, path and method, and either decides or asks who is calling →
+//! [`admission`] finds the credential, verifies it or remembers it ([`token::TokenCache`]), holds it against
+//! [`revocation`], and ends the decision with [`policy::Pending::with_caller`] → a [`admission::Permit`], which nothing
+//! else can make → [`gateway::headers`] strips what the client claimed and sets what was verified → [`gateway::upstream`]
+//! sends it on one of the worker's own connections → bodies stream both ways → [`gateway::exchange`] tells metrics
+//! and the access log, once, whatever became of it.
+//!
+//! # What must not move
+//!
+//! Imports point down. The core ([`request`], [`rbac`], [`policy`]) is pure: time, addresses and keys are given to it. One
+//! function decides: the gateway, the admin listener, `policy explain` and `policy test` all call
+//! [`policy::Snapshot::begin`].
+
 pub mod clock;
 pub mod live;
 pub mod reason;

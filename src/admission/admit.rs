@@ -109,13 +109,7 @@ impl Admission {
 
     /// Decides about a request.
     #[must_use]
-    pub fn admit<'r>(
-        &self,
-        facts: &RequestFacts<'r>,
-        headers: &HeaderMap,
-        now: Timestamp,
-        count: &WorkerMetrics,
-    ) -> Admitted<'r> {
+    pub fn admit<'r>(&self, facts: &RequestFacts<'r>, headers: &HeaderMap, now: Timestamp, count: &WorkerMetrics) -> Admitted<'r> {
         let snapshot = self.snapshot.get();
         let started = Instant::now();
         let begun = snapshot.begin(facts, now);
@@ -189,11 +183,7 @@ impl Admission {
             Source::Cache => ValidationSource::Cache,
             Source::Verify => ValidationSource::Verify,
         };
-        count.validation(
-            source,
-            verified.as_ref().map(|_| ()).map_err(|rejection| rejection.reason),
-            started.elapsed(),
-        );
+        count.validation(source, verified.as_ref().map(|_| ()).map_err(|rejection| rejection.reason), started.elapsed());
         let entry = verified.map_err(|rejection| refused(rejection.reason, rejection.detail))?;
         let identity = Identity::of(&entry, snapshot.roles(), service);
         let caller = Identified { entry, identity };

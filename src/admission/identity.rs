@@ -94,7 +94,10 @@ fn headers(claims: &Claims, grants: &Grants) -> Vec<(HeaderName, HeaderValue)> {
         (AUTH_METHOD, Some("bearer".to_owned())),
         (AUTH_SESSION, claims.session.as_deref().map(encode)),
     ];
-    values.into_iter().filter_map(|(name, value)| Some((name, HeaderValue::try_from(value?).ok()?))).collect()
+    values
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, HeaderValue::try_from(value?).ok()?)))
+        .collect()
 }
 
 fn join(words: impl Iterator<Item = String>) -> Option<String> {

@@ -68,9 +68,7 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
             retention,
             metrics: Arc::clone(&metrics),
             count: metrics.worker(),
-            hosts: hosts
-                .collect::<Result<_, _>>()
-                .map_err(|rejection| anyhow::anyhow!("[admin] hosts: {}", rejection.detail))?,
+            hosts: hosts.collect::<Result<_, _>>().map_err(|rejection| anyhow::anyhow!("[admin] hosts: {}", rejection.detail))?,
             metrics_open: settings.admin.metrics_open,
             readiness: readiness.clone(),
         }))
@@ -152,16 +150,14 @@ fn verifier(settings: &Settings, roles: &RoleTable) -> anyhow::Result<Verifier> 
 
 fn keys(settings: &Settings, issuer: &IssuerSettings) -> anyhow::Result<KeySet> {
     let keys = match &issuer.keys {
-        KeySource::Local => {
-            local_keys::load_or_create(&settings.auth.local_keys, &issuer.algorithms).map_err(|error| error.to_string())
-        }
+        KeySource::Local => local_keys::load_or_create(&settings.auth.local_keys, &issuer.algorithms)
+            .map_err(|error| error.to_string()),
         KeySource::Secret(secret) => KeySet::shared_secret(secret).map_err(|error| error.to_string()),
-        KeySource::JwksFile(path) => {
-            std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display())).and_then(|json| {
-                KeySet::parse(&json, &issuer.algorithms, Trust::File)
-                    .map_err(|error| format!("{}: {error}", path.display()))
-            })
-        }
+        KeySource::JwksFile(path) => std::fs::read(path)
+            .map_err(|error| format!("cannot read {}: {error}", path.display()))
+            .and_then(|json| {
+                KeySet::parse(&json, &issuer.algorithms, Trust::File).map_err(|error| format!("{}: {error}", path.display()))
+            }),
     };
     keys.map_err(|error| anyhow::anyhow!("the keys of issuer {:?} ([[auth.issuers]] keys): {error}", issuer.name))
 }
@@ -247,14 +243,8 @@ fn refuse_own_listener(settings: &Settings, name: &str, endpoint: &config::Endpo
     for (listener, enabled, listen) in listeners {
         let address = endpoint.host.parse::<std::net::IpAddr>().ok().map(|address| address.to_canonical());
         let here = match address {
-            Some(address) => {
-                address == listen.ip()
-                    || (address.is_loopback() || address.is_unspecified()) && listen.ip().is_unspecified()
-            }
-            None => {
-                endpoint.host.eq_ignore_ascii_case("localhost")
-                    && (listen.ip().is_loopback() || listen.ip().is_unspecified())
-            }
+            Some(address) => address == listen.ip() || (address.is_loopback() || address.is_unspecified()) && listen.ip().is_unspecified(),
+            None => endpoint.host.eq_ignore_ascii_case("localhost") && (listen.ip().is_loopback() || listen.ip().is_unspecified()),
         };
         if enabled && here && endpoint.port == listen.port() {
             bail!(
@@ -283,6 +273,5 @@ fn warn_of_unprotected_upstreams(settings: &Settings, metrics: &Metrics) {
 }
 
 fn is_loopback(host: &str) -> bool {
-    host.eq_ignore_ascii_case("localhost")
-        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+    host.eq_ignore_ascii_case("localhost") || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }

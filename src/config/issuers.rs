@@ -12,9 +12,21 @@ use crate::token::{Issuer, KeySet, KeySetError, local_keys};
 /// # Errors
 /// Every issuer whose keys are unreadable, malformed or weak, with the mend.
 pub fn load(auth: &AuthSettings) -> Result<Vec<Issuer>, Vec<Mistake>> {
-    let mut issuers = Vec::with_capacity(auth.issuers.len());
+    all(auth, auth.issuers.iter())
+}
+
+/// As [`load`], for commands that only look: where doorward's own keys do not exist yet, its issuer is left out.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_existing(auth: &AuthSettings) -> Result<Vec<Issuer>, Vec<Mistake>> {
+    all(auth, auth.issuers.iter().filter(|issuer| issuer.keys != KeySource::Local || auth.local_keys.exists()))
+}
+
+fn all<'s>(auth: &AuthSettings, chosen: impl Iterator<Item = &'s IssuerSettings>) -> Result<Vec<Issuer>, Vec<Mistake>> {
+    let mut issuers = Vec::new();
     let mut mistakes = Vec::new();
-    for settings in &auth.issuers {
+    for settings in chosen {
         match keys(settings, auth) {
             Ok(keys) => issuers.push(issuer(settings, auth, keys)),
             Err(error) => mistakes.push(Mistake {

@@ -26,3 +26,8 @@ pub use self::settings::{
     AdminSettings, AuthSettings, Endpoint, GatewaySettings, IssuerSettings, KeySource, Limits, LogSettings,
     RevocationSettings, Settings, UpstreamSettings,
 };
+
+/// The process's environment, for [`Settings::load`]. Variables that are not UTF-8 are none of doorward's.
+pub fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}

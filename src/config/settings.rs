@@ -47,6 +47,15 @@ impl Settings {
         let tree = sources::read(config, env)?;
         validate::settings(&tree)
     }
+
+    /// The shipped `config/doorward.toml` as it stands in the binary, whatever file and environment there are.
+    ///
+    /// # Errors
+    /// None in a binary whose tests passed.
+    pub fn shipped() -> Result<(Self, Vec<Warning>), ConfigError> {
+        let tree = sources::shipped()?;
+        validate::settings(&tree)
+    }
 }
 
 /// The gateway listener.

@@ -75,13 +75,22 @@ pub(super) fn read(config: Option<&Path>, env: impl Iterator<Item = (String, Str
             Err(error) => return Err(unreadable(Path::new(DEFAULT_CONFIG), &error, "")),
         },
     };
+    merge(file, &text, &env)
+}
+
+/// The shipped configuration, without file or environment.
+pub(super) fn shipped() -> Result<Tree, ConfigError> {
+    merge(Some(PathBuf::from(DEFAULT_CONFIG)), include_str!("../../config/doorward.toml"), &BTreeMap::new())
+}
+
+fn merge(file: Option<PathBuf>, text: &str, env: &BTreeMap<String, String>) -> Result<Tree, ConfigError> {
     let mut lines = BTreeMap::new();
     let mut figment = Figment::new();
     if let Some(path) = &file {
-        let dict = parse_file(path, &text, &mut lines)?;
+        let dict = parse_file(path, text, &mut lines)?;
         figment = figment.merge(Layer { name: FILE_LAYER.to_owned(), dict });
     }
-    let layers = environment(&env).map_err(ConfigError)?;
+    let layers = environment(env).map_err(ConfigError)?;
     for layer in layers {
         figment = figment.merge(layer);
     }

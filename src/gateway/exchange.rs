@@ -1,8 +1,8 @@
 //! One request and its answer, as metrics and the access log will tell of it. Whatever becomes of it, it is told once: when the
 //! exchange is dropped.
 
-use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -72,8 +72,7 @@ impl Exchange {
     pub fn begin(worker: &Arc<Worker>, peer: IpAddr, parts: &Parts, in_flight: InFlight) -> Self {
         let trusted = worker.trusts(peer);
         let id = trusted.then(|| parts.headers.get(headers::REQUEST_ID)).flatten().filter(|id| is_request_id(id));
-        let trace =
-            trusted.then(|| parts.headers.get(headers::TRACEPARENT)).flatten().filter(|trace| is_traceparent(trace));
+        let trace = trusted.then(|| parts.headers.get(headers::TRACEPARENT)).flatten().filter(|trace| is_traceparent(trace));
         Self {
             worker: Arc::clone(worker),
             started: Instant::now(),
@@ -227,11 +226,7 @@ impl Drop for Exchange {
         let Some(access) = &self.worker.access else { return };
         let claims = self.caller.as_ref().map(|caller| &caller.entry.claims);
         let header = |name| {
-            self.caller
-                .as_ref()
-                .and_then(|caller| caller.identity.header(&name))
-                .and_then(|value| value.to_str().ok())
-                .unwrap_or("")
+            self.caller.as_ref().and_then(|caller| caller.identity.header(&name)).and_then(|value| value.to_str().ok()).unwrap_or("")
         };
         access.write(&AccessRecord {
             time: self.time,
@@ -274,7 +269,9 @@ fn is_request_id(value: &HeaderValue) -> bool {
 /// `00-` 32 hex `-` 16 hex `-` 2 hex, lower case, neither id all zero (W3C Trace Context, section 3.2.2).
 fn is_traceparent(value: &HeaderValue) -> bool {
     let bytes = value.as_bytes();
-    let hex = |range: std::ops::Range<usize>| bytes[range].iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let hex = |range: std::ops::Range<usize>| {
+        bytes[range].iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
     let zero = |range: std::ops::Range<usize>| bytes[range].iter().all(|byte| *byte == b'0');
     bytes.len() == 55
         && bytes.starts_with(b"00-")

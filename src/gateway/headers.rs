@@ -4,8 +4,7 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONNECTION, EXPIRES, FORWARDED, HOST, HeaderMap, PRAGMA, TE, TRANSFER_ENCODING,
-    UPGRADE, VARY,
+    AUTHORIZATION, CACHE_CONTROL, CONNECTION, EXPIRES, FORWARDED, HOST, HeaderMap, PRAGMA, TE, TRANSFER_ENCODING, UPGRADE, VARY,
 };
 use http::{HeaderName, HeaderValue};
 use smallvec::SmallVec;
@@ -17,7 +16,6 @@ use crate::policy::source::CachePolicy;
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// W3C Trace Context.
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -68,23 +66,10 @@ fn origin(name: &str) -> Origin {
     }
     let Ok(name) = std::str::from_utf8(&folded) else { return Origin::DoorwardOnly };
     match name {
-        "remote-user"
-        | "x-remote-user"
-        | "x-auth-method"
-        | "x-auth-session"
-        | "x-client-cert"
-        | "x-forwarded-client-cert"
-        | "x-forwarded-user"
-        | "x-forwarded-groups"
-        | "x-forwarded-email"
-        | "x-forwarded-preferred-username"
-        | "x-http-method-override"
-        | "x-http-method"
-        | "x-method-override"
-        | "x-original-url"
-        | "x-original-uri"
-        | "x-original-method"
-        | "x-rewrite-url" => Origin::DoorwardOnly,
+        "remote-user" | "x-remote-user" | "x-auth-method" | "x-auth-session" | "x-client-cert" | "x-forwarded-client-cert"
+        | "x-forwarded-user" | "x-forwarded-groups" | "x-forwarded-email" | "x-forwarded-preferred-username"
+        | "x-http-method-override" | "x-http-method" | "x-method-override" | "x-original-url" | "x-original-uri"
+        | "x-original-method" | "x-rewrite-url" => Origin::DoorwardOnly,
         "x-request-id" | "traceparent" | "tracestate" | "forwarded" | "x-real-ip" => Origin::TrustedProxy,
         _ if ["x-user-", "doorward-", "x-auth-request-", "x-webauth-", "x-ssl-client-"]
             .iter()
@@ -166,11 +151,7 @@ fn set_forwarding(headers: &mut HeaderMap, forwarding: &Forwarding<'_>) {
         headers.insert(FORWARDED_HOST, host.clone());
     }
 
-    let mut element = forwarding
-        .trusted
-        .then(|| joined(headers, &FORWARDED))
-        .flatten()
-        .map_or_else(String::new, |before| before + ", ");
+    let mut element = forwarding.trusted.then(|| joined(headers, &FORWARDED)).flatten().map_or_else(String::new, |before| before + ", ");
     let _ = match peer {
         IpAddr::V4(peer) => write!(element, "for={peer}"),
         IpAddr::V6(peer) => write!(element, "for=\"[{peer}]\""),
@@ -209,9 +190,7 @@ fn remove_hop_by_hop(headers: &mut HeaderMap, direction: Direction) {
             .collect();
         for name in nominated {
             // These decide how the message is framed, where it goes and who asks; nobody may take them away.
-            if !matches!(name, http::header::CONTENT_LENGTH | TRANSFER_ENCODING | HOST | AUTHORIZATION | TE)
-                && name.as_str() != "trailer"
-            {
+            if !matches!(name, http::header::CONTENT_LENGTH | TRANSFER_ENCODING | HOST | AUTHORIZATION | TE) && name.as_str() != "trailer" {
                 headers.remove(name);
             }
         }
@@ -219,13 +198,9 @@ fn remove_hop_by_hop(headers: &mut HeaderMap, direction: Direction) {
     }
     let passes_trailers = direction == Direction::Request
         && headers.get_all(TE).iter().any(|value| {
-            value
-                .as_bytes()
-                .split(|byte| *byte == b',')
-                .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+            value.as_bytes().split(|byte| *byte == b',').any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
         });
-    for name in [TRANSFER_ENCODING, UPGRADE, TE, KEEP_ALIVE, PROXY_CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION]
-    {
+    for name in [TRANSFER_ENCODING, UPGRADE, TE, KEEP_ALIVE, PROXY_CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION] {
         headers.remove(name);
     }
     if direction == Direction::Request {
@@ -244,10 +219,7 @@ pub fn strip_trailers(trailers: &mut HeaderMap) {
         .filter(|name| {
             origin(name.as_str()) != Origin::Anybody
                 || matches!(**name, AUTHORIZATION | HOST | TRANSFER_ENCODING | CONNECTION | TE | UPGRADE)
-                || matches!(
-                    name.as_str(),
-                    "content-length" | "content-type" | "content-encoding" | "trailer" | "cookie"
-                )
+                || matches!(name.as_str(), "content-length" | "content-type" | "content-encoding" | "trailer" | "cookie")
         })
         .cloned()
         .collect();
@@ -285,40 +257,17 @@ mod tests {
     #[test]
     fn t23_every_spelling_of_an_identity_header_is_doorwards_own() {
         for name in [
-            "x-user-id",
-            "x_user_id",
-            "x.user.id",
-            "x-user_name",
-            "x-user-anything",
-            "remote-user",
-            "remote_user",
-            "x-remote-user",
-            "x-forwarded-user",
-            "x-forwarded-groups",
-            "x-forwarded-email",
-            "x-auth-request-user",
-            "x-webauth-user",
-            "x-ssl-client-cn",
-            "x-client-cert",
-            "x-forwarded-client-cert",
-            "x-auth-method",
-            "x-auth_session",
-            "doorward-decision",
-            "x-http-method-override",
-            "x-http-method",
-            "x-method-override",
-            "x-original-url",
-            "x-rewrite-url",
-            "x_rewrite_url",
+            "x-user-id", "x_user_id", "x.user.id", "x-user_name", "x-user-anything", "remote-user", "remote_user", "x-remote-user",
+            "x-forwarded-user", "x-forwarded-groups", "x-forwarded-email", "x-auth-request-user", "x-webauth-user", "x-ssl-client-cn",
+            "x-client-cert", "x-forwarded-client-cert", "x-auth-method", "x-auth_session", "doorward-decision",
+            "x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url", "x_rewrite_url",
         ] {
             assert_eq!(origin(name), Origin::DoorwardOnly, "{name}");
         }
         for name in ["accept", "x-api-key", "x-userland", "cookie", "x-auth-token", "range", "referer"] {
             assert_eq!(origin(name), Origin::Anybody, "{name}");
         }
-        for name in
-            ["x-forwarded-for", "x_forwarded_for", "forwarded", "x-request-id", "traceparent", "x-forwarded-proto"]
-        {
+        for name in ["x-forwarded-for", "x_forwarded_for", "forwarded", "x-request-id", "traceparent", "x-forwarded-proto"] {
             assert_eq!(origin(name), Origin::TrustedProxy, "{name}");
         }
     }

@@ -211,9 +211,7 @@ impl Worker {
         let judged = permit.judged();
         let name = match judged.decision.route {
             Some(route) => Some(&judged.snapshot.route(route).upstream),
-            None => {
-                judged.decision.service.and_then(|index| judged.snapshot.services()[index as usize].upstream.as_ref())
-            }
+            None => judged.decision.service.and_then(|index| judged.snapshot.services()[index as usize].upstream.as_ref()),
         };
         name.and_then(|name| self.pools.get(&**name)).map(Arc::clone).ok_or(Reason::NoRoute)
     }

@@ -74,9 +74,7 @@ impl Denial {
     pub fn of_upstream(error: &UpstreamError, limit: u64) -> Self {
         match error.reason {
             Reason::BodyTooLarge => Self::too_large(limit),
-            Reason::BadRequest => {
-                Self { close: true, ..Self::plain(Reason::BadRequest, "the request body is malformed or broke off") }
-            }
+            Reason::BadRequest => Self { close: true, ..Self::plain(Reason::BadRequest, "the request body is malformed or broke off") },
             reason => Self::plain(reason, ""),
         }
     }

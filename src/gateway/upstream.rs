@@ -143,8 +143,7 @@ impl Pool {
                 Ok(response) => return Ok((response, Lease { pool: Arc::clone(self), pooled: connection })),
                 Err(mut error) => {
                     let unsent = error.take_message().filter(|_| !fresh);
-                    let closed =
-                        error.error().is_incomplete_message() || error.error().is_closed() || is_reset(error.error());
+                    let closed = error.error().is_incomplete_message() || error.error().is_closed() || is_reset(error.error());
                     match unsent.or_else(|| spare.filter(|_| closed)) {
                         Some(again) => request = again,
                         None => return Err(failure(error.error(), transfer)),
@@ -242,7 +241,8 @@ fn copy_of(request: &Request<RequestBody>) -> Request<RequestBody> {
 type Sent = Result<Response<Incoming>, http1_error::TrySend>;
 
 mod http1_error {
-    pub(super) type TrySend = hyper::client::conn::TrySendError<http::Request<super::RequestBody>>;
+    pub(super) type TrySend =
+        hyper::client::conn::TrySendError<http::Request<super::RequestBody>>;
 }
 
 /// Waits for the head of the answer. While the request's body is still being sent, its progress moves the deadline: an upload
@@ -263,7 +263,10 @@ async fn wait_for_answer(
             _ => break,
         };
     }
-    Err(UpstreamError { reason: Reason::UpstreamTimeout, detail: format!("no answer within {first_byte:?}") })
+    Err(UpstreamError {
+        reason: Reason::UpstreamTimeout,
+        detail: format!("no answer within {first_byte:?}"),
+    })
 }
 
 fn failure(error: &hyper::Error, transfer: Option<&Transfer>) -> UpstreamError {
@@ -280,7 +283,8 @@ fn describe(error: &hyper::Error) -> String {
 
 fn is_reset(error: &hyper::Error) -> bool {
     use std::error::Error as _;
-    error.source().and_then(|source| source.downcast_ref::<std::io::Error>()).is_some_and(|error| {
-        matches!(error.kind(), std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe)
-    })
+    error
+        .source()
+        .and_then(|source| source.downcast_ref::<std::io::Error>())
+        .is_some_and(|error| matches!(error.kind(), std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe))
 }

@@ -23,10 +23,9 @@ use hyper::rt::ReadBufCursor;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-use crate::reason::Reason;
-use crate::request::Rejection;
 use crate::request::chunked::{ChunkedReader, Progress};
 use crate::request::head::{self, Framing, HeadFacts, HeadLimits};
+use crate::request::Rejection;
 
 /// Size of one read.
 const READ_BYTES: usize = 64 * 1024;
@@ -142,12 +141,7 @@ pub struct GuardedIo<S> {
 
 impl<S> GuardedIo<S> {
     /// Guards a stream. `on_expiry` is told which limit ended the connection.
-    pub fn new(
-        stream: S,
-        state: Arc<ConnectionState>,
-        settings: GuardSettings,
-        on_expiry: Box<dyn Fn(Expired) + Send>,
-    ) -> Self {
+    pub fn new(stream: S, state: Arc<ConnectionState>, settings: GuardSettings, on_expiry: Box<dyn Fn(Expired) + Send>) -> Self {
         Self {
             stream,
             phase: Phase::Head,
@@ -185,15 +179,7 @@ impl<S> GuardedIo<S> {
                         if rest.len() <= self.settings.head.bytes {
                             break;
                         }
-                        let limit = self.settings.head.bytes;
-                        self.refuse(
-                            rest,
-                            Rejection {
-                                reason: Reason::HeadersTooLarge,
-                                detail: format!("the head is longer than {limit} bytes").into(),
-                            },
-                            cursor,
-                        );
+                        self.refuse(rest, head::overflow(rest), cursor);
                         return Ok(input.len());
                     };
                     self.searched = 0;
@@ -269,8 +255,9 @@ impl<S> GuardedIo<S> {
     /// a busy connection never touches it.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Expired> {
         loop {
-            let (at, what) =
-                self.deadline().unwrap_or_else(|| (Instant::now() + self.settings.idle_timeout, Expired::IdleTimeout));
+            let (at, what) = self
+                .deadline()
+                .unwrap_or_else(|| (Instant::now() + self.settings.idle_timeout, Expired::IdleTimeout));
             if at <= Instant::now() {
                 return Poll::Ready(what);
             }
@@ -390,11 +377,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Write for GuardedIo<S> {
         this.wrote(result, cx)
     }
 
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let result = Pin::new(&mut this.stream).poll_write_vectored(cx, bytes);
         this.wrote(result, cx)

@@ -73,6 +73,7 @@ fn read(source: &Arc<SourceText>, out: &mut Diagnostics) -> Option<(RoleData, Ro
         let start = Span { start: root.span.start, end: root.span.start };
         reader.error(start, "missing-key", "the key `version` is missing", "Begin the file with `version: 1`.");
     }
+    data.add_own_permissions();
     match RoleTable::compile(&data) {
         Ok(table) => Some((data, table)),
         Err(faults) => {

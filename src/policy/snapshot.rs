@@ -351,6 +351,34 @@ impl Snapshot {
         codes
     }
 
+    /// The parts of a route's requirement, each with the way down to it and a word for it; none for `public` and `deny`.
+    pub(super) fn branches(&self, route: RouteId) -> Vec<(Vec<usize>, String)> {
+        fn walk(formula: &Formula, roles: &RoleTable, way: &mut Vec<usize>, all: &mut Vec<(Vec<usize>, String)>) {
+            let (word, parts): (String, &[Formula]) = match formula {
+                Formula::Public | Formula::Deny => return,
+                Formula::Any(parts) => ("any".into(), parts),
+                Formula::All(parts) => ("all".into(), parts),
+                Formula::Authenticated => ("authenticated".into(), &[]),
+                Formula::Permission(id) => (roles.permission_code(*id).to_string(), &[]),
+                Formula::Role(id) => (roles.role_key(*id).to_string(), &[]),
+                Formula::Membership(service, _) => (format!("membership {}", roles.service_name(*service)), &[]),
+                Formula::Owner(_) => ("owner".into(), &[]),
+                Formula::Client(_) => ("client".into(), &[]),
+            };
+            all.push((way.clone(), word));
+            for (number, part) in parts.iter().enumerate() {
+                way.push(number);
+                walk(part, roles, way, all);
+                way.pop();
+            }
+        }
+        let mut all = Vec::new();
+        if let Some(guard) = self.guards.get(route.0 as usize) {
+            walk(&guard.formula, &self.roles, &mut Vec::new(), &mut all);
+        }
+        all
+    }
+
     /// Bytes of the path indexes on the heap, for measuring.
     #[must_use]
     pub fn index_bytes(&self) -> usize {

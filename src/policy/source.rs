@@ -8,9 +8,10 @@ mod values;
 #[cfg(test)]
 mod broken_tests;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 pub(super) use self::file::version;
+pub(super) use self::requirement::WORDS as REQUIREMENT_WORDS;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -39,6 +39,8 @@ pub(super) enum Kind {
     List(Vec<Node>),
     /// `key: value`, in the order written, each key once.
     Map(Vec<Entry>),
+    /// What was refused already; whoever meets it has nothing to add.
+    Refused,
 }
 
 /// A key and its value.
@@ -155,7 +157,7 @@ impl<'s> Builder<'s, '_> {
                     "an alias (`*name`) is not read here",
                     "Write the value out; if a text begins with `*`, put it in quotes.",
                 );
-                Ok(Node { kind: Kind::Scalar { text: String::new(), plain: true }, span })
+                Ok(Node { kind: Kind::Refused, span })
             }
             // A well-formed stream has no other event inside a document.
             _ => Err(Stop::Reported),
@@ -179,6 +181,9 @@ impl<'s> Builder<'s, '_> {
                 value.span = key.span;
             }
             let Kind::Scalar { text, .. } = key.kind else {
+                if matches!(key.kind, Kind::Refused) {
+                    continue;
+                }
                 self.refuse(
                     key.span,
                     "key-no-text",
@@ -307,6 +312,7 @@ impl Node {
                 _ => text.parse::<i64>().map_or_else(|_| Value::String(text.clone()), Value::from),
             },
             Kind::Scalar { text, .. } => Value::String(text.clone()),
+            Kind::Refused => Value::Null,
             Kind::List(items) => items.iter().map(Self::to_json).collect(),
             Kind::Map(entries) => {
                 Value::Object(entries.iter().map(|entry| (entry.key.value.clone(), entry.value.to_json())).collect())

@@ -29,6 +29,42 @@ pub struct RoleData {
     pub tiers: BTreeMap<ServiceName, Vec<TierDefinition>>,
 }
 
+/// The service whose permissions open the admin API (T34).
+pub const ADMIN_SERVICE: &str = "doorward";
+
+/// The permissions that doorward's own calls ask for (SPEC 6, 7 and 12). They exist whether or not a roles file lists them, so that
+/// the admin listener's policy needs no preparation; nobody holds them unless a role says so.
+const OWN_PERMISSIONS: [&str; 15] = [
+    "audit:view",
+    "decide:evaluate",
+    "decide:search",
+    "decision:view",
+    "membership:confirm",
+    "metrics:view",
+    "permission:edit",
+    "permission:view",
+    "role:edit",
+    "role:grant",
+    "role:view",
+    "session:revoke",
+    "tier:edit",
+    "user:edit",
+    "user:view",
+];
+
+impl RoleData {
+    /// Adds the permissions of doorward's own calls that are not listed.
+    pub fn add_own_permissions(&mut self) {
+        let Ok(service) = ServiceName::parse(ADMIN_SERVICE) else { return };
+        let listed = self.permissions.entry(service).or_default();
+        for code in OWN_PERMISSIONS.iter().filter_map(|code| PermissionCode::parse(code).ok()) {
+            if !listed.contains(&code) {
+                listed.push(code);
+            }
+        }
+    }
+}
+
 /// One role.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RoleDefinition {
@@ -431,9 +467,6 @@ impl Grants {
         &self.memberships
     }
 }
-
-/// The service whose permissions open the admin API (T34).
-const ADMIN_SERVICE: &str = "doorward";
 
 static NEXT_IDENTITY: AtomicU64 = AtomicU64::new(1);
 

@@ -229,7 +229,7 @@ mod tests {
         assert_eq!(client("10.0.0.1", &[]).as_deref(), Some("10.0.0.1"));
         assert_eq!(client("::ffff:10.0.0.1", &[("x-forwarded-for", "8.8.8.8")]).as_deref(), Some("8.8.8.8"));
         assert_eq!(client("192.0.2.5", &[("x-forwarded-for", "8.8.8.8")]).as_deref(), Some("8.8.8.8"));
-        let two_lines = [("x-forwarded-for", "1.1.1.1, 203.0.113.7"), ("x-forwarded-for", "10.3.3.3")];
+        let two_lines = [("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "203.0.113.7, 10.3.3.3")];
         assert_eq!(client("10.0.0.1", &two_lines).as_deref(), Some("203.0.113.7"));
     }
 

@@ -260,7 +260,7 @@ fn rewrite<'r>(target: &'r str, raw_len: usize, rules: &PathRules) -> Result<Cle
         }
         if last {
             // `/a/.` and `/a/b/..` name the directory: `/a/`.
-            if path.len() <= start && !path.ends_with(b"/") {
+            if path.len() <= start {
                 path.push(b'/');
             }
             break;

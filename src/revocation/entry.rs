@@ -95,19 +95,9 @@ impl TryFrom<Written> for Entry {
         let Written { jti, session, subject, key, disabled, everything, issuer, issued_until, expires_at } = written;
         let time = |seconds: u32| Timestamp(i64::from(seconds));
         let until = expires_at.map(|seconds| Timestamp(i64::try_from(seconds).unwrap_or(i64::MAX)));
-        let named = [
-            jti.is_some(),
-            session.is_some(),
-            subject.is_some(),
-            key.is_some(),
-            disabled.is_some(),
-            everything.is_some(),
-        ];
+        let named = [jti.is_some(), session.is_some(), subject.is_some(), key.is_some(), disabled.is_some(), everything.is_some()];
         if named.iter().filter(|named| **named).count() != 1 {
-            return Err(
-                "exactly one of `jti`, `session`, `subject`, `key`, `disabled` and `everything` says what is revoked"
-                    .into(),
-            );
+            return Err("exactly one of `jti`, `session`, `subject`, `key`, `disabled` and `everything` says what is revoked".into());
         }
         let ids = [&jti, &session, &subject, &key, &disabled, &issuer];
         if ids.into_iter().flatten().any(|id| id.is_empty()) {
@@ -120,10 +110,7 @@ impl TryFrom<Written> for Entry {
             return Err("`expires_at` belongs to `jti` and `session` only".into());
         }
         if issued_until.is_some() != subject.is_some() {
-            return Err(
-                "`subject` and `issued_until` (Unix seconds) belong together; `disabled` shuts a subject out for good"
-                    .into(),
-            );
+            return Err("`subject` and `issued_until` (Unix seconds) belong together; `disabled` shuts a subject out for good".into());
         }
         Ok(match (jti, session, subject, key, disabled, everything) {
             (Some(id), ..) => Self::Token { id, issuer, expires_at: until },
@@ -144,9 +131,7 @@ impl From<Entry> for Written {
             Entry::Token { id, issuer, expires_at } => {
                 Self { jti: Some(id), issuer, expires_at: large(expires_at), ..Self::default() }
             }
-            Entry::Session { id, expires_at } => {
-                Self { session: Some(id), expires_at: large(expires_at), ..Self::default() }
-            }
+            Entry::Session { id, expires_at } => Self { session: Some(id), expires_at: large(expires_at), ..Self::default() },
             Entry::Subject { id, issued_until } => {
                 Self { subject: Some(id), issued_until: small(issued_until), ..Self::default() }
             }

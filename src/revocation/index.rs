@@ -158,9 +158,7 @@ impl RevocationIndex {
         let until = |end: Option<Timestamp>| end.map_or(arrival, |end| end.plus(retention.after_expiry));
         let none = Timestamp(i64::MIN);
         match entry {
-            Entry::Token { id, issuer: None, expires_at } => {
-                self.merge(Kind::Token, None, id, none, until(*expires_at))
-            }
+            Entry::Token { id, issuer: None, expires_at } => self.merge(Kind::Token, None, id, none, until(*expires_at)),
             Entry::Token { id, issuer: Some(issuer), expires_at } => {
                 self.merge(Kind::TokenOfIssuer, Some(issuer), id, none, until(*expires_at));
             }

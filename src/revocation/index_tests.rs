@@ -95,9 +95,7 @@ fn t06_t18_disabled_subjects_and_keys_stay() {
 
 #[test]
 fn t10_entries_merge_by_the_later_expiry_and_the_higher_floor() {
-    let floors = index(
-        "{\"subject\":\"kc:alice\",\"issued_until\":1800000000}\n{\"subject\":\"kc:alice\",\"issued_until\":1700000000}",
-    );
+    let floors = index("{\"subject\":\"kc:alice\",\"issued_until\":1800000000}\n{\"subject\":\"kc:alice\",\"issued_until\":1700000000}");
     assert_eq!(floors.standing(&presented(), NOW), Standing::Revoked);
     let everything = index("{\"everything\":1800000000}\n{\"everything\":1}");
     assert_eq!(everything.standing(&presented(), NOW), Standing::Revoked);
@@ -145,17 +143,9 @@ fn readers_and_writers_at_once_lose_nothing() {
             scope.spawn(move || {
                 for n in 0..2000 {
                     let id = format!("t-{thread}-{n}");
-                    index.apply(
-                        &Entry::Token { id: id.as_str().into(), issuer: None, expires_at: None },
-                        NOW,
-                        retention(),
-                    );
+                    index.apply(&Entry::Token { id: id.as_str().into(), issuer: None, expires_at: None }, NOW, retention());
                     let presented = Presented { token_id: Some(&id), ..presented() };
-                    assert_eq!(
-                        index.standing(&presented, NOW),
-                        Standing::Revoked,
-                        "a revocation counts from its return on"
-                    );
+                    assert_eq!(index.standing(&presented, NOW), Standing::Revoked, "a revocation counts from its return on");
                     index.sweep(NOW);
                 }
             });

@@ -107,7 +107,12 @@ fn fields(reader: &mut Reader<'_>, root: &Node, entries: &[Entry]) -> Option<Pol
         }
     }
     let start = Span { start: root.span.start, end: root.span.start };
-    let missing = |key: &str| !entries.iter().any(|entry| entry.key.value == key);
+    // A key that was misspelt is there, in a way, and has its own finding.
+    let meant = |entry: &Entry, key: &str| {
+        let written = entry.key.value.as_str();
+        written == key || (!KEYS.contains(&written) && yaml::nearest(written, &KEYS) == Some(key))
+    };
+    let missing = |key: &str| !entries.iter().any(|entry| meant(entry, key));
     if missing("version") {
         reader.error(start, "missing-key", "the key `version` is missing", "Begin the file with `version: 1`.");
     }

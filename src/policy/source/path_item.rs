@@ -62,6 +62,10 @@ fn path_item(reader: &mut Reader<'_>, entry: &Entry) -> Option<PathItem> {
     let known = path_key(reader, &entry.key);
     let pattern = &entry.key.value;
     let Kind::Map(entries) = &entry.value.kind else {
+        // The mend of a wrong key says already where the methods go.
+        if !known || matches!(entry.value.kind, Kind::Refused) {
+            return None;
+        }
         let message = format!("`{pattern}` needs its methods");
         let help = match &entry.value.kind {
             Kind::Scalar { text, .. } if !entry.value.is_nothing() => {
@@ -123,7 +127,10 @@ fn method_key(reader: &mut Reader<'_>, key: &Spanned<String>) -> Option<Spanned<
     }
     if METHOD_KEYS.contains(&text) {
         let message = format!("`{text}` stands directly below a path, but belongs to a method");
-        let help = format!("Write it below the method: `get: {{require: …, {text}: …}}`.");
+        let help = match text {
+            "require" => "Write it below the method: `get: {require: …}`, or short `get: …`.".to_owned(),
+            _ => format!("Write it below the method: `get: {{require: …, {text}: …}}`."),
+        };
         reader.error(key.span, "key-outside-method", message, help);
         return None;
     }

@@ -8,7 +8,7 @@ use crate::rbac::{PermissionCode, RoleKey, ServiceName, TierKey};
 pub(super) const KINDS: [&str; 6] = ["any", "all", "role", "membership", "owner", "client"];
 
 /// The words that are a requirement.
-const WORDS: [&str; 3] = ["public", "authenticated", "deny"];
+pub(in crate::policy) const WORDS: [&str; 3] = ["public", "authenticated", "deny"];
 
 /// Whether a requirement stands in another.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -35,6 +35,7 @@ fn requirement(reader: &mut Reader<'_>, node: &Node, standing: Standing) -> Opti
             );
             None
         }
+        Kind::Refused => None,
         Kind::List(_) => {
             let help = "Write `{all: […]}` if every one is needed, or `{any: […]}` if one of them will do.";
             reader.error(

@@ -85,7 +85,11 @@ pub(super) fn rate_limit(reader: &mut Reader<'_>, node: &Node) -> Option<Spanned
     let text = reader.text(node, "the value of `rate_limit`", EXAMPLE)?;
     let (rate, per) = text.split_once(" per ").unwrap_or((text, ""));
     let (count, unit) = rate.split_once('/').unwrap_or((rate, ""));
-    let (count, unit, per) = (count.trim(), unit.trim(), per.trim());
+    let (count, mut unit, mut per) = (count.trim(), unit.trim(), per.trim());
+    // `30 per minute` says the time where the key belongs.
+    if unit.is_empty() && matches!(per, "s" | "sec" | "second" | "m" | "min" | "minute" | "h" | "hour") {
+        (unit, per) = (per, "");
+    }
     let digits = count.bytes().all(|b| b.is_ascii_digit());
     let fault = match count.parse::<u32>().ok().filter(|_| digits) {
         None | Some(0) => Some((format!("`{count}` is not a number of requests"), format!("Write {EXAMPLE}."))),
@@ -140,6 +144,9 @@ pub(super) fn rate_limit(reader: &mut Reader<'_>, node: &Node) -> Option<Spanned
 /// `{until: 2027-01-31}`.
 pub(super) fn report_only(reader: &mut Reader<'_>, node: &Node) -> Option<Spanned<ReportOnly>> {
     const EXAMPLE: &str = "`report_only: {until: 2027-01-31}`";
+    if matches!(node.kind, Kind::Refused) {
+        return None;
+    }
     let Kind::Map(entries) = &node.kind else {
         let help = format!("Write the day from which it is enforced: {EXAMPLE}.");
         reader.error(node.span, "wrong-type", "`report_only` must end on a day, so that it is not forgotten", help);

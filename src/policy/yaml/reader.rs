@@ -92,6 +92,7 @@ impl Reader<'_> {
             Kind::Scalar { text, .. } => format!("`{}`", text.chars().take(80).collect::<String>()),
             Kind::List(_) => "a list".to_owned(),
             Kind::Map(_) => "a mapping".to_owned(),
+            Kind::Refused => return None,
         };
         let message = format!("{what} must be {expected}, but {found} stands here");
         self.error(node.span, "wrong-type", message, format!("Write {example}."));

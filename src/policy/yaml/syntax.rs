@@ -27,8 +27,24 @@ pub(super) fn explain(source: &Arc<SourceText>, at: usize, words: &str) -> Diagn
         }
     }
 
+    for line in above.into_iter().chain([here]) {
+        if let Some(colon) = colon_without_space(text, line) {
+            return Diagnostic::error(
+                source,
+                colon,
+                CODE,
+                "no space follows this colon, so the line is not `key: value`",
+            )
+            .help("Write a space behind the colon of the key.");
+        }
+    }
+
     let span = place(text, at);
-    let (message, help): (&str, &str) = if words.contains("quoted scalar") && words.contains("end of stream") {
+    let open_quote = text[span.start..].chars().next().filter(|&c| matches!(c, '"' | '\''));
+    let unclosed = open_quote.is_some_and(|quote| text[span.start..here.end].matches(quote).count() % 2 == 1);
+    let (message, help): (&str, &str) = if unclosed
+        || (words.contains("quoted scalar") && words.contains("end of stream"))
+    {
         ("a quote is opened here and never closed", "Close it with the same quote at the end of the text.")
     } else if words.contains("unknown escape character") {
         ("this escape is not known within double quotes", "Write `\\\\` for a backslash, or use single quotes.")
@@ -44,7 +60,7 @@ pub(super) fn explain(source: &Arc<SourceText>, at: usize, words: &str) -> Diagn
     } else if words.contains("mapping values are not allowed") || words.contains("illegal placement of ':'") {
         (
             "a second `: ` in one line, or a line that is indented too far",
-            "Put a text that holds `: ` in quotes, or indent this line like the others of its level.",
+            "A permission has no space in it (`order:view`); other text with `: ` is put in quotes; and keys of one level are indented alike.",
         )
     } else if words.contains("did not find expected key")
         || words.contains("invalid indentation")
@@ -82,6 +98,16 @@ fn tab_in_indentation(text: &str, line: Span) -> Option<Span> {
     let indentation = &content[..content.len() - content.trim_start().len()];
     let tab = line.start + indentation.find('\t')?;
     Some(Span { start: tab, end: tab + 1 })
+}
+
+/// The colon of a line such as `get:order:view`, which YAML reads as one text.
+fn colon_without_space(text: &str, line: Span) -> Option<Span> {
+    let content = text[line.start..line.end].split(" #").next().unwrap_or_default().trim_end();
+    let key = content.trim_start();
+    let plain =
+        key.starts_with(|c: char| c.is_ascii_alphabetic()) && !content.contains(": ") && !content.ends_with(':');
+    let colon = line.start + content.find(':').filter(|_| plain)?;
+    Some(Span { start: colon, end: colon + 1 })
 }
 
 /// A `*` that begins a key or value and is followed by nothing that could be an alias' name.

@@ -20,6 +20,7 @@ fn spans(node: &Node, source: &str, found: &mut Vec<(String, String)>) {
     let covered = source[node.span.start..node.span.end].to_owned();
     match &node.kind {
         Kind::Scalar { text, .. } => found.push((text.clone(), covered)),
+        Kind::Refused => {}
         Kind::List(items) => items.iter().for_each(|item| spans(item, source, found)),
         Kind::Map(entries) => {
             for entry in entries {
