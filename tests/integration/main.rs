@@ -1,0 +1,21 @@
+//! Tests of the whole program through real sockets: the built binary, a scripted upstream, a raw client.
+//!
+//! Nothing here looks inside a room. What a test says about doorward is what a user of SPEC.md may rely on.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on should stop loudly"
+)]
+#![expect(clippy::print_stderr, reason = "a skipped corpus says so on stderr, and scores are printed as tables")]
+
+mod harness;
+
+mod demo;
+mod denials;
+mod faults;
+mod framing;
+mod identity_headers;
+mod observability;
+mod targets;
+mod tokens;
