@@ -446,7 +446,7 @@ fn read_who(reader: &mut Reader<'_>, node: &Tree) -> Option<CaseWho> {
         Kind::List(_) => {
             reader.error(node.span, "bad-caller", "a list is nobody", help);
             None
-        } // The reader of YAML has said what is wrong with it.
+        }
     }
 }
 
