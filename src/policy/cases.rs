@@ -133,10 +133,9 @@ impl CaseFile {
         let mut found = Diagnostics::default();
         let Some(tree) = yaml::parse(&source, &mut found) else { return (None, found) };
         let mut reader = Reader { source: &source, out: &mut found };
-        let file =
-            read_file(&mut reader, &tree).map(|(policy, cases)| Self { source: Arc::clone(&source), policy, cases });
+        let parts = read_file(&mut reader, &tree);
         found.sort();
-        (file, found)
+        (parts.map(|(policy, cases)| Self { source, policy, cases }), found)
     }
 
     /// Runs every case against a snapshot. `now` is for `report_only` dates; a case that report mode lets

@@ -273,10 +273,11 @@ impl Question<'_, '_, '_> {
         witness.enter(formula);
         let holds = match formula {
             Formula::Permission(id) => self.caller.grants.has(*id),
-            Formula::Any(parts) if W::SEES_ALL => {
-                parts.iter().fold(false, |any, part| self.holds(part, witness) || any)
+            // Every part is evaluated here, also where the answer is known already.
+            Formula::Any(parts) if W::SEES_ALL => parts.iter().filter(|part| self.holds(part, witness)).count() > 0,
+            Formula::All(parts) if W::SEES_ALL => {
+                parts.iter().filter(|part| self.holds(part, witness)).count() == parts.len()
             }
-            Formula::All(parts) if W::SEES_ALL => parts.iter().fold(true, |all, part| self.holds(part, witness) && all),
             Formula::Any(parts) => parts.iter().any(|part| self.holds(part, witness)),
             Formula::All(parts) => parts.iter().all(|part| self.holds(part, witness)),
             Formula::Authenticated | Formula::Public => true,

@@ -280,7 +280,7 @@ impl Explanation {
         }
         match &self.mend {
             Some(Mend::Token) => {
-                text.push_str("to be allowed: send a valid token of a subject that meets the requirement\n")
+                text.push_str("to be allowed: send a valid token of a subject that meets the requirement\n");
             }
             Some(Mend::Grant(parts)) => {
                 let _ = writeln!(text, "to be allowed: grant {}", parts.join(" and "));

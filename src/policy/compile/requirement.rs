@@ -8,7 +8,7 @@ use crate::policy::diagnostic::{Diagnostic, Diagnostics};
 use crate::policy::pattern::{ParamPart, Pattern, Segment};
 use crate::policy::snapshot::{Formula, OwnerPlace};
 use crate::policy::source::{PolicyFile, Requirement, Span, Spanned};
-use crate::rbac::{PermissionCode, PermissionId, RoleTable};
+use crate::rbac::{PermissionCode, PermissionId, RoleTable, TierKey};
 
 /// What the requirements of one path may speak of.
 pub(super) struct Requirements<'c> {
@@ -82,7 +82,7 @@ impl Requirements<'_> {
                 match self.roles.tier_rank(id, tier.as_str()) {
                     Some(rank) => Formula::Membership(id, rank),
                     None => {
-                        let tiers: Vec<&str> = self.roles.tiers(id).map(|tier| tier.as_str()).collect();
+                        let tiers: Vec<&str> = self.roles.tiers(id).map(TierKey::as_str).collect();
                         let known = closest(tier.as_str(), tiers.iter().copied());
                         let list = format!("The tiers of `{service}` are: {}.", tiers.join(", "));
                         let list = if tiers.is_empty() {
