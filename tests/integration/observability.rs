@@ -193,7 +193,7 @@ fn t31_a_plain_upstream_on_another_machine_is_warned_of_at_start() {
         let unprotected = running.metric("doorward_upstream_unprotected", &["upstream=\"oms\""]);
         (told.lines().any(|line| line.to_lowercase().contains("warn") && line.contains("oms")), unprotected)
     };
-    assert_eq!(warned("http://192.0.2.1:8000".to_owned()), (true, 1.0));
+    assert_eq!(warned("http://192.0.2.1:8000".to_owned()), (true, 1.0), "a line of level WARN names the upstream");
     assert_eq!(warned(format!("http://127.0.0.1:{port}")), (false, 0.0));
 }
 
