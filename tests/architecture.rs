@@ -432,10 +432,7 @@ fn quoted(rest: &str) -> usize {
 /// Whether a quote begins a character and not a lifetime.
 fn is_character(rest: &str) -> bool {
     let mut letters = rest.chars().skip(1);
-    match (letters.next(), letters.next()) {
-        (Some('\\'), _) | (Some(_), Some('\'')) => true,
-        _ => false,
-    }
+    matches!((letters.next(), letters.next()), (Some('\\'), _) | (Some(_), Some('\'')))
 }
 
 #[test]

@@ -127,7 +127,7 @@ fn a_port_that_is_taken_is_one_clear_line() {
         assert_eq!(failed.status.code(), Some(1), "{failed:?}");
         let lines: Vec<_> = failed.stderr.lines().filter(|line| line.contains(&address)).collect();
         assert_eq!(lines.len(), 1, "{}", failed.stderr);
-        assert!(lines[0].contains("in use"), "{}", failed.stderr);
+        assert!(lines[0].contains("the port is taken"), "{}", failed.stderr);
     }
 }
 
@@ -387,7 +387,7 @@ fn a_stop_lets_the_request_under_way_finish() {
 
 #[test]
 fn a_changed_policy_takes_effect_and_a_bad_one_does_not() {
-    let (running, _) = open();
+    let (running, _upstream) = open();
     let file = running.path("policy0.yaml");
     std::fs::write(&file, POLICY.replace("/closed", "/shut")).unwrap();
     eventually("the new policy", Duration::from_secs(5), || {

@@ -347,7 +347,7 @@ paths:
 
 #[test]
 fn t27_denials_are_never_stored() {
-    let (running, _, issuer) = guarded();
+    let (running, _upstream, issuer) = guarded();
     for response in [
         running.get("/me"),
         running.get("/nowhere"),

@@ -153,7 +153,7 @@ fn there_is_exactly_one_credential_or_none() {
 #[test]
 fn times_have_a_leeway_and_no_more() {
     let issuer = Issuer::hs256();
-    let (running, _) = guarded_by(&issuer);
+    let (running, _upstream) = guarded_by(&issuer);
     let now = now();
     for (claim, value, status) in
         [("exp", now - 5, 200), ("exp", now - 60, 401), ("nbf", now + 5, 200), ("nbf", now + 60, 401)]
@@ -178,7 +178,7 @@ fn a_remembered_token_still_expires() {
 fn roles_may_be_a_list_a_word_or_deeper_down() {
     let issuer = Issuer::hs256();
     let upstream = Upstream::echo();
-    let (running, _) = guarded_by(&issuer);
+    let (running, _upstream) = guarded_by(&issuer);
     assert_eq!(running.get_as("/items", &issuer.token().claim("roles", "ROLE_VIEWER").sign()).status, 200);
     let paths = toml::Table::from_iter([("roles".to_owned(), "realm_access.roles".into())]);
     let nested = doorward().issuer_with(&issuer, &[("claims", paths.into())]).upstream(&upstream).start();
@@ -305,7 +305,7 @@ fn t19_an_assertion_for_the_upstream_is_no_bearer_token() {
 #[test]
 fn an_owner_is_who_the_path_names() {
     let issuer = Issuer::hs256();
-    let (running, _) = guarded_by(&issuer);
+    let (running, _upstream) = guarded_by(&issuer);
     let token = issuer.viewer();
     assert_eq!(running.get_as("/users/u-1/orders", &token).status, 200);
     assert_eq!(running.get_as("/users/%75-1/orders", &token).status, 200, "the same bytes, once decoded");
@@ -327,7 +327,7 @@ fn administered(file: &str) -> (Doorward, Upstream, Issuer) {
 
 #[test]
 fn a_file_of_revocations_is_honoured_from_the_start() {
-    let revoked = format!("{}\n{}\n", json!({"jti": "t-1"}), json!({"subject": "u-9"}));
+    let revoked = format!("{}\n{}\n", json!({"jti": "t-1"}), json!({"subject": "u-9", "issued_until": now() - 30}));
     let (running, upstream, issuer) = administered(&revoked);
     assert_eq!(running.get_as("/items", &issuer.token().claim("jti", "t-1").sign()).denial(), (401, "revoked".into()));
     let old = issuer.token().claim("sub", "u-9").claim("iat", now() - 60).sign();
@@ -353,7 +353,7 @@ fn a_revoked_token_is_refused_by_the_very_next_request() {
 
 #[test]
 fn t30_the_admin_listener_asks_for_host_token_and_permission() {
-    let (running, _, issuer) = administered("");
+    let (running, _upstream, issuer) = administered("");
     let body = r#"{"jti": "t-1"}"#;
     let administrator = issuer.with_roles("root", &["ROLE_SUPER_ADMIN"]);
     let without = running.admin_request("POST", "/api/revocations", None, body);
@@ -375,13 +375,14 @@ fn t30_the_admin_listener_asks_for_host_token_and_permission() {
     }
     let token = issuer.token().claim("jti", "t-1").sign();
     assert_eq!(running.get_as("/items", &token).status, 200, "none of it revoked anything");
-    assert_eq!(running.admin_request("POST", "/api/revocations", Some(&administrator), "{").status, 400);
+    let broken = running.admin_request("POST", "/api/revocations", Some(&administrator), "{");
+    assert!(matches!(broken.status, 400 | 422), "{broken:?}");
 }
 
 #[test]
 fn t30_a_foreign_issuer_without_admin_does_not_open_the_admin_listener() {
     let issuer = Issuer::hs256();
-    let (running, _) = guarded_by(&issuer);
+    let (running, _upstream) = guarded_by(&issuer);
     let token = issuer.with_roles("root", &["ROLE_SUPER_ADMIN"]);
     let response = running.admin_request("POST", "/api/revocations", Some(&token), r#"{"jti": "t-1"}"#);
     assert!(matches!(response.status, 401 | 403), "{response:?}");

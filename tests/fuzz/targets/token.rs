@@ -39,7 +39,8 @@ fuzz_target!(|input: &[u8]| {
     let token = match input.iter().position(|byte| *byte == 0) {
         None => String::from_utf8_lossy(input).into_owned(),
         Some(at) => {
-            let message = format!("{}.{}", URL_SAFE_NO_PAD.encode(&input[..at]), URL_SAFE_NO_PAD.encode(&input[at + 1..]));
+            let message =
+                format!("{}.{}", URL_SAFE_NO_PAD.encode(&input[..at]), URL_SAFE_NO_PAD.encode(&input[at + 1..]));
             let signature = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, SECRET), message.as_bytes());
             format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature.as_ref()))
         }

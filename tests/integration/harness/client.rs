@@ -108,7 +108,7 @@ impl Connection {
                 let length = length.parse().map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
                 (self.wire.exactly(length)?, Vec::new())
             } else {
-                (self.wire.to_end()?, Vec::new())
+                (self.wire.read_to_end()?, Vec::new())
             };
             return Ok(Response { status, fields, body, trailers, head });
         }

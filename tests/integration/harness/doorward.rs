@@ -1,6 +1,6 @@
 //! The program under test: a folder of configuration, a child process on ports of its own, its output.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -31,10 +31,18 @@ pub(crate) fn doorward() -> Builder {
     }
 }
 
-/// Ports that nobody listens on at this moment.
+/// Ports that nobody listens on at this moment, and that no other test of this run is given.
 pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
-    let held = [(); N].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port"));
-    held.map(|listener| listener.local_addr().unwrap().port())
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    [(); N].map(|()| {
+        loop {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+            let port = listener.local_addr().unwrap().port();
+            if GIVEN.lock().unwrap().insert(port) {
+                return port;
+            }
+        }
+    })
 }
 
 /// A process under test, described.
@@ -178,7 +186,7 @@ impl Builder {
             match self.try_start() {
                 Ok(running) => return running,
                 // Another test took a port between our look and the bind: look again.
-                Err(failed) if failed.stderr.contains("in use") => {}
+                Err(failed) if failed.stderr.contains("the port is taken") => {}
                 Err(failed) => {
                     panic!("doorward did not start ({}): {}\n{}", failed.status, failed.stderr, failed.stdout)
                 }
@@ -212,7 +220,8 @@ impl Builder {
                 std::thread::sleep(Duration::from_millis(50));
                 return Err(Failed { status, stdout: running.stdout(), stderr: running.stderr() });
             }
-            if ready(running.admin) {
+            // Asked twice: an answer may come from a stranger on a port that this process did not get.
+            if ready(running.admin) && running.child.try_wait().unwrap().is_none() {
                 return Ok(running);
             }
             assert!(begun.elapsed() < START_LIMIT, "not ready in {START_LIMIT:?}:\n{}", running.stderr());

@@ -203,7 +203,7 @@ fn answer(behaviour: &Behaviour, received: &Received, wire: &mut Wire, shared: &
         }
         Behaviour::Silent => {
             // Until the other side closes: then there is nobody left to be silent to.
-            let _ = wire.to_end();
+            let _ = wire.read_to_end();
             false
         }
         Behaviour::Slow(wait) => {
@@ -213,7 +213,11 @@ fn answer(behaviour: &Behaviour, received: &Received, wire: &mut Wire, shared: &
         Behaviour::Endless => {
             let _ = wire.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
             let chunk = [b"1000\r\n".as_slice(), &[b'x'; 0x1000], b"\r\n"].concat();
-            while !shared.stopped.load(Ordering::SeqCst) && wire.write(&chunk).is_ok() {}
+            loop {
+                if shared.stopped.load(Ordering::SeqCst) || wire.write(&chunk).is_err() {
+                    break;
+                }
+            }
             false
         }
         Behaviour::Raw(bytes) => {
@@ -223,7 +227,7 @@ fn answer(behaviour: &Behaviour, received: &Received, wire: &mut Wire, shared: &
         Behaviour::IgnoreBody => {
             let _ = wire.write(&ok(&[("Connection", "close")], b"ok", is_head));
             let _ = wire.stream().shutdown(std::net::Shutdown::Write);
-            let _ = wire.to_end();
+            let _ = wire.read_to_end();
             false
         }
     }

@@ -75,7 +75,7 @@ impl Wire {
         Ok(self.buffer.drain(..count).collect())
     }
 
-    pub(crate) fn to_end(&mut self) -> io::Result<Vec<u8>> {
+    pub(crate) fn read_to_end(&mut self) -> io::Result<Vec<u8>> {
         while self.fill()? {}
         Ok(std::mem::take(&mut self.buffer))
     }
