@@ -25,7 +25,7 @@ const BODY_BYTES: usize = 1024 * 1024;
 /// What the admin calls work on.
 pub struct AdminState {
     /// The decision about the admin calls themselves: `admin.yaml`, never in report mode (T21).
-    pub admission: Admission,
+    pub admission: Arc<Admission>,
     /// The revocations that the gateway looks at.
     pub revocations: Arc<RevocationIndex>,
     /// How long revocations are kept: as long as a token that they concern can live (T5).

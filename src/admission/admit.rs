@@ -101,6 +101,11 @@ impl Admission {
         self.snapshot.get()
     }
 
+    /// Puts another snapshot in force. Requests that were begun under the old one end under it.
+    pub fn publish(&self, snapshot: Snapshot) {
+        self.snapshot.publish(snapshot);
+    }
+
     /// The revocations in force.
     #[must_use]
     pub fn revocations(&self) -> &Arc<RevocationIndex> {

@@ -1,6 +1,6 @@
 //! Everything that can be wrong with a start is found here, before anything is bound.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,11 +12,13 @@ use crate::admission::Admission;
 use crate::clock::Timestamp;
 use crate::config::{self, IssuerSettings, KeySource, Settings};
 use crate::gateway::{self, Gateway, GatewaySettings};
-use crate::policy::{CompileInput, Diagnostics, PolicyFile, Snapshot, compile, roles_file};
+use crate::policy::Snapshot;
 use crate::rbac::RoleTable;
 use crate::request::Host;
 use crate::request::peer::TrustedProxies;
 use crate::revocation::{Retention, RevocationIndex, entry};
+use crate::sync::PolicyFiles;
+use crate::sync::policy_files::Texts;
 use crate::telemetry::Metrics;
 use crate::token::jwk::Trust;
 use crate::token::{Confers, Issuer, KeySet, TokenCache, Verifier, local_keys};
@@ -33,6 +35,10 @@ pub struct Built {
     pub revocations: Arc<RevocationIndex>,
     /// Whether the process can serve.
     pub readiness: Readiness,
+    /// The files that are followed while running.
+    pub files: PolicyFiles,
+    /// What they held at the start.
+    pub texts: Texts,
 }
 
 /// Builds everything from files and settings.
@@ -42,90 +48,59 @@ pub struct Built {
 pub fn build(settings: &Settings) -> anyhow::Result<Built> {
     let metrics = Metrics::new();
     let readiness = Readiness::default();
-    let roles = roles(settings)?;
-    let tokens = Arc::new(TokenCache::new(verifier(settings, &roles)?, settings.auth.token_cache));
+    let files = policy_files(settings)?;
+    let texts = files.read()?;
+    let loaded = files.compile(&texts)?;
+    let tokens = Arc::new(TokenCache::new(verifier(settings, &loaded.roles)?, settings.auth.token_cache));
     let retention = retention(settings);
     let revocations = Arc::new(revocations(settings, retention)?);
+    let admission = |snapshot| Arc::new(Admission::new(snapshot, Arc::clone(&tokens), Arc::clone(&revocations)));
 
-    let gateway = if settings.gateway.enabled {
-        let upstreams: BTreeSet<_> = settings.upstreams.keys().cloned().collect();
-        let snapshot = snapshot(&settings.gateway.policies, &roles, Some(&upstreams), settings.gateway.report)?;
-        let policies = snapshot.services().iter().map(|service| (&*service.name, &*service.sha256));
-        metrics.set_snapshot(snapshot.version(), policies);
-        let admission = Arc::new(Admission::new(snapshot, Arc::clone(&tokens), Arc::clone(&revocations)));
-        Some(Gateway::new(admission, gateway_settings(settings)?))
-    } else {
-        None
+    let gateway = match loaded.gateway {
+        Some(snapshot) => {
+            tell_of_snapshot(&metrics, &snapshot);
+            Some(Gateway::new(admission(snapshot), gateway_settings(settings)?))
+        }
+        None => None,
     };
     warn_of_unprotected_upstreams(settings, &metrics);
 
-    let admin = if settings.admin.enabled {
-        let snapshot = snapshot(std::slice::from_ref(&settings.admin.policy), &roles, None, false)?;
-        let hosts = settings.admin.hosts.iter().map(|host| Host::parse(host.as_bytes()));
-        Some(Arc::new(AdminState {
-            admission: Admission::new(snapshot, tokens, Arc::clone(&revocations)),
-            revocations: Arc::clone(&revocations),
-            retention,
-            metrics: Arc::clone(&metrics),
-            count: metrics.worker(),
-            hosts: hosts
-                .collect::<Result<_, _>>()
-                .map_err(|rejection| anyhow::anyhow!("[admin] hosts: {}", rejection.detail))?,
-            metrics_open: settings.admin.metrics_open,
-            readiness: readiness.clone(),
-        }))
-    } else {
-        None
-    };
-    Ok(Built { gateway, admin, metrics, revocations, readiness })
-}
-
-fn roles(settings: &Settings) -> anyhow::Result<Arc<RoleTable>> {
-    let Some(path) = &settings.roles else { bail!("[roles] file is missing: name the file of roles and permissions") };
-    let (roles, findings) = roles_file::parse(config::read(path)?);
-    report(&findings)?;
-    let (_, table) = roles.context("the roles file could not be read")?;
-    Ok(Arc::new(table))
-}
-
-fn snapshot(
-    paths: &[std::path::PathBuf],
-    roles: &Arc<RoleTable>,
-    upstreams: Option<&BTreeSet<String>>,
-    report_mode: bool,
-) -> anyhow::Result<Snapshot> {
-    let mut files = Vec::new();
-    let mut findings = Diagnostics::default();
-    let mut unreadable = Vec::new();
-    for path in paths {
-        match config::read(path) {
-            Ok(source) => {
-                let (file, found) = PolicyFile::parse(source);
-                files.extend(file);
-                findings.0.extend(found.0);
-            }
-            Err(error) => unreadable.push(error.to_string()),
+    let admin = match loaded.admin {
+        Some(snapshot) => {
+            let hosts = settings.admin.hosts.iter().map(|host| Host::parse(host.as_bytes()));
+            Some(Arc::new(AdminState {
+                admission: admission(snapshot),
+                revocations: Arc::clone(&revocations),
+                retention,
+                metrics: Arc::clone(&metrics),
+                count: metrics.worker(),
+                hosts: hosts
+                    .collect::<Result<_, _>>()
+                    .map_err(|rejection| anyhow::anyhow!("[admin] hosts: {}", rejection.detail))?,
+                metrics_open: settings.admin.metrics_open,
+                readiness: readiness.clone(),
+            }))
         }
-    }
-    if !unreadable.is_empty() {
-        bail!("{}", unreadable.join("\n"));
-    }
-    let input = CompileInput { files: &files, roles: Arc::clone(roles), upstreams, report: report_mode };
-    let (snapshot, found) = compile(&input);
-    findings.0.extend(found.0);
-    report(&findings)?;
-    snapshot.context("the policy could not be compiled")
+        None => None,
+    };
+    Ok(Built { gateway, admin, metrics, revocations, readiness, files, texts })
 }
 
-/// Errors stop the start, all of them in one message; warnings are logged.
-fn report(findings: &Diagnostics) -> anyhow::Result<()> {
-    if findings.has_errors() {
-        bail!("{}", findings.render(false).trim_end());
-    }
-    for finding in &findings.0 {
-        tracing::warn!(code = finding.code, file = finding.source.name, "{}", finding.message);
-    }
-    Ok(())
+/// Tells the metrics which policy is in force.
+pub(super) fn tell_of_snapshot(metrics: &Metrics, snapshot: &Snapshot) {
+    let policies = snapshot.services().iter().map(|service| (&*service.name, &*service.sha256));
+    metrics.set_snapshot(snapshot.version(), policies);
+}
+
+fn policy_files(settings: &Settings) -> anyhow::Result<PolicyFiles> {
+    Ok(PolicyFiles {
+        policies: if settings.gateway.enabled { settings.gateway.policies.clone() } else { Vec::new() },
+        admin: settings.admin.enabled.then(|| settings.admin.policy.clone()),
+        roles: settings.roles.clone().context("[roles] file is missing: name the file of roles and permissions")?,
+        upstreams: settings.upstreams.keys().cloned().collect(),
+        report: settings.gateway.report,
+        read: config::read,
+    })
 }
 
 fn verifier(settings: &Settings, roles: &RoleTable) -> anyhow::Result<Verifier> {

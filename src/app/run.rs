@@ -12,7 +12,7 @@ use hyper::service::service_fn;
 use hyper_util::service::TowerToHyperService;
 use tokio::sync::watch;
 
-use super::build::{Built, build};
+use super::build::{Built, build, tell_of_snapshot};
 use crate::admin_api;
 use crate::clock::Timestamp;
 use crate::config::Settings;
@@ -21,6 +21,8 @@ use crate::net::guard::{Expired, GuardSettings};
 use crate::net::serve::ListenerEvent;
 use crate::net::{self, Drain, ListenerSettings};
 use crate::request::head::HeadLimits;
+use crate::sync::Loaded;
+use crate::sync::policy_files::Unusable;
 use crate::telemetry::{AccessLog, Limit, Listener, LogFormat, WorkerMetrics};
 
 /// How often what is idle or expired is cleared away.
@@ -146,6 +148,7 @@ impl Doorward {
     ) -> anyhow::Result<()> {
         let revocations = Arc::clone(&built.revocations);
         let admin = built.admin.clone().zip(listeners.and_then(|mut listeners| listeners.pop()));
+        let following = follow_files(built);
         let mut drain = drain.clone();
         let observe = observer(&built.metrics, Listener::Admin, built.metrics.worker());
         let shared = Arc::new(listener_settings("admin", settings));
@@ -153,6 +156,7 @@ impl Doorward {
             let sweeping = tokio::spawn(every(SWEEP, move || {
                 revocations.sweep(Timestamp::now());
             }));
+            let following = tokio::spawn(following);
             match admin {
                 None => drain.begun().await,
                 Some((state, listener)) => match tokio::net::TcpListener::from_std(listener) {
@@ -166,6 +170,7 @@ impl Doorward {
                     Err(error) => tracing::error!(%error, "cannot listen"),
                 },
             }
+            following.abort();
             sweeping.abort();
         })
     }
@@ -247,6 +252,28 @@ fn observer(
         ListenerEvent::Expired(Expired::IdleTimeout) => count.limit_rejection(Limit::IdleTimeout),
         ListenerEvent::ParseError(status) => count.parse_error(listener, status),
     }
+}
+
+/// Publishes changed policy and roles files to both listeners; a bad change leaves the old state in force.
+fn follow_files(built: &Built) -> impl Future<Output = ()> + Send + 'static {
+    let gateway = built.gateway.as_ref().map(|gateway| Arc::clone(gateway.admission()));
+    let admin = built.admin.as_ref().map(|admin| Arc::clone(&admin.admission));
+    let metrics = (Arc::clone(&built.metrics), Arc::clone(&built.metrics));
+    let publish = move |loaded: Loaded| {
+        if let Some((admission, snapshot)) = admin.as_ref().zip(loaded.admin) {
+            admission.publish(snapshot);
+        }
+        if let Some((admission, snapshot)) = gateway.as_ref().zip(loaded.gateway) {
+            tell_of_snapshot(&metrics.0, &snapshot);
+            tracing::info!(version = snapshot.version(), "the changed policy is in force");
+            admission.publish(snapshot);
+        }
+    };
+    let refused = move |unusable: &Unusable| {
+        metrics.1.set_policy_reload_failed();
+        tracing::error!(%unusable, "the changed policy is refused; the old one stays in force");
+    };
+    built.files.clone().follow(built.texts.clone(), publish, refused)
 }
 
 async fn every(period: Duration, work: impl Fn()) {

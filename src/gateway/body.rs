@@ -239,10 +239,12 @@ impl Body for GatewayBody {
                 body.exchange.broke(Reason::UpstreamUnavailable);
                 Poll::Ready(Some(Err(error.into())))
             }
-            Poll::Ready(Some(Ok(frame))) => {
+            Poll::Ready(Some(Ok(mut frame))) => {
                 body.last = Instant::now();
                 if let Some(data) = frame.data_ref() {
                     body.exchange.sent(data.len() as u64);
+                } else if let Some(trailers) = frame.trailers_mut() {
+                    headers::strip_response_trailers(trailers);
                 }
                 if body.incoming.is_end_stream() {
                     body.finish();

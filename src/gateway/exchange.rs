@@ -248,7 +248,7 @@ impl Drop for Exchange {
             route: route.map(AsRef::as_ref),
             status: self.status,
             decision: if self.denied { AccessDecision::Deny } else { AccessDecision::Allow },
-            reason: self.reason,
+            reason: self.reason.or(self.would_deny),
             would_deny: self.would_deny,
             permission: self.permission.as_deref(),
             subject: claims.map(|claims| &*claims.subject),

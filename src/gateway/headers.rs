@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONNECTION, EXPIRES, FORWARDED, HOST, HeaderMap, PRAGMA, TE, TRANSFER_ENCODING,
-    UPGRADE, VARY,
+    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, EXPIRES, FORWARDED, HOST, HeaderMap, PRAGMA, TE,
+    TRANSFER_ENCODING, UPGRADE, VARY,
 };
 use http::{HeaderName, HeaderValue};
 use smallvec::SmallVec;
@@ -208,7 +208,7 @@ fn remove_hop_by_hop(headers: &mut HeaderMap, direction: Direction) {
             .collect();
         for name in nominated {
             // These decide how the message is framed, where it goes and who asks; nobody may take them away.
-            if !matches!(name, http::header::CONTENT_LENGTH | TRANSFER_ENCODING | HOST | AUTHORIZATION | TE)
+            if !matches!(name, CONTENT_LENGTH | TRANSFER_ENCODING | HOST | AUTHORIZATION | TE)
                 && name.as_str() != "trailer"
             {
                 headers.remove(name);
@@ -255,9 +255,16 @@ pub fn strip_trailers(trailers: &mut HeaderMap) {
     }
 }
 
-/// Turns an upstream's response headers into what the client gets (T27).
-pub fn rewrite_response(headers: &mut HeaderMap, identified: bool, cache: Option<CachePolicy>) {
-    remove_hop_by_hop(headers, Direction::Response);
+/// Removes from an answer's trailers what an upstream may not say in doorward's name, or what frames a message.
+pub fn strip_response_trailers(trailers: &mut HeaderMap) {
+    remove_own(trailers);
+    for name in [TRANSFER_ENCODING, CONNECTION, UPGRADE, CONTENT_LENGTH] {
+        trailers.remove(name);
+    }
+}
+
+/// Removes what only doorward says in an answer.
+fn remove_own(headers: &mut HeaderMap) {
     let own: SmallVec<[HeaderName; 4]> = headers
         .keys()
         .filter(|name| {
@@ -270,6 +277,12 @@ pub fn rewrite_response(headers: &mut HeaderMap, identified: bool, cache: Option
     for name in own {
         headers.remove(name);
     }
+}
+
+/// Turns an upstream's response headers into what the client gets (T27).
+pub fn rewrite_response(headers: &mut HeaderMap, identified: bool, cache: Option<CachePolicy>) {
+    remove_hop_by_hop(headers, Direction::Response);
+    remove_own(headers);
     let silent = ![CACHE_CONTROL, EXPIRES, PRAGMA].iter().any(|name| headers.contains_key(name));
     if identified && silent && cache != Some(CachePolicy::Shared) {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("private"));

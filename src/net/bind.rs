@@ -20,7 +20,7 @@ pub struct BindError {
 
 fn explain(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::AddrInUse => "the port is taken by another program".to_owned(),
+        io::ErrorKind::AddrInUse => "the port is already in use by another program".to_owned(),
         io::ErrorKind::PermissionDenied => "ports below 1024 need CAP_NET_BIND_SERVICE".to_owned(),
         _ => error.to_string(),
     }
@@ -71,6 +71,9 @@ mod tests {
         let taken = first[0].local_addr().unwrap();
         assert_eq!(first[1].local_addr().unwrap(), taken);
         let error = bind(taken, 2).unwrap_err();
-        assert_eq!(error.to_string(), format!("cannot listen on {taken}: the port is taken by another program"));
+        assert_eq!(
+            error.to_string(),
+            format!("cannot listen on {taken}: the port is already in use by another program")
+        );
     }
 }

@@ -1,0 +1,175 @@
+//! Policy and roles files: read together, compiled together, published together, and followed while running (SPEC 4.3).
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::policy::load::LoadError;
+use crate::policy::{CompileInput, Diagnostics, PolicyFile, Snapshot, SourceText, compile, roles_file};
+use crate::rbac::RoleTable;
+
+/// How often the files are read. A change counts once two readings in a row agree, so that a file which is being written
+/// is not taken for a finished one; that is within the 2 s of SPEC 4.3.
+const PERIOD: Duration = Duration::from_millis(500);
+
+/// Which files make the state that requests are decided by.
+#[derive(Debug, Clone)]
+pub struct PolicyFiles {
+    /// The gateway's policy files; none where there is no gateway.
+    pub policies: Vec<PathBuf>,
+    /// The admin listener's policy file, if there is such a listener.
+    pub admin: Option<PathBuf>,
+    /// The roles file.
+    pub roles: PathBuf,
+    /// The configured upstreams.
+    pub upstreams: BTreeSet<String>,
+    /// Whether the gateway is in report mode; the admin listener never is (T21).
+    pub report: bool,
+    /// Reads one file (a default one that is missing comes from the binary).
+    pub read: fn(&Path) -> Result<Arc<SourceText>, LoadError>,
+}
+
+/// One reading of all files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Texts {
+    policies: Vec<Arc<SourceText>>,
+    admin: Option<Arc<SourceText>>,
+    roles: Arc<SourceText>,
+}
+
+/// What one reading was compiled to. The snapshots share one role table.
+pub struct Loaded {
+    /// The gateway's snapshot.
+    pub gateway: Option<Snapshot>,
+    /// The admin listener's.
+    pub admin: Option<Snapshot>,
+    /// The role table.
+    pub roles: Arc<RoleTable>,
+}
+
+/// Why files cannot be used: one text with every fault, its place and its mend.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unusable(String);
+
+impl PolicyFiles {
+    /// Reads all files.
+    ///
+    /// # Errors
+    /// [`Unusable`] naming every file that cannot be read.
+    pub fn read(&self) -> Result<Texts, Unusable> {
+        let mut unreadable = Vec::new();
+        let mut read = |path: &PathBuf| (self.read)(path).map_err(|error| unreadable.push(error.to_string())).ok();
+        let policies: Vec<_> = self.policies.iter().filter_map(&mut read).collect();
+        let admin = self.admin.as_ref().and_then(&mut read);
+        match read(&self.roles) {
+            Some(roles) if unreadable.is_empty() => Ok(Texts { policies, admin, roles }),
+            _ => Err(Unusable(unreadable.join("\n"))),
+        }
+    }
+
+    /// Compiles what was read. Warnings are logged.
+    ///
+    /// # Errors
+    /// [`Unusable`] with every fault of every file.
+    pub fn compile(&self, texts: &Texts) -> Result<Loaded, Unusable> {
+        let (roles, findings) = roles_file::parse(Arc::clone(&texts.roles));
+        let Some((_, roles)) = roles.filter(|_| !findings.has_errors()) else { return Err(refusal(&findings)) };
+        report(&findings);
+        let roles = Arc::new(roles);
+        let gateway = (!texts.policies.is_empty())
+            .then(|| snapshot(&texts.policies, &roles, Some(&self.upstreams), self.report))
+            .transpose();
+        let admin =
+            texts.admin.as_ref().map(|file| snapshot(std::slice::from_ref(file), &roles, None, false)).transpose();
+        match (gateway, admin) {
+            (Ok(gateway), Ok(admin)) => Ok(Loaded { gateway, admin, roles }),
+            (Err(Unusable(gateway)), Err(Unusable(admin))) => Err(Unusable(format!("{gateway}\n\n{admin}"))),
+            (Err(unusable), Ok(_)) | (Ok(_), Err(unusable)) => Err(unusable),
+        }
+    }
+
+    /// Follows the files until the task is dropped: hands every new state to `publish`, and every change that cannot be used to
+    /// `refused`, which leaves what is in force. SIGHUP asks for a reading at once.
+    pub async fn follow(self, mut in_force: Texts, publish: impl Fn(Loaded), refused: impl Fn(&Unusable)) {
+        let mut hangup = signal(SignalKind::hangup()).ok();
+        let mut ticks = tokio::time::interval(PERIOD);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut last = Ok(in_force.clone());
+        loop {
+            let asked = tokio::select! {
+                _ = ticks.tick() => false,
+                asked = asked(&mut hangup) => asked,
+            };
+            let read = self.read();
+            let settled = read == last;
+            let news = match (&read, &last) {
+                (Ok(texts), _) if *texts == in_force => None,
+                (Ok(texts), _) if settled || asked => Some(self.compile(texts)),
+                // An unreadable file is told of once; a file is also unreadable for a moment while it is replaced.
+                (Err(unusable), Ok(_)) if asked => Some(Err(unusable.clone())),
+                (Err(_), _) | (Ok(_), _) => None,
+            };
+            match (news, &read) {
+                (Some(Ok(loaded)), Ok(texts)) => {
+                    in_force = texts.clone();
+                    publish(loaded);
+                }
+                (Some(Err(unusable)), Ok(texts)) => {
+                    // What was refused is not tried again until it changes; the old state stays in force.
+                    in_force = texts.clone();
+                    refused(&unusable);
+                }
+                (Some(Err(unusable)), Err(_)) => refused(&unusable),
+                _ => {}
+            }
+            last = read;
+        }
+    }
+}
+
+async fn asked(hangup: &mut Option<tokio::signal::unix::Signal>) -> bool {
+    match hangup {
+        Some(signal) => signal.recv().await.is_some(),
+        None => std::future::pending().await,
+    }
+}
+
+fn snapshot(
+    sources: &[Arc<SourceText>],
+    roles: &Arc<RoleTable>,
+    upstreams: Option<&BTreeSet<String>>,
+    report_mode: bool,
+) -> Result<Snapshot, Unusable> {
+    let mut files = Vec::new();
+    let mut findings = Diagnostics::default();
+    for source in sources {
+        let (file, found) = PolicyFile::parse(Arc::clone(source));
+        files.extend(file);
+        findings.0.extend(found.0);
+    }
+    let (snapshot, found) =
+        compile(&CompileInput { files: &files, roles: Arc::clone(roles), upstreams, report: report_mode });
+    findings.0.extend(found.0);
+    match snapshot {
+        Some(snapshot) if !findings.has_errors() => {
+            report(&findings);
+            Ok(snapshot)
+        }
+        _ => Err(refusal(&findings)),
+    }
+}
+
+fn refusal(findings: &Diagnostics) -> Unusable {
+    Unusable(findings.render(false).trim_end().to_owned())
+}
+
+fn report(findings: &Diagnostics) {
+    for finding in &findings.0 {
+        let (line, column) = finding.source.line_column(finding.span.start);
+        tracing::warn!(code = finding.code, file = finding.source.name, line, column, "{}", finding.message);
+    }
+}
