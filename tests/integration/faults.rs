@@ -127,7 +127,7 @@ fn a_port_that_is_taken_is_one_clear_line() {
         assert_eq!(failed.status.code(), Some(1), "{failed:?}");
         let lines: Vec<_> = failed.stderr.lines().filter(|line| line.contains(&address)).collect();
         assert_eq!(lines.len(), 1, "{}", failed.stderr);
-        assert!(lines[0].contains("the port is taken"), "{}", failed.stderr);
+        assert!(lines[0].contains("in use"), "{}", failed.stderr);
     }
 }
 
