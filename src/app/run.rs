@@ -128,8 +128,10 @@ impl Doorward {
                 let sweeper = Arc::clone(&worker);
                 let sweeping = tokio::spawn(every(SWEEP, move || sweeper.sweep()));
                 net::serve(listener, shared, drain, observe, move |peer, connection| {
-                    let worker = Arc::clone(&worker);
-                    service_fn(move |request| Arc::clone(&worker).serve(peer, Arc::clone(&connection), request))
+                    let (worker, from) = (Arc::clone(&worker), worker.meet(peer));
+                    service_fn(move |request| {
+                        Arc::clone(&worker).serve(Arc::clone(&from), Arc::clone(&connection), request)
+                    })
                 })
                 .await;
                 sweeping.abort();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::request::Parts;
 use http::uri::PathAndQuery;
@@ -13,11 +13,10 @@ use hyper::body::Incoming;
 
 use super::body::{GatewayBody, RequestBody};
 use super::exchange::Exchange;
-use super::headers::{self, Forwarding};
+use super::headers::{self, Forwarding, PeerHeaders};
 use super::reply::{self, Denial};
 use super::upstream::{Pool, UpstreamSettings};
-use crate::admission::{Admission, Admitted, Permit};
-use crate::clock::Timestamp;
+use crate::admission::{Admission, Admitted, Desk, Permit};
 use crate::net::{ConnectionState, Peer};
 use crate::policy::source::BodyLimit;
 use crate::reason::Reason;
@@ -47,8 +46,8 @@ pub struct Gateway {
 pub struct Worker {
     gateway: Arc<Gateway>,
     pools: BTreeMap<Box<str>, Arc<Pool>>,
-    /// Its counters.
-    pub(super) count: Arc<WorkerMetrics>,
+    /// Its counters, and the tokens that it saw last.
+    desk: Desk,
     /// Its access-log buffer, unless access lines are switched off.
     pub(super) access: Option<AccessSink>,
 }
@@ -76,13 +75,13 @@ impl Worker {
         let pools = upstreams
             .map(|(name, settings)| (name.clone(), Pool::new(Arc::clone(settings), count.upstream(name))))
             .collect();
-        Arc::new(Self { gateway, pools, count, access: access.map(AccessLog::worker) })
+        Arc::new(Self { gateway, pools, desk: Desk::new(count), access: access.map(AccessLog::worker) })
     }
 
     /// Its counters.
     #[must_use]
     pub fn count(&self) -> &Arc<WorkerMetrics> {
-        &self.count
+        &self.desk.count
     }
 
     /// Closes upstream connections that nobody used for a while. The worker's own timer calls it.
@@ -96,18 +95,17 @@ impl Worker {
     /// None; every failure becomes an answer.
     pub async fn serve(
         self: Arc<Self>,
-        peer: Peer,
+        from: Arc<PeerHeaders>,
         connection: Arc<ConnectionState>,
         request: Request<Incoming>,
     ) -> Result<Response<GatewayBody>, Infallible> {
-        let (head, in_flight) = connection.begin();
+        let (arrived, in_flight) = connection.begin();
         let (mut parts, body) = request.into_parts();
-        let peer = peer.0.ip();
-        let mut exchange = Exchange::begin(&self, peer, &parts, in_flight);
-        let head = match head {
+        let mut exchange = Exchange::begin(&self, &from, &parts, arrived.at, in_flight);
+        let head = match arrived.outcome {
             Ok(head) => head,
             Err(rejection) => {
-                self.count.parse_error(Listener::Gateway, rejection.reason.status());
+                self.desk.count.parse_error(Listener::Gateway, rejection.reason.status());
                 exchange.never_parsed();
                 return Ok(self.reject(exchange, rejection));
             }
@@ -116,7 +114,7 @@ impl Worker {
             return Ok(exchange.answer(reply::empty(StatusCode::NO_CONTENT)));
         }
 
-        let (client, host) = match self.client_and_host(&parts, peer) {
+        let (client, host) = match self.client_and_host(&parts, from.peer) {
             Ok(found) => found,
             Err(rejection) => return Ok(self.reject(exchange, rejection)),
         };
@@ -127,7 +125,7 @@ impl Worker {
             target: parts.uri.path_and_query().map_or("/", PathAndQuery::as_str),
             client,
         };
-        let permit = match self.gateway.admission.admit(&facts, &parts.headers, Timestamp::now(), &self.count) {
+        let permit = match self.gateway.admission.admit(&facts, &parts.headers, exchange.now(), &self.desk) {
             Admitted::Permit(permit) => permit,
             Admitted::Refusal(refusal) => {
                 let reason = refusal.reason();
@@ -148,14 +146,13 @@ impl Worker {
             }
         };
         if matches!(head.framing, Framing::Length(length) if length > body_limit) {
-            self.count.limit_rejection(Limit::Body);
+            self.desk.count.limit_rejection(Limit::Body);
             exchange.judge(permit.into_judged());
             return Ok(exchange.deny(&Denial::too_large(body_limit)));
         }
         let upstream_host = upstream_host(&permit, host.as_ref());
         let forwarding = Forwarding {
-            peer,
-            trusted: self.trusts(peer),
+            from: &from,
             host: upstream_host.as_ref().unwrap_or(&pool.settings().authority),
             request_id: exchange.request_id(),
             trace: exchange.trace(),
@@ -167,12 +164,13 @@ impl Worker {
         parts.version = Version::HTTP_11;
 
         let (body, transfer) = RequestBody::new(body, body_limit);
-        exchange.forwarded(&pool, transfer.clone());
-        match pool.send(Request::from_parts(parts, body), first_byte, transfer.as_deref()).await {
+        let now = Instant::now();
+        exchange.forwarded(pool.metrics(), transfer.clone(), now);
+        match pool.send(Request::from_parts(parts, body), now, first_byte, transfer.as_deref()).await {
             Ok((answer, lease)) => Ok(exchange.relay(answer, lease, pool.settings().idle)),
             Err(error) => {
                 if error.reason == Reason::BodyTooLarge {
-                    self.count.limit_rejection(Limit::Body);
+                    self.desk.count.limit_rejection(Limit::Body);
                 }
                 tracing::warn!(
                     reason = %error.reason,
@@ -185,15 +183,16 @@ impl Worker {
         }
     }
 
-    /// Whether forwarding headers of this peer are believed.
+    /// What is the same for every request of a connection from `peer`.
     #[must_use]
-    pub fn trusts(&self, peer: IpAddr) -> bool {
-        self.gateway.settings.trusted_proxies.contains(peer)
+    pub fn meet(&self, peer: Peer) -> Arc<PeerHeaders> {
+        let peer = peer.0.ip();
+        Arc::new(PeerHeaders::new(peer, self.gateway.settings.trusted_proxies.contains(peer)))
     }
 
-    fn reject(&self, exchange: Exchange, rejection: Rejection) -> Response<GatewayBody> {
+    fn reject(&self, exchange: Box<Exchange>, rejection: Rejection) -> Response<GatewayBody> {
         if rejection.reason == Reason::HeadersTooLarge {
-            self.count.limit_rejection(Limit::HeaderBytes);
+            self.desk.count.limit_rejection(Limit::HeaderBytes);
         }
         exchange.deny(&Denial::of_rejection(rejection))
     }
