@@ -158,10 +158,6 @@ impl Body for RequestBody {
 }
 
 /// The body of an answer: doorward's own, or the upstream's.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one lives in each connection's future, where a box would cost an allocation a request"
-)]
 pub enum GatewayBody {
     /// Doorward's own, whole; the exchange ends when it has been written or given up.
     Own(Option<Bytes>, Exchange),
