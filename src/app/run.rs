@@ -69,7 +69,8 @@ impl Doorward {
         }
         running.spawn_control(settings, &built, admin, &drain)?;
         running.readiness.set(true);
-        tracing::info!(gateway = ?running.gateway, admin = ?running.admin, "serving");
+        let shown = |address: Option<SocketAddr>| address.map(tracing::field::display);
+        tracing::info!(gateway = shown(running.gateway), admin = shown(running.admin), "serving");
         Ok(running)
     }
 
