@@ -53,12 +53,7 @@ impl Identity {
     }
 
     fn derive(claims: &Claims, table: &RoleTable, service: &Arc<str>) -> Self {
-        // An issuer without `admin = true` confers no administrator's role, whatever it may confer besides (T7).
-        let conferred = claims
-            .roles
-            .iter()
-            .filter(|key| claims.admin || table.role(key.as_str()).is_none_or(|role| !table.is_administrator(role)));
-        let grants = table.resolve(service, conferred, &claims.memberships);
+        let grants = table.resolve(service, claims.conferred(table), &claims.memberships);
         let headers = headers(claims, &grants);
         Self { service: Arc::clone(service), grants, headers }
     }

@@ -10,7 +10,7 @@ use http::HeaderValue;
 use crate::admin_api::{AdminState, Readiness};
 use crate::admission::{Admission, Desk};
 use crate::clock::Timestamp;
-use crate::config::{self, IssuerSettings, KeySource, Settings};
+use crate::config::{self, AuthSettings, ConfigError, IssuerSettings, Settings, issuers};
 use crate::gateway::{self, Gateway, GatewaySettings};
 use crate::policy::Snapshot;
 use crate::rbac::RoleTable;
@@ -20,8 +20,7 @@ use crate::revocation::{Retention, RevocationIndex, entry};
 use crate::sync::PolicyFiles;
 use crate::sync::policy_files::Texts;
 use crate::telemetry::Metrics;
-use crate::token::jwk::Trust;
-use crate::token::{Confers, Issuer, KeySet, TokenCache, Verifier, local_keys};
+use crate::token::{Confers, TokenCache, Verifier};
 
 /// What a process consists of before it is bound to anything.
 pub struct Built {
@@ -51,7 +50,7 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
     let files = policy_files(settings)?;
     let texts = files.read()?;
     let loaded = files.compile(&texts)?;
-    let tokens = Arc::new(TokenCache::new(verifier(settings, &loaded.roles)?, settings.auth.token_cache));
+    let tokens = Arc::new(TokenCache::new(verifier(&settings.auth, &loaded.roles)?, settings.auth.token_cache));
     let retention = retention(settings);
     let revocations = Arc::new(revocations(settings, retention)?);
     let admission = |snapshot| Arc::new(Admission::new(snapshot, Arc::clone(&tokens), Arc::clone(&revocations)));
@@ -103,42 +102,11 @@ fn policy_files(settings: &Settings) -> anyhow::Result<PolicyFiles> {
     })
 }
 
-fn verifier(settings: &Settings, roles: &RoleTable) -> anyhow::Result<Verifier> {
-    let issuers = settings.auth.issuers.iter().map(|issuer| {
+fn verifier(auth: &AuthSettings, roles: &RoleTable) -> anyhow::Result<Verifier> {
+    for issuer in &auth.issuers {
         check_conferred(issuer, roles)?;
-        Ok(Issuer {
-            name: Arc::from(issuer.name.as_str()),
-            issuer: issuer.issuer.clone(),
-            audience: issuer.audience.clone(),
-            algorithms: issuer.algorithms.clone(),
-            keys: Arc::new(keys(settings, issuer)?),
-            claims: issuer.claims.clone(),
-            max_lifetime: issuer.max_lifetime,
-            leeway: settings.auth.leeway,
-            own: issuer.keys == KeySource::Local,
-            subject_prefix: issuer.subject_prefix.clone(),
-            roles_from: issuer.roles_from,
-            confers: if issuer.keys == KeySource::Local { Confers::Any } else { issuer.confers.clone() },
-            admin: issuer.admin || issuer.keys == KeySource::Local,
-        })
-    });
-    Ok(Verifier::new(issuers.collect::<anyhow::Result<_>>()?))
-}
-
-fn keys(settings: &Settings, issuer: &IssuerSettings) -> anyhow::Result<KeySet> {
-    let keys = match &issuer.keys {
-        KeySource::Local => {
-            local_keys::load_or_create(&settings.auth.local_keys, &issuer.algorithms).map_err(|error| error.to_string())
-        }
-        KeySource::Secret(secret) => KeySet::shared_secret(secret).map_err(|error| error.to_string()),
-        KeySource::JwksFile(path) => {
-            std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display())).and_then(|json| {
-                KeySet::parse(&json, &issuer.algorithms, Trust::File)
-                    .map_err(|error| format!("{}: {error}", path.display()))
-            })
-        }
-    };
-    keys.map_err(|error| anyhow::anyhow!("the keys of issuer {:?} ([[auth.issuers]] keys): {error}", issuer.name))
+    }
+    Ok(Verifier::new(issuers::load(auth).map_err(ConfigError)?))
 }
 
 /// A list or map that names an administrator's role without `admin = true` is a mistake that is better found now
@@ -260,4 +228,45 @@ fn warn_of_unprotected_upstreams(settings: &Settings, metrics: &Metrics) {
 fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost")
         || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::policy::{SourceText, roles_file};
+
+    const ROLES: &str = "version: 1\npermissions: { oms: ['schema:view'] }\n\
+        roles: { ROLE_USER: { permissions: ['schema:view'] }, ROLE_ROOT: { permissions: ['*'] } }\n";
+
+    /// What becomes of an issuer with a secret and these further lines.
+    fn built(lines: &str) -> Result<(), String> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("doorward.toml");
+        let text = format!(
+            "[auth]\nsecret = \"12345678901234567890123456789012\"\n[[auth.issuers]]\nname = \"sso\"\n\
+             issuer = \"http://sso\"\naudience = [\"oms\"]\nkeys = \"secret\"\nsame_subjects = true\n{lines}\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        let (settings, _) = Settings::load(Some(&file), std::iter::empty()).unwrap();
+        let source = SourceText { name: "roles.yaml".to_owned(), text: ROLES.to_owned() };
+        let (_, roles) = roles_file::parse(Arc::new(source)).0.unwrap();
+        verifier(&settings.auth, &roles).map(|_| ()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn t7_an_administrators_role_is_conferred_only_where_admin_is_written() {
+        for confers in [r#"confers = ["ROLE_USER", "ROLE_ROOT"]"#, r#"confers = { boss = "ROLE_ROOT" }"#] {
+            let refused = built(confers).unwrap_err();
+            assert!(refused.contains("ROLE_ROOT, an administrator's role"), "{refused}");
+            assert_eq!(built(&format!("admin = true\n{confers}")), Ok(()));
+        }
+        assert_eq!(built(r#"confers = { viewer = "ROLE_USER" }"#), Ok(()));
+    }
+
+    #[test]
+    fn a_conferred_role_that_does_not_exist_is_named() {
+        let refused = built(r#"confers = ["ROLE_NOBODY"]"#).unwrap_err();
+        assert!(refused.contains("\"sso\" confers ROLE_NOBODY, which is no role"), "{refused}");
+    }
 }

@@ -23,7 +23,7 @@ use crate::net::{self, Drain, ListenerSettings};
 use crate::request::head::HeadLimits;
 use crate::sync::Loaded;
 use crate::sync::policy_files::Unusable;
-use crate::telemetry::{AccessLog, Limit, Listener, LogFormat, WorkerMetrics};
+use crate::telemetry::{AccessLog, Limit, Listener, WorkerMetrics};
 
 /// How often what is idle or expired is cleared away.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -69,7 +69,8 @@ impl Doorward {
         }
         running.spawn_control(settings, &built, admin, &drain)?;
         running.readiness.set(true);
-        tracing::info!(gateway = ?running.gateway, admin = ?running.admin, "serving");
+        let shown = |address: Option<SocketAddr>| address.map(tracing::field::display);
+        tracing::info!(gateway = shown(running.gateway), admin = shown(running.admin), "serving");
         Ok(running)
     }
 
@@ -120,7 +121,7 @@ impl Doorward {
             let worker = Worker::new(Arc::clone(gateway), &built.metrics, self.access.as_deref());
             let (shared, drain) = (Arc::clone(&listener_settings), drain.clone());
             let observe = observer(&built.metrics, Listener::Gateway, Arc::clone(worker.count()));
-            self.spawn(format!("gateway-{number}"), async move {
+            self.spawn(&format!("gateway-{number}"), async move {
                 let listener = match tokio::net::TcpListener::from_std(listener) {
                     Ok(listener) => listener,
                     Err(error) => return tracing::error!(%error, "cannot listen"),
@@ -154,7 +155,7 @@ impl Doorward {
         let mut drain = drain.clone();
         let observe = observer(&built.metrics, Listener::Admin, built.metrics.worker());
         let shared = Arc::new(listener_settings("admin", settings));
-        self.spawn("control".to_owned(), async move {
+        self.spawn("control", async move {
             let sweeping = tokio::spawn(every(SWEEP, move || {
                 revocations.sweep(Timestamp::now());
             }));
@@ -177,13 +178,13 @@ impl Doorward {
         })
     }
 
-    fn spawn(&mut self, name: String, work: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
+    fn spawn(&mut self, name: &str, work: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .with_context(|| format!("cannot start the runtime of {name}"))?;
         let thread = std::thread::Builder::new()
-            .name(name.clone())
+            .name(name.to_owned())
             .spawn(move || runtime.block_on(work))
             .with_context(|| format!("cannot start the thread {name}"))?;
         self.threads.push(thread);
@@ -216,7 +217,7 @@ pub fn run_until_signal(doorward: Doorward) -> ExitCode {
 }
 
 fn access_log(settings: &Settings, built: &Built) -> anyhow::Result<Arc<AccessLog>> {
-    let format = LogFormat::from(settings.log.format).resolve();
+    let format = settings.log.format.resolve();
     let log = AccessLog::to_stdout(format, built.metrics.log_dropped()).context("cannot start the access log")?;
     Ok(Arc::new(log))
 }

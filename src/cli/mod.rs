@@ -2,7 +2,7 @@
 //!
 //! Results go to the standard output, messages to the standard error. Exit codes: 0 good, 1 the answer is no or
 //! something failed, 2 wrong use (by clap). Commands get everything that they touch (streams, environment) through
-//! [`Context`], so that tests call them as the shell does.
+//! `Context`, so that tests call them as the shell does.
 //!
 //! Must not know: the internals of rooms.
 

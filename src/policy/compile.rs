@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use sha2::{Digest as _, Sha256};
+use aws_lc_rs::digest::{SHA256, digest};
 
 use self::requirement::Requirements;
 use super::diagnostic::{Diagnostic, Diagnostics};
@@ -261,8 +261,8 @@ impl<'a> Compiler<'a> {
 }
 
 fn service(file: &PolicyFile, texts: &mut Texts) -> Service {
-    let digest = Sha256::digest(file.source.text.as_bytes());
-    let sha256: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let sha256 = digest(&SHA256, file.source.text.as_bytes());
+    let sha256: String = sha256.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
     Service {
         name: intern(texts, file.service.value.as_str()),
         upstream: file.upstream.as_ref().map(|upstream| intern(texts, &upstream.value)),

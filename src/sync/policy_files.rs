@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::policy::load::LoadError;
-use crate::policy::{CompileInput, Diagnostics, PolicyFile, Snapshot, SourceText, compile, roles_file};
+use crate::policy::load::{self, ADMIN_UPSTREAM, LoadError, LoadedSets, PolicySet};
+use crate::policy::{Diagnostics, Snapshot, SourceText};
 use crate::rbac::RoleTable;
 
 /// How often the files are read. A change counts once two readings in a row agree, so that a file which is being written
@@ -76,20 +76,17 @@ impl PolicyFiles {
     /// # Errors
     /// [`Unusable`] with every fault of every file.
     pub fn compile(&self, texts: &Texts) -> Result<Loaded, Unusable> {
-        let (roles, findings) = roles_file::parse(Arc::clone(&texts.roles));
-        let Some((_, roles)) = roles.filter(|_| !findings.has_errors()) else { return Err(refusal(&findings)) };
-        report(&findings);
-        let roles = Arc::new(roles);
-        let gateway = (!texts.policies.is_empty())
-            .then(|| snapshot(&texts.policies, &roles, Some(&self.upstreams), self.report))
-            .transpose();
-        let admin =
-            texts.admin.as_ref().map(|file| snapshot(std::slice::from_ref(file), &roles, None, false)).transpose();
-        match (gateway, admin) {
-            (Ok(gateway), Ok(admin)) => Ok(Loaded { gateway, admin, roles }),
-            (Err(Unusable(gateway)), Err(Unusable(admin))) => Err(Unusable(format!("{gateway}\n\n{admin}"))),
-            (Err(unusable), Ok(_)) | (Ok(_), Err(unusable)) => Err(unusable),
-        }
+        let admin_upstreams = BTreeSet::from([ADMIN_UPSTREAM.to_owned()]);
+        let sets = [
+            PolicySet { sources: &texts.policies, upstreams: Some(&self.upstreams), report: self.report },
+            PolicySet { sources: texts.admin.as_slice(), upstreams: Some(&admin_upstreams), report: false },
+        ];
+        let LoadedSets { roles, snapshots: [gateway, admin], found } = load::compile_sets(Some(&texts.roles), sets);
+        let Some(roles) = roles.filter(|_| !found.has_errors()) else {
+            return Err(Unusable(found.render(false).trim_end().to_owned()));
+        };
+        report(&found);
+        Ok(Loaded { gateway, admin, roles })
     }
 
     /// Follows the files until the task is dropped: hands every new state to `publish`, and every change that cannot be used to
@@ -136,35 +133,6 @@ async fn asked(hangup: &mut Option<tokio::signal::unix::Signal>) -> bool {
         Some(signal) => signal.recv().await.is_some(),
         None => std::future::pending().await,
     }
-}
-
-fn snapshot(
-    sources: &[Arc<SourceText>],
-    roles: &Arc<RoleTable>,
-    upstreams: Option<&BTreeSet<String>>,
-    report_mode: bool,
-) -> Result<Snapshot, Unusable> {
-    let mut files = Vec::new();
-    let mut findings = Diagnostics::default();
-    for source in sources {
-        let (file, found) = PolicyFile::parse(Arc::clone(source));
-        files.extend(file);
-        findings.0.extend(found.0);
-    }
-    let (snapshot, found) =
-        compile(&CompileInput { files: &files, roles: Arc::clone(roles), upstreams, report: report_mode });
-    findings.0.extend(found.0);
-    match snapshot {
-        Some(snapshot) if !findings.has_errors() => {
-            report(&findings);
-            Ok(snapshot)
-        }
-        _ => Err(refusal(&findings)),
-    }
-}
-
-fn refusal(findings: &Diagnostics) -> Unusable {
-    Unusable(findings.render(false).trim_end().to_owned())
 }
 
 fn report(findings: &Diagnostics) {

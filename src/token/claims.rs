@@ -8,7 +8,7 @@ use super::issuer::{Confers, Issuer, RolesFrom};
 use super::jwk::Key;
 use super::verify::{Times, TokenRejection, whole_seconds};
 use crate::clock::Timestamp;
-use crate::rbac::{Membership, RoleKey, ServiceName, TierKey};
+use crate::rbac::{Membership, RoleKey, RoleTable, ServiceName, TierKey};
 
 /// The claims of a verified token. Everything in it has passed its grammar (T22).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,6 +111,13 @@ impl Claims {
             leeway: if issuer.own { 0 } else { whole_seconds(issuer.leeway) },
             key_id: key.id.clone(),
         })
+    }
+
+    /// The roles that count: an issuer without `admin = true` confers no administrator's role, whatever it may confer
+    /// besides (T7).
+    pub fn conferred<'c>(&'c self, table: &'c RoleTable) -> impl Iterator<Item = &'c RoleKey> {
+        let counts = |key: &RoleKey| table.role(key.as_str()).is_none_or(|role| !table.is_administrator(role));
+        self.roles.iter().filter(move |key| self.admin || counts(key))
     }
 
     /// Roughly how many bytes it holds, for the cache's bound.

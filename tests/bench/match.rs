@@ -2,7 +2,6 @@
 //! drawn uniformly; matchit, which matches only, for comparison.
 //!
 //! Real routes are used where `DOORWARD_CORPORA` names them, else generated ones of the same shape.
-#![expect(missing_docs, reason = "criterion's macros define public functions")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hint::black_box;
@@ -12,9 +11,7 @@ use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use doorward::clock::Timestamp;
-use doorward::policy::{
-    Begin, Caller, CompileInput, Outcome, PolicyFile, Snapshot, SourceText, Span, compile, roles_file,
-};
+use doorward::policy::{Begin, Caller, CompileInput, Outcome, PolicyFile, Snapshot, SourceText, compile, roles_file};
 use doorward::request::RequestFacts;
 
 /// Method and pattern.

@@ -109,12 +109,9 @@ fn holder(
         Ok(claims) => claims,
         Err(refused) => return Ok(Err(refused)),
     };
-    // T7: a foreign issuer confers no administrator's role unless its settings say so.
-    let roles = snapshot.roles();
-    let counts = |key: &&RoleKey| claims.admin || roles.role(key.as_str()).is_none_or(|id| !roles.is_administrator(id));
     Ok(Ok(Somebody {
         subject: Some(claims.subject.to_string()),
-        roles: claims.roles.iter().filter(counts).cloned().collect(),
+        roles: claims.conferred(snapshot.roles()).cloned().collect(),
         memberships: claims.memberships.to_vec(),
     }))
 }

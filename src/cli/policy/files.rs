@@ -8,13 +8,8 @@ use anyhow::bail;
 
 use crate::cli::Context;
 use crate::config;
-use crate::policy::{
-    CompileInput, Diagnostic, Diagnostics, PolicyFile, Severity, Snapshot, SourceText, Span, compile, roles_file,
-};
-use crate::rbac::RoleTable;
-
-/// The upstream that the admin listener's own policy names.
-const ADMIN_UPSTREAM: &str = "doorward-admin";
+use crate::policy::load::{self, ADMIN_UPSTREAM, LoadedSets, PolicySet};
+use crate::policy::{Diagnostics, PolicyFile, Snapshot, SourceText};
 
 /// Which files.
 pub(super) struct Chosen<'a> {
@@ -48,79 +43,47 @@ pub(super) struct Files {
 impl Files {
     pub(super) fn load(chosen: &Chosen<'_>, context: &mut Context<'_>) -> anyhow::Result<Self> {
         let settings = context.settings()?;
-        // Files that are named need not belong to the configuration that happens to be there, unless it is named too.
-        let upstreams: Option<BTreeSet<String>> =
-            (chosen.files.is_empty() || context.config.is_some()).then(|| settings.upstreams.keys().cloned().collect());
-        let mut paths = chosen.files.to_vec();
-        if paths.is_empty() {
-            if chosen.of != Listeners::Admin {
-                paths.clone_from(&settings.gateway.policies);
-            }
-            if chosen.of != Listeners::Gateway {
-                paths.push(settings.admin.policy.clone());
-            }
-        }
-        let mut files = Self { names: Vec::new(), found: Diagnostics::default(), snapshots: Vec::new() };
         let Some(roles_path) = chosen.roles.or(settings.roles.as_deref()) else {
             bail!("the configuration names no roles file; name one with --roles");
         };
-        let roles = files.read(roles_path).and_then(|source| files.keep(roles_file::parse(source)));
-        files.names.clear();
-        let sources: Vec<Arc<SourceText>> = paths.iter().filter_map(|path| files.read(path)).collect();
-        let policies: Vec<PolicyFile> =
-            sources.into_iter().filter_map(|source| files.keep(PolicyFile::parse(source))).collect();
-        // Without roles every permission would be unknown, which would only hide the one thing to mend.
-        if let Some((_, roles)) = roles {
-            let roles = Arc::new(roles);
-            let is_admin = |file: &PolicyFile| file.upstream.as_ref().is_some_and(|name| name.value == ADMIN_UPSTREAM);
-            let (admin, gateway): (Vec<_>, Vec<_>) = policies.into_iter().partition(is_admin);
-            files.compile(&gateway, &roles, upstreams.as_ref(), settings.gateway.report);
-            files.compile(&admin, &roles, Some(&BTreeSet::from([ADMIN_UPSTREAM.to_owned()])), false);
-        }
-        Ok(files)
-    }
-
-    fn compile(
-        &mut self,
-        files: &[PolicyFile],
-        roles: &Arc<RoleTable>,
-        upstreams: Option<&BTreeSet<String>>,
-        report: bool,
-    ) {
-        if files.is_empty() {
-            return;
-        }
-        let input = CompileInput { files, roles: Arc::clone(roles), upstreams, report };
-        if let Some(snapshot) = self.keep(compile(&input)) {
-            self.snapshots.push(snapshot);
-        }
-    }
-
-    fn keep<T>(&mut self, (value, found): (Option<T>, Diagnostics)) -> Option<T> {
-        self.found.0.extend(found.0);
-        value
-    }
-
-    fn read(&mut self, path: &Path) -> Option<Arc<SourceText>> {
-        match config::read(path) {
+        let mut unread = Diagnostics::default();
+        let mut names = Vec::new();
+        let mut read = |path: &Path| match config::read(path) {
             Ok(source) => {
-                self.names.push(source.name.clone());
+                names.push(source.name.clone());
                 Some(source)
             }
             Err(failure) => {
-                self.names.push(path.display().to_string());
-                self.found.0.push(Diagnostic {
-                    severity: Severity::Error,
-                    code: "unreadable-file",
-                    message: format!("cannot be read: {}", failure.error),
-                    help: Some("Name a readable UTF-8 file.".to_owned()),
-                    source: Arc::new(SourceText { name: path.display().to_string(), text: String::new() }),
-                    span: Span::default(),
-                    related: None,
-                });
+                names.push(path.display().to_string());
+                unread.0.push(failure.diagnostic());
                 None
             }
+        };
+        // Files that are named need not belong to the configuration that happens to be there, unless it is named too.
+        let upstreams: Option<BTreeSet<String>> =
+            (chosen.files.is_empty() || context.config.is_some()).then(|| settings.upstreams.keys().cloned().collect());
+        let roles = read(roles_path);
+        let (mut gateway, mut admin) = (Vec::new(), Vec::new());
+        if chosen.files.is_empty() {
+            if chosen.of != Listeners::Admin {
+                gateway.extend(settings.gateway.policies.iter().filter_map(|path| read(path)));
+            }
+            if chosen.of != Listeners::Gateway {
+                admin.extend(read(&settings.admin.policy));
+            }
+        } else {
+            (admin, gateway) = chosen.files.iter().filter_map(|path| read(path)).partition(is_admins);
         }
+        // The roles file is not one of those that were asked about.
+        names.remove(0);
+        let admin_upstreams = BTreeSet::from([ADMIN_UPSTREAM.to_owned()]);
+        let sets = [
+            PolicySet { sources: &gateway, upstreams: upstreams.as_ref(), report: settings.gateway.report },
+            PolicySet { sources: &admin, upstreams: Some(&admin_upstreams), report: false },
+        ];
+        let LoadedSets { snapshots, found, .. } = load::compile_sets(roles.as_ref(), sets);
+        unread.0.extend(found.0);
+        Ok(Self { names, found: unread, snapshots: snapshots.into_iter().flatten().collect() })
     }
 
     /// What was found.
@@ -148,4 +111,10 @@ impl Files {
         }
         Ok(&self.snapshots)
     }
+}
+
+/// Whether a file that was named is a policy of the admin listener.
+fn is_admins(source: &Arc<SourceText>) -> bool {
+    let file = PolicyFile::parse(Arc::clone(source)).0;
+    file.and_then(|file| file.upstream).is_some_and(|name| name.value == ADMIN_UPSTREAM)
 }
