@@ -17,5 +17,6 @@ mod faults;
 mod framing;
 mod identity_headers;
 mod observability;
+mod rate_limits;
 mod targets;
 mod tokens;

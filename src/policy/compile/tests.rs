@@ -47,6 +47,14 @@ fn what_is_odd_but_usable_is_warned_of() {
 }
 
 #[test]
+fn a_rate_limit_is_refused_where_nobody_would_count() {
+    let admin = "version: 1\nservice: doorward\nupstream: doorward-admin\nrate_limit: 1/s per address\npaths:\n  /a: { get: { require: authenticated, rate_limit: 1/s per subject } }\n";
+    let (compiled, found) = compile_texts(&[("admin.yaml", admin)], false);
+    let refused = found.0.iter().filter(|finding| finding.code == "not-yet-supported").count();
+    assert_eq!((compiled.is_none(), refused), (true, 2));
+}
+
+#[test]
 fn the_exact_host_goes_before_the_longest_wildcard_and_nothing_falls_through() {
     let file = |service: &str, hosts: &str, path: &str| {
         format!("version: 1\nservice: {service}\nupstream: oms\n{hosts}\npaths:\n  {path}: {{ get: public }}\n")
