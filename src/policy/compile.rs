@@ -1,6 +1,7 @@
 //! From files as written to a [`Snapshot`], or to every fault at once.
 
 mod hosts;
+mod looser;
 mod requirement;
 
 use std::collections::{BTreeSet, HashMap};
@@ -39,12 +40,16 @@ pub fn compile(input: &CompileInput<'_>) -> (Option<Snapshot>, Diagnostics) {
         found: Diagnostics::default(),
         routes: Vec::new(),
         guards: Vec::new(),
+        places: Vec::new(),
         methods: Methods::default(),
         texts: HashMap::new(),
     };
     let paths: Vec<Vec<CompiledPath<'_>>> =
         input.files.iter().zip(0_u32..).map(|(file, number)| compiler.file(file, number)).collect();
     let hosts = hosts::compile(input, &paths, &mut compiler.found);
+    if !compiler.found.has_errors() {
+        looser::warn(&mut compiler, &hosts);
+    }
     compiler.found.sort();
     if compiler.found.has_errors() {
         return (None, compiler.found);
@@ -81,6 +86,8 @@ struct Compiler<'a> {
     found: Diagnostics,
     routes: Vec<Route>,
     guards: Vec<Guard>,
+    /// The file and the requirement of each route.
+    places: Vec<(u32, Span)>,
     methods: Methods,
     /// Equal texts are kept once.
     texts: Texts,
@@ -126,6 +133,7 @@ impl<'a> Compiler<'a> {
                 let line = lines.line(entry.method.span.start);
                 self.routes.push(Route { pattern: Arc::clone(&written), file: Arc::clone(&name), line, ..route });
                 self.guards.push(guard);
+                self.places.push((number, entry.require.span));
                 methods.push((key, id));
             }
             let until = item.report_only.as_ref().or(file.report_only.as_ref());

@@ -12,6 +12,7 @@ use crate::policy::{
     CompileInput, Diagnostic, Diagnostics, PolicyFile, Severity, Snapshot, SourceText, Span, compile, roles_file,
 };
 use crate::rbac::RoleTable;
+use crate::rbac::table::ADMIN_SERVICE;
 
 /// The upstream that the admin listener's own policy names.
 const ADMIN_UPSTREAM: &str = "doorward-admin";
@@ -41,6 +42,8 @@ pub(super) enum Listeners {
 pub(super) struct Files {
     names: Vec<String>,
     found: Diagnostics,
+    /// The roles file, if it could be read.
+    roles: Option<Arc<SourceText>>,
     /// One for the gateway's policies, one for the admin listener's own; none of those in which there is an error.
     snapshots: Vec<Snapshot>,
 }
@@ -60,18 +63,19 @@ impl Files {
                 paths.push(settings.admin.policy.clone());
             }
         }
-        let mut files = Self { names: Vec::new(), found: Diagnostics::default(), snapshots: Vec::new() };
+        let mut files = Self { names: Vec::new(), found: Diagnostics::default(), roles: None, snapshots: Vec::new() };
         let Some(roles_path) = chosen.roles.or(settings.roles.as_deref()) else {
             bail!("the configuration names no roles file; name one with --roles");
         };
-        let roles = files.read(roles_path).and_then(|source| files.keep(roles_file::parse(source)));
+        files.roles = files.read(roles_path);
+        let roles = files.roles.clone().and_then(|source| files.keep(roles_file::parse(source)));
         files.names.clear();
         let sources: Vec<Arc<SourceText>> = paths.iter().filter_map(|path| files.read(path)).collect();
         let policies: Vec<PolicyFile> =
             sources.into_iter().filter_map(|source| files.keep(PolicyFile::parse(source))).collect();
         // Without roles every permission would be unknown, which would only hide the one thing to mend.
-        if let Some((_, roles)) = roles {
-            let roles = Arc::new(roles);
+        if let Some((_, table)) = roles {
+            let roles = Arc::new(table);
             let is_admin = |file: &PolicyFile| file.upstream.as_ref().is_some_and(|name| name.value == ADMIN_UPSTREAM);
             let (admin, gateway): (Vec<_>, Vec<_>) = policies.into_iter().partition(is_admin);
             files.compile(&gateway, &roles, upstreams.as_ref(), settings.gateway.report);
@@ -119,6 +123,25 @@ impl Files {
                     related: None,
                 });
                 None
+            }
+        }
+    }
+
+    /// Warns of every permission that no route asks for (SPEC 10), of the services that these files are about. Those of the service
+    /// `doorward` are asked for by its own calls too.
+    pub(super) fn warn_of_unasked(&mut self) {
+        let Some(source) = self.roles.as_ref().filter(|_| !self.found.has_errors()) else { return };
+        let unasked: Vec<Vec<&str>> = self.snapshots.iter().map(Snapshot::unasked_permissions).collect();
+        let services: BTreeSet<&str> =
+            self.snapshots.iter().flat_map(Snapshot::services).map(|service| &*service.name).collect();
+        for (service, code, span) in roles_file::places_of_permissions(source) {
+            let idle = service != ADMIN_SERVICE
+                && services.contains(&*service)
+                && unasked.iter().all(|codes| codes.contains(&&*code));
+            if idle {
+                let message = format!("no route asks for `{code}`, so holding it opens nothing");
+                let finding = Diagnostic::warning(source, span, "permission-unasked", message);
+                self.found.push(finding.help("Ask for it in a policy file, or remove it here and from the roles."));
             }
         }
     }
