@@ -18,5 +18,6 @@ mod framing;
 mod identity_headers;
 mod observability;
 mod rate_limits;
+mod running;
 mod targets;
 mod tokens;
