@@ -150,7 +150,7 @@ fn a_denied_request_takes_nothing() {
 #[test]
 fn routes_without_a_limit_say_nothing_and_an_upstreams_own_limit_passes_there() {
     let (running, upstream, _) = limited();
-    upstream.behave(crate::harness::Behaviour::With(vec![("RateLimit-Limit".into(), "7".into())]));
+    upstream.behave(crate::harness::Behaviour::With(vec![("RateLimit-Limit", "7")]));
     assert_eq!(told(&running.get("/free"))[..2], [Some("7".into()), None]);
     assert_eq!(told(&running.get("/by-address"))[..2], [Some("2".into()), Some("2;w=3600".into())], "one, and ours");
 }
