@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::policy::load::LoadError;
+use crate::policy::snapshot::ADMIN_UPSTREAM;
 use crate::policy::{CompileInput, Diagnostics, PolicyFile, Snapshot, SourceText, compile, roles_file};
 use crate::rbac::RoleTable;
 
@@ -83,8 +84,13 @@ impl PolicyFiles {
         let gateway = (!texts.policies.is_empty())
             .then(|| snapshot(&texts.policies, &roles, Some(&self.upstreams), self.report))
             .transpose();
-        let admin =
-            texts.admin.as_ref().map(|file| snapshot(std::slice::from_ref(file), &roles, None, false)).transpose();
+        // As `policy check` holds it: by this name the compiler knows what the admin listener would not carry out.
+        let own = BTreeSet::from([ADMIN_UPSTREAM.to_owned()]);
+        let admin = texts
+            .admin
+            .as_ref()
+            .map(|file| snapshot(std::slice::from_ref(file), &roles, Some(&own), false))
+            .transpose();
         match (gateway, admin) {
             (Ok(gateway), Ok(admin)) => Ok(Loaded { gateway, admin, roles }),
             (Err(Unusable(gateway)), Err(Unusable(admin))) => Err(Unusable(format!("{gateway}\n\n{admin}"))),

@@ -221,3 +221,14 @@ fn report_mode_lets_no_one_over_a_limit() {
         assert_eq!(running.get("/me").status, status, "without a token, so by address");
     }
 }
+
+#[test]
+fn a_limit_that_nobody_would_count_stops_the_start() {
+    for upstream in ["doorward-admin", "another"] {
+        let admin = format!(
+            "version: 1\nservice: doorward\nupstream: {upstream}\npaths:\n  /api/revocations:\n    post: {{ require: session:revoke, rate_limit: 1/s per subject }}\n"
+        );
+        let failed = doorward().file("admin.yaml", admin).setting("admin.policy", "admin.yaml").fails();
+        assert!(failed.stderr.contains("admin.yaml:"), "{}", failed.stderr);
+    }
+}

@@ -8,14 +8,12 @@ use anyhow::bail;
 
 use crate::cli::Context;
 use crate::config;
+use crate::policy::snapshot::ADMIN_UPSTREAM;
 use crate::policy::{
     CompileInput, Diagnostic, Diagnostics, PolicyFile, Severity, Snapshot, SourceText, Span, compile, roles_file,
 };
 use crate::rbac::RoleTable;
 use crate::rbac::table::ADMIN_SERVICE;
-
-/// The upstream that the admin listener's own policy names.
-const ADMIN_UPSTREAM: &str = "doorward-admin";
 
 /// Which files.
 pub(super) struct Chosen<'a> {
