@@ -150,6 +150,7 @@ impl Doorward {
         drain: &Drain,
     ) -> anyhow::Result<()> {
         let revocations = Arc::clone(&built.revocations);
+        let gateway = built.gateway.clone();
         let admin = built.admin.clone().zip(listeners.and_then(|mut listeners| listeners.pop()));
         let following = follow_files(built);
         let mut drain = drain.clone();
@@ -158,6 +159,9 @@ impl Doorward {
         self.spawn("control", async move {
             let sweeping = tokio::spawn(every(SWEEP, move || {
                 revocations.sweep(Timestamp::now());
+                if let Some(gateway) = &gateway {
+                    gateway.sweep();
+                }
             }));
             let following = tokio::spawn(following);
             match admin {

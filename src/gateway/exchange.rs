@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::body::{GatewayBody, RelayedBody, Transfer};
 use super::headers::{self, PeerHeaders};
 use super::proxy::Worker;
+use super::rate_limit::Budget;
 use super::reply::Denial;
 use super::upstream::Lease;
 use crate::admission::{Identified, Judged};
@@ -53,6 +54,7 @@ pub struct Exchange {
     upstream: Option<(Arc<UpstreamMetrics>, Instant)>,
     upstream_time: Option<Duration>,
     transfer: Option<Arc<Transfer>>,
+    budget: Option<Budget>,
     bytes_out: u64,
     finished: Option<Duration>,
     _in_flight: InFlight,
@@ -104,6 +106,7 @@ impl Exchange {
             upstream: None,
             upstream_time: None,
             transfer: None,
+            budget: None,
             bytes_out: 0,
             finished: None,
             _in_flight: in_flight,
@@ -156,6 +159,11 @@ impl Exchange {
         self.snapshot = Some(judged.snapshot);
     }
 
+    /// It was counted against a rate limit, of which the answer tells.
+    pub fn limited(&mut self, budget: Budget) {
+        self.budget = Some(budget);
+    }
+
     /// It is being sent to the upstream.
     pub fn forwarded(&mut self, upstream: &Arc<UpstreamMetrics>, transfer: Option<Arc<Transfer>>, at: Instant) {
         self.upstream = Some((Arc::clone(upstream), at));
@@ -177,6 +185,9 @@ impl Exchange {
         self.status = answer.status().as_u16();
         let (mut parts, body) = answer.into_parts();
         parts.headers.insert(headers::REQUEST_ID, self.request_id.clone());
+        if let Some(budget) = &self.budget {
+            budget.tell(&mut parts.headers);
+        }
         let body = (!body.is_empty()).then_some(body);
         Response::from_parts(parts, GatewayBody::Own(body, self))
     }
@@ -200,6 +211,9 @@ impl Exchange {
         let cache = self.matched().and_then(|(_, route)| route.cache);
         headers::rewrite_response(&mut parts.headers, self.caller.is_some(), cache);
         parts.headers.insert(headers::REQUEST_ID, self.request_id.clone());
+        if let Some(budget) = &self.budget {
+            budget.tell(&mut parts.headers);
+        }
         parts.extensions.clear();
         Response::from_parts(parts, GatewayBody::Relayed(RelayedBody::new(body, lease, self, idle, now)))
     }

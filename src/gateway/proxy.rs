@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use super::body::{GatewayBody, RequestBody};
 use super::exchange::Exchange;
 use super::headers::{self, Forwarding, PeerHeaders};
+use super::rate_limit::{Asker, Budget, RateLimits};
 use super::reply::{self, Denial};
 use super::upstream::{Pool, UpstreamSettings};
 use crate::admission::{Admission, Admitted, Desk, Permit};
@@ -40,6 +41,8 @@ pub struct GatewaySettings {
 pub struct Gateway {
     admission: Arc<Admission>,
     settings: GatewaySettings,
+    /// Counted by all workers together, and over changes of the policy.
+    rates: RateLimits,
 }
 
 /// One worker's part: its own upstream pools and its own counters, so that workers share nothing on the request path.
@@ -56,13 +59,18 @@ impl Gateway {
     /// A gateway that decides by `admission`.
     #[must_use]
     pub fn new(admission: Arc<Admission>, settings: GatewaySettings) -> Arc<Self> {
-        Arc::new(Self { admission, settings })
+        Arc::new(Self { admission, settings, rates: RateLimits::default() })
     }
 
     /// What it decides by.
     #[must_use]
     pub fn admission(&self) -> &Arc<Admission> {
         &self.admission
+    }
+
+    /// Forgets what no longer counts. Called beside requests, every few seconds.
+    pub fn sweep(&self) {
+        self.rates.sweep(Instant::now());
     }
 }
 
@@ -135,6 +143,15 @@ impl Worker {
                 return Ok(exchange.deny(&denial));
             }
         };
+
+        if let Some(budget) = self.spend(&permit, client) {
+            exchange.limited(budget);
+            if budget.is_exceeded() {
+                self.desk.count.limit_rejection(Limit::Rate);
+                exchange.judge(permit.into_judged());
+                return Ok(exchange.deny(&Denial::plain(Reason::RateLimited, budget.detail())));
+            }
+        }
 
         let body_limit = self.body_limit(&permit);
         let route = self.pool(&permit).and_then(|pool| Ok((pool, forwarded_uri(&permit, &parts.uri)?)));
@@ -215,6 +232,17 @@ impl Worker {
             }
         };
         name.and_then(|name| self.pools.get(&**name)).map(Arc::clone).ok_or(Reason::NoRoute)
+    }
+
+    /// Counts the request, if its route has a limit. Only what is permitted counts, so that nobody uses up another's budget
+    /// with requests that are denied; in report mode a limit holds as ever.
+    fn spend(&self, permit: &Permit<'_>, client: IpAddr) -> Option<Budget> {
+        let judged = permit.judged();
+        let route = judged.snapshot.route(judged.decision.route?);
+        let limit = route.rate_limit?;
+        let service = judged.snapshot.service_by_index(route.service)?;
+        let subject = judged.caller.as_ref().map(|caller| &*caller.entry.claims.subject);
+        Some(self.gateway.rates.spend(limit, service, route, Asker { subject, address: client }, Instant::now()))
     }
 
     fn body_limit(&self, permit: &Permit<'_>) -> u64 {
