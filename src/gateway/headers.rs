@@ -21,6 +21,8 @@ pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// How many headers a rewrite adds at most: room for all is made at once.
+const ADDED_HEADERS: usize = 14;
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 
 /// What is the same for every request of one connection, made once.
@@ -113,6 +115,7 @@ pub fn rewrite(headers: &mut HeaderMap, permit: &Permit<'_>, forwarding: &Forwar
     let judged = permit.judged();
     let service = judged.decision.service.and_then(|index| judged.snapshot.services().get(index as usize));
 
+    headers.reserve(ADDED_HEADERS);
     // The client may nominate any header as hop-by-hop, but what doorward sets is set after this.
     remove_nominated(headers);
     let passes_trailers = headers.get_all(TE).iter().any(|value| {
