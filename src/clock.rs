@@ -10,7 +10,13 @@ impl Timestamp {
     /// The system clock, now. Called at the edges only.
     #[must_use]
     pub fn now() -> Self {
-        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
+        Self::of(SystemTime::now())
+    }
+
+    /// A time of the system clock; one before 1970 is 1970.
+    #[must_use]
+    pub fn of(time: SystemTime) -> Self {
+        let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
         Self(i64::try_from(seconds).unwrap_or(i64::MAX))
     }
 

@@ -34,7 +34,7 @@
 //! [`policy::Snapshot::begin`] cleans the target, matches host, path and method, and either decides or asks who is calling →
 //! [`admission`] finds the credential, verifies it or remembers it ([`token::TokenCache`]), holds it against
 //! [`revocation`], and ends the decision with [`policy::Pending::with_caller`] → a [`admission::Permit`], which nothing
-//! else can make → [`gateway::headers`] strips what the client claimed and sets what was verified → [`gateway::upstream`]
+//! else can make → [`gateway::rate_limit`] counts it, where the route has a limit → [`gateway::headers`] strips what the client claimed and sets what was verified → [`gateway::upstream`]
 //! sends it on one of the worker's own connections → bodies stream both ways → [`gateway::exchange`] tells metrics
 //! and the access log, once, whatever became of it.
 //!

@@ -45,11 +45,11 @@ pub(super) async fn decide(
         target: request.uri().path_and_query().map_or("/", PathAndQuery::as_str),
         client: peer.ip().to_canonical(),
     };
-    let refused = match state.admission.admit(&facts, request.headers(), Timestamp::now(), &state.count) {
+    let refused = match state.admission.admit(&facts, request.headers(), Timestamp::now(), &state.desk) {
         Admitted::Permit(_) => None,
         Admitted::Refusal(refusal) => {
             let reason = refusal.reason();
-            state.count.auth_failure(reason);
+            state.desk.count.auth_failure(reason);
             let decision = refusal.into_judged().decision;
             Some(problem::of_reason(reason, decision.status, &decision.detail, decision.allow.as_deref()))
         }

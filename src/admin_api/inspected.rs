@@ -42,12 +42,12 @@ impl Service<Request<Incoming>> for Inspected {
     }
 
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
-        let (head, in_flight) = self.connection.begin();
+        let (arrived, in_flight) = self.connection.begin();
         let mut router = self.router.clone();
         Box::pin(async move {
             // Admin answers are short: the exchange counts as in flight until the answer is made.
             let _in_flight = in_flight;
-            match head {
+            match arrived.outcome {
                 Ok(_) => router.call(request.map(Body::new)).await,
                 Err(rejection) => {
                     let mut response = denied(rejection.reason, &rejection.detail);

@@ -13,11 +13,11 @@ use axum::routing::{get, post};
 
 use super::health::Readiness;
 use super::{guard, health, problem, revocations};
-use crate::admission::Admission;
+use crate::admission::{Admission, Desk};
 use crate::reason::Reason;
 use crate::request::Host;
 use crate::revocation::{Retention, RevocationIndex};
-use crate::telemetry::{CONTENT_TYPE as METRICS_TYPE, Metrics, WorkerMetrics};
+use crate::telemetry::{CONTENT_TYPE as METRICS_TYPE, Metrics};
 
 /// Largest body of an admin call, in bytes.
 const BODY_BYTES: usize = 1024 * 1024;
@@ -32,8 +32,8 @@ pub struct AdminState {
     pub retention: Retention,
     /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// The admin listener's own shard of them.
-    pub count: Arc<WorkerMetrics>,
+    /// The admin listener's own counters and last tokens.
+    pub desk: Desk,
     /// Hosts under which the listener may be addressed (T30).
     pub hosts: Vec<Host>,
     /// Whether `/metrics` is answered without a token.

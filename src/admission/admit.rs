@@ -15,13 +15,29 @@ use crate::request::RequestFacts;
 use crate::revocation::{Presented, RevocationIndex, Standing};
 use crate::telemetry::{ValidationSource, WorkerMetrics};
 use crate::token::cache::Source;
-use crate::token::{Credential, TokenCache, credential};
+use crate::token::{Credential, NearCache, TokenCache, credential};
 
 /// All that a listener decides by. What is replaced while running is read once a request.
 pub struct Admission {
     snapshot: Live<Snapshot>,
     tokens: Arc<TokenCache<Identity>>,
     revocations: Arc<RevocationIndex>,
+}
+
+/// What a thread that asks keeps for itself, so that threads share nothing on the request path.
+#[derive(Debug)]
+pub struct Desk {
+    /// Its counters.
+    pub count: Arc<WorkerMetrics>,
+    near: NearCache<Identity>,
+}
+
+impl Desk {
+    /// A desk with these counters.
+    #[must_use]
+    pub fn new(count: Arc<WorkerMetrics>) -> Self {
+        Self { count, near: NearCache::default() }
+    }
 }
 
 /// The answer.
@@ -119,32 +135,32 @@ impl Admission {
         facts: &RequestFacts<'r>,
         headers: &HeaderMap,
         now: Timestamp,
-        count: &WorkerMetrics,
+        desk: &Desk,
     ) -> Admitted<'r> {
         let snapshot = self.snapshot.get();
         let started = Instant::now();
         let begun = snapshot.begin(facts, now);
-        let begin_time = started.elapsed();
+        let begun_at = Instant::now();
+        let begin_time = begun_at - started;
         let (decision, caller) = match begun {
             Begin::Decided(decision) => {
-                count.decision(begin_time);
-                let caller = self.caller_of_public(&decision, &snapshot, headers, now, count);
+                desk.count.decision(begin_time);
+                let caller = self.caller_of_public(&decision, &snapshot, headers, now, begun_at, desk);
                 (decision, caller)
             }
             Begin::NeedsCaller(pending) => {
                 let service = &snapshot.services()[snapshot.route(pending.route()).service as usize].name;
-                match self.identify(headers, &snapshot, service, now, count) {
-                    Ok(caller) => {
-                        let resumed = Instant::now();
+                match self.identify(headers, &snapshot, service, now, begun_at, desk) {
+                    Ok((caller, resumed)) => {
                         let decision = pending.with_caller(&Caller {
                             subject: &caller.entry.claims.subject,
                             grants: caller.identity.grants(),
                         });
-                        count.decision(begin_time + resumed.elapsed());
+                        desk.count.decision(begin_time + resumed.elapsed());
                         (decision, Some(caller))
                     }
                     Err(unusable) => {
-                        count.decision(begin_time);
+                        desk.count.decision(begin_time);
                         (pending.without_caller(unusable.reason, unusable.detail), unusable.caller)
                     }
                 }
@@ -165,39 +181,42 @@ impl Admission {
         snapshot: &Snapshot,
         headers: &HeaderMap,
         now: Timestamp,
-        count: &WorkerMetrics,
+        started: Instant,
+        desk: &Desk,
     ) -> Option<Identified> {
         if decision.outcome != Outcome::Allow {
             return None;
         }
         let service = &snapshot.services()[snapshot.route(decision.route?).service as usize].name;
-        self.identify(headers, snapshot, service, now, count).ok()
+        self.identify(headers, snapshot, service, now, started, desk).ok().map(|(caller, _)| caller)
     }
 
+    /// Who is calling, and when that was known. `started` is the time now.
     fn identify(
         &self,
         headers: &HeaderMap,
         snapshot: &Snapshot,
         service: &Arc<str>,
         now: Timestamp,
-        count: &WorkerMetrics,
-    ) -> Result<Identified, Unusable> {
+        started: Instant,
+        desk: &Desk,
+    ) -> Result<(Identified, Instant), Unusable> {
         let refused = |reason, detail| Unusable { reason, detail, caller: None };
         let token = match credential::find(headers) {
             Credential::Bearer(token) => token,
             Credential::None => return Err(refused(Reason::MissingToken, "no bearer token was sent".into())),
             Credential::Malformed(found) => return Err(refused(Reason::MalformedToken, found.into())),
         };
-        let started = Instant::now();
-        let (source, verified) = self.tokens.authenticate(token, now);
+        let (source, verified) = self.tokens.authenticate(&desk.near, token, now);
         let source = match source {
             Source::Cache => ValidationSource::Cache,
             Source::Verify => ValidationSource::Verify,
         };
-        count.validation(
+        let ended = Instant::now();
+        desk.count.validation(
             source,
             verified.as_ref().map(|_| ()).map_err(|rejection| rejection.reason),
-            started.elapsed(),
+            ended - started,
         );
         let entry = verified.map_err(|rejection| refused(rejection.reason, rejection.detail))?;
         let identity = Identity::of(&entry, snapshot.roles(), service);
@@ -216,7 +235,7 @@ impl Admission {
             now,
         );
         match standing {
-            Standing::Good => Ok(caller),
+            Standing::Good => Ok((caller, ended)),
             Standing::Revoked => Err(Unusable {
                 reason: Reason::Revoked,
                 detail: "the token has been revoked".into(),

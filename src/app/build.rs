@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use http::HeaderValue;
 
 use crate::admin_api::{AdminState, Readiness};
-use crate::admission::Admission;
+use crate::admission::{Admission, Desk};
 use crate::clock::Timestamp;
 use crate::config::{self, AuthSettings, ConfigError, IssuerSettings, Settings, issuers};
 use crate::gateway::{self, Gateway, GatewaySettings};
@@ -72,7 +72,7 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
                 revocations: Arc::clone(&revocations),
                 retention,
                 metrics: Arc::clone(&metrics),
-                count: metrics.worker(),
+                desk: Desk::new(metrics.worker()),
                 hosts: hosts
                     .collect::<Result<_, _>>()
                     .map_err(|rejection| anyhow::anyhow!("[admin] hosts: {}", rejection.detail))?,

@@ -129,8 +129,10 @@ impl Doorward {
                 let sweeper = Arc::clone(&worker);
                 let sweeping = tokio::spawn(every(SWEEP, move || sweeper.sweep()));
                 net::serve(listener, shared, drain, observe, move |peer, connection| {
-                    let worker = Arc::clone(&worker);
-                    service_fn(move |request| Arc::clone(&worker).serve(peer, Arc::clone(&connection), request))
+                    let (worker, from) = (Arc::clone(&worker), worker.meet(peer));
+                    service_fn(move |request| {
+                        Arc::clone(&worker).serve(Arc::clone(&from), Arc::clone(&connection), request)
+                    })
                 })
                 .await;
                 sweeping.abort();
@@ -148,6 +150,7 @@ impl Doorward {
         drain: &Drain,
     ) -> anyhow::Result<()> {
         let revocations = Arc::clone(&built.revocations);
+        let gateway = built.gateway.clone();
         let admin = built.admin.clone().zip(listeners.and_then(|mut listeners| listeners.pop()));
         let following = follow_files(built);
         let mut drain = drain.clone();
@@ -156,6 +159,9 @@ impl Doorward {
         self.spawn("control", async move {
             let sweeping = tokio::spawn(every(SWEEP, move || {
                 revocations.sweep(Timestamp::now());
+                if let Some(gateway) = &gateway {
+                    gateway.sweep();
+                }
             }));
             let following = tokio::spawn(following);
             match admin {

@@ -9,8 +9,11 @@
 mod completions;
 mod config;
 mod demo;
+mod health;
 mod policy;
 mod run;
+mod running;
+mod status;
 mod token;
 
 #[cfg(test)]
@@ -50,6 +53,10 @@ enum Command {
     /// Make and read tokens
     #[command(subcommand)]
     Token(token::Command),
+    /// Ask whether the running doorward is ready; for container health checks
+    Health(health::Args),
+    /// Show readiness, version and policies of the running doorward
+    Status(status::Args),
     /// Print the configuration in force, secrets masked
     Config(config::Args),
     /// Print a shell's completion script
@@ -115,6 +122,8 @@ impl Cli {
             Command::Demo(args) => demo::run(&args, &mut context),
             Command::Policy(command) => policy::run(command, &mut context),
             Command::Token(command) => token::run(command, &mut context),
+            Command::Health(args) => health::run(&args, &mut context),
+            Command::Status(args) => status::run(&args, &mut context),
             Command::Config(args) => config::run(&args, &mut context),
             Command::Completions(args) => completions::run(&args, &mut context),
         };

@@ -183,6 +183,22 @@ fn faults_of_all_files_are_told_at_once_and_the_exit_code_is_1() {
 }
 
 #[test]
+fn a_permission_that_no_route_asks_for_is_warned_of_at_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let policy = "version: 1\nservice: oms\nupstream: oms\npaths:\n  /a:\n    get: order:view\n";
+    let roles = "version: 1\npermissions:\n  oms: [order:view,\n    order:edit]\n  blog: [post:edit]\n  doorward: [role:view]\n\
+                 roles:\n  ROLE_USER: {permissions: ['*']}\n";
+    let (policy, roles) = (write(folder.path(), "oms.yaml", policy), write(folder.path(), "roles.yaml", roles));
+    let report = run(&["policy", "check", &policy, "--roles", &roles, "--output", "json"]).json();
+    assert_eq!(report["ok"], true);
+    let problems = report["problems"].as_array().unwrap();
+    assert_eq!(problems.len(), 1, "of oms alone, whose policy was checked: {report:#}");
+    assert_eq!((&problems[0]["code"], &problems[0]["severity"]), (&"permission-unasked".into(), &"warning".into()));
+    assert_eq!((&problems[0]["file"], &problems[0]["line"]), (&roles.clone().into(), &4.into()));
+    assert!(run(&["policy", "check", &policy, "--roles", &roles]).good().contains("no route asks for `order:edit`"));
+}
+
+#[test]
 fn explain_says_why_and_its_exit_code_is_the_answer() {
     let ask = |request: &str, who: &str| run(&["policy", "explain", request, "--as", who]);
     assert!(ask("GET /health", "anonymous").good().starts_with("ALLOW"));

@@ -160,7 +160,7 @@ impl Body for RequestBody {
 /// The body of an answer: doorward's own, or the upstream's.
 pub enum GatewayBody {
     /// Doorward's own, whole; the exchange ends when it has been written or given up.
-    Own(Option<Bytes>, Exchange),
+    Own(Option<Bytes>, Box<Exchange>),
     /// The upstream's, streamed.
     Relayed(RelayedBody),
 }
@@ -169,7 +169,7 @@ pub enum GatewayBody {
 pub struct RelayedBody {
     incoming: Incoming,
     lease: Option<Lease>,
-    exchange: Exchange,
+    exchange: Box<Exchange>,
     idle: Duration,
     last: Instant,
     timer: Option<Pin<Box<Sleep>>>,
@@ -178,19 +178,19 @@ pub struct RelayedBody {
 impl RelayedBody {
     /// Streams `incoming`; its connection goes back to the pool behind the last byte.
     #[must_use]
-    pub fn new(incoming: Incoming, lease: Lease, exchange: Exchange, idle: Duration) -> Self {
-        let mut body = Self { incoming, lease: Some(lease), exchange, idle, last: Instant::now(), timer: None };
+    pub fn new(incoming: Incoming, lease: Lease, exchange: Box<Exchange>, idle: Duration, now: Instant) -> Self {
+        let mut body = Self { incoming, lease: Some(lease), exchange, idle, last: now, timer: None };
         if body.incoming.is_end_stream() {
-            body.finish();
+            body.finish(now);
         }
         body
     }
 
-    fn finish(&mut self) {
+    fn finish(&mut self, now: Instant) {
         if let Some(lease) = self.lease.take() {
-            lease.give_back();
+            lease.give_back(now);
         }
-        self.exchange.complete();
+        self.exchange.complete(now);
     }
 
     /// A silent upstream is given up; the timer is set only when there is nothing to read.
@@ -216,7 +216,7 @@ impl Body for GatewayBody {
             Self::Own(bytes, exchange) => {
                 let Some(bytes) = bytes.take() else { return Poll::Ready(None) };
                 exchange.sent(bytes.len() as u64);
-                exchange.complete();
+                exchange.complete(Instant::now());
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
             Self::Relayed(body) => body,
@@ -228,7 +228,7 @@ impl Body for GatewayBody {
                 Poll::Ready(Some(Err(BodyError::Idle(body.idle))))
             }
             Poll::Ready(None) => {
-                body.finish();
+                body.finish(Instant::now());
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(error))) => {
@@ -243,7 +243,7 @@ impl Body for GatewayBody {
                     headers::strip_response_trailers(trailers);
                 }
                 if body.incoming.is_end_stream() {
-                    body.finish();
+                    body.finish(body.last);
                 }
                 Poll::Ready(Some(Ok(frame)))
             }

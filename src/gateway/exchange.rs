@@ -14,16 +14,18 @@ use hyper::body::Incoming;
 use uuid::Uuid;
 
 use super::body::{GatewayBody, RelayedBody, Transfer};
-use super::headers;
+use super::headers::{self, PeerHeaders};
 use super::proxy::Worker;
+use super::rate_limit::Budget;
 use super::reply::Denial;
-use super::upstream::{Lease, Pool};
+use super::upstream::Lease;
 use crate::admission::{Identified, Judged};
+use crate::clock::Timestamp;
 use crate::net::guard::InFlight;
 use crate::policy::{Route, RouteId, Service, Snapshot};
 use crate::reason::Reason;
 use crate::request::Host;
-use crate::telemetry::{AccessDecision, AccessRecord, RequestLabels};
+use crate::telemetry::{AccessDecision, AccessRecord, RequestLabels, UpstreamMetrics};
 
 /// Longest request id that is taken over from a trusted proxy.
 const MAX_REQUEST_ID: usize = 128;
@@ -49,9 +51,10 @@ pub struct Exchange {
     would_deny: Option<Reason>,
     denied: bool,
     status: u16,
-    upstream: Option<(Arc<Pool>, Instant)>,
+    upstream: Option<(Arc<UpstreamMetrics>, Instant)>,
     upstream_time: Option<Duration>,
     transfer: Option<Arc<Transfer>>,
+    budget: Option<Budget>,
     bytes_out: u64,
     finished: Option<Duration>,
     _in_flight: InFlight,
@@ -69,16 +72,23 @@ enum Path {
 impl Exchange {
     /// A request arrived.
     #[must_use]
-    pub fn begin(worker: &Arc<Worker>, peer: IpAddr, parts: &Parts, in_flight: InFlight) -> Self {
-        let trusted = worker.trusts(peer);
+    pub fn begin(
+        worker: &Arc<Worker>,
+        from: &PeerHeaders,
+        parts: &Parts,
+        started: Instant,
+        in_flight: InFlight,
+    ) -> Box<Self> {
+        let trusted = from.trusted;
         let id = trusted.then(|| parts.headers.get(headers::REQUEST_ID)).flatten().filter(|id| is_request_id(id));
         let trace =
             trusted.then(|| parts.headers.get(headers::TRACEPARENT)).flatten().filter(|trace| is_traceparent(trace));
-        Self {
+        // In a box, because it is handed on from hand to hand until the answer ends.
+        Box::new(Self {
             worker: Arc::clone(worker),
-            started: Instant::now(),
+            started,
             time: SystemTime::now(),
-            peer,
+            peer: from.peer,
             method: parts.method.clone(),
             path: Path::Raw(parts.uri.clone()),
             host: None,
@@ -96,10 +106,17 @@ impl Exchange {
             upstream: None,
             upstream_time: None,
             transfer: None,
+            budget: None,
             bytes_out: 0,
             finished: None,
             _in_flight: in_flight,
-        }
+        })
+    }
+
+    /// The time that the request is judged by.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        Timestamp::of(self.time)
     }
 
     /// The head was refused before it could be read: what stands in for it is not the client's.
@@ -142,15 +159,20 @@ impl Exchange {
         self.snapshot = Some(judged.snapshot);
     }
 
+    /// It was counted against a rate limit, of which the answer tells.
+    pub fn limited(&mut self, budget: Budget) {
+        self.budget = Some(budget);
+    }
+
     /// It is being sent to the upstream.
-    pub fn forwarded(&mut self, pool: &Arc<Pool>, transfer: Option<Arc<Transfer>>) {
-        self.upstream = Some((Arc::clone(pool), Instant::now()));
+    pub fn forwarded(&mut self, upstream: &Arc<UpstreamMetrics>, transfer: Option<Arc<Transfer>>, at: Instant) {
+        self.upstream = Some((Arc::clone(upstream), at));
         self.transfer = transfer;
     }
 
     /// Answers with a denial.
     #[must_use]
-    pub fn deny(mut self, denial: &Denial) -> Response<GatewayBody> {
+    pub fn deny(mut self: Box<Self>, denial: &Denial) -> Response<GatewayBody> {
         self.denied = true;
         self.reason = Some(denial.reason);
         let answer = denial.answer(self.request_id.to_str().unwrap_or_default());
@@ -159,29 +181,41 @@ impl Exchange {
 
     /// Answers with doorward's own response.
     #[must_use]
-    pub fn answer(mut self, answer: Response<Bytes>) -> Response<GatewayBody> {
+    pub fn answer(mut self: Box<Self>, answer: Response<Bytes>) -> Response<GatewayBody> {
         self.status = answer.status().as_u16();
         let (mut parts, body) = answer.into_parts();
         parts.headers.insert(headers::REQUEST_ID, self.request_id.clone());
+        if let Some(budget) = &self.budget {
+            budget.tell(&mut parts.headers);
+        }
         let body = (!body.is_empty()).then_some(body);
         Response::from_parts(parts, GatewayBody::Own(body, self))
     }
 
     /// Passes the upstream's answer on.
     #[must_use]
-    pub fn relay(mut self, answer: Response<Incoming>, lease: Lease, idle: Duration) -> Response<GatewayBody> {
+    pub fn relay(
+        mut self: Box<Self>,
+        answer: Response<Incoming>,
+        lease: Lease,
+        idle: Duration,
+    ) -> Response<GatewayBody> {
         let (mut parts, body) = answer.into_parts();
         self.status = parts.status.as_u16();
-        if let Some((pool, since)) = &self.upstream {
-            let took = since.elapsed();
-            pool.metrics.answered(took);
+        let now = Instant::now();
+        if let Some((upstream, since)) = &self.upstream {
+            let took = now - *since;
+            upstream.answered(took);
             self.upstream_time = Some(took);
         }
         let cache = self.matched().and_then(|(_, route)| route.cache);
         headers::rewrite_response(&mut parts.headers, self.caller.is_some(), cache);
         parts.headers.insert(headers::REQUEST_ID, self.request_id.clone());
+        if let Some(budget) = &self.budget {
+            budget.tell(&mut parts.headers);
+        }
         parts.extensions.clear();
-        Response::from_parts(parts, GatewayBody::Relayed(RelayedBody::new(body, lease, self, idle)))
+        Response::from_parts(parts, GatewayBody::Relayed(RelayedBody::new(body, lease, self, idle, now)))
     }
 
     /// Bytes of the answer's body were handed on.
@@ -190,8 +224,8 @@ impl Exchange {
     }
 
     /// The answer ended as it should.
-    pub fn complete(&mut self) {
-        self.finished.get_or_insert_with(|| self.started.elapsed());
+    pub fn complete(&mut self, now: Instant) {
+        self.finished.get_or_insert_with(|| now - self.started);
     }
 
     /// The upstream's answer broke off.
@@ -215,7 +249,7 @@ impl Drop for Exchange {
             .and_then(|snapshot| snapshot.services().get(self.service? as usize))
             .map(|service| &service.name);
         let route = self.matched().map(|(_, route)| &route.pattern);
-        let count = &self.worker.count;
+        let count = self.worker.count();
         let method = if matches!(self.path, Path::Unknown) { "-" } else { self.method.as_str() };
         count.request(&RequestLabels { service, route, method, status: self.status }, duration);
         if let Some(reason) = self.reason.filter(|_| self.denied) {

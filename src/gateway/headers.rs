@@ -2,10 +2,11 @@
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
 
 use http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, EXPIRES, FORWARDED, HOST, HeaderMap, PRAGMA, TE,
-    TRANSFER_ENCODING, UPGRADE, VARY,
+    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, EXPIRES, FORWARDED, HOST, HeaderMap, PRAGMA,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VARY,
 };
 use http::{HeaderName, HeaderValue};
 use smallvec::SmallVec;
@@ -20,19 +21,25 @@ pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const PROXY_AUTHENTICATE: HeaderName = HeaderName::from_static("proxy-authenticate");
-const PROXY_AUTHORIZATION: HeaderName = HeaderName::from_static("proxy-authorization");
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 
-/// What a rewrite needs to know beside the permit.
-#[derive(Debug, Clone, Copy)]
-pub struct Forwarding<'a> {
+/// What is the same for every request of one connection, made once.
+#[derive(Debug)]
+pub struct PeerHeaders {
     /// The TCP peer.
     pub peer: IpAddr,
     /// Whether it is a trusted proxy, whose forwarding headers are extended and not replaced.
     pub trusted: bool,
+    address: HeaderValue,
+    /// The last `Host` that came and the element of `Forwarded` that was made of it: nearly always the next one's too.
+    forwarded: Mutex<Option<(HeaderValue, HeaderValue)>>,
+}
+
+/// What a rewrite needs to know beside the permit.
+#[derive(Debug, Clone, Copy)]
+pub struct Forwarding<'a> {
+    /// The connection that the request came by.
+    pub from: &'a PeerHeaders,
     /// What the upstream gets as `Host`.
     pub host: &'a HeaderValue,
     /// The request's id.
@@ -107,21 +114,30 @@ pub fn rewrite(headers: &mut HeaderMap, permit: &Permit<'_>, forwarding: &Forwar
     let service = judged.decision.service.and_then(|index| judged.snapshot.services().get(index as usize));
 
     // The client may nominate any header as hop-by-hop, but what doorward sets is set after this.
-    remove_hop_by_hop(headers, Direction::Request);
-    let own: SmallVec<[HeaderName; 8]> = headers
+    remove_nominated(headers);
+    let passes_trailers = headers.get_all(TE).iter().any(|value| {
+        value.as_bytes().split(|byte| *byte == b',').any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+    });
+    let keeps_authorization = service.is_some_and(|service| service.forward_authorization);
+    let refused: SmallVec<[HeaderName; 8]> = headers
         .keys()
         .filter(|name| match origin(name.as_str()) {
             Origin::DoorwardOnly => true,
-            Origin::TrustedProxy => !forwarding.trusted || !is_exact_spelling(name),
-            Origin::Anybody => service.is_some_and(|service| is_stripped(&service.strip, name.as_str())),
+            Origin::TrustedProxy => !forwarding.from.trusted || !is_exact_spelling(name),
+            Origin::Anybody => {
+                is_hop_by_hop(name)
+                    || **name == AUTHORIZATION && !keeps_authorization
+                    || service.is_some_and(|service| is_stripped(&service.strip, name.as_str()))
+            }
         })
         .cloned()
         .collect();
-    for name in own {
+    for name in refused {
         headers.remove(name);
     }
-    if !service.is_some_and(|service| service.forward_authorization) {
-        headers.remove(AUTHORIZATION);
+    if passes_trailers {
+        headers.insert(TE, TRAILERS);
+        headers.insert(CONNECTION, HeaderValue::from_static("te"));
     }
 
     set_forwarding(headers, forwarding);
@@ -148,40 +164,57 @@ const fn fold(byte: u8) -> u8 {
 }
 
 fn set_forwarding(headers: &mut HeaderMap, forwarding: &Forwarding<'_>) {
-    let original_host = headers.get(HOST).cloned();
-    let peer = forwarding.peer.to_canonical();
-    let before = forwarding.trusted.then(|| joined(headers, &FORWARDED_FOR)).flatten();
-    let chain = before.map_or_else(|| peer.to_string(), |before| format!("{before}, {peer}"));
-    if let Ok(chain) = HeaderValue::try_from(chain) {
-        headers.insert(FORWARDED_FOR, chain);
-    }
+    let from = forwarding.from;
+    let host = headers.get(HOST).cloned();
+    let element = from.forwarded_element(host.as_ref());
+    // From anybody but a trusted proxy these headers were removed before; from one, they are extended.
+    let chain = joined(headers, &FORWARDED_FOR).and_then(|before| join(&before, &from.address));
+    let elements = joined(headers, &FORWARDED).and_then(|before| join(&before, &element));
+    headers.insert(FORWARDED_FOR, chain.unwrap_or_else(|| from.address.clone()));
+    headers.insert(FORWARDED, elements.unwrap_or(element));
     // What a trusted proxy says of scheme and host is what the client used; only where it is silent is it known here.
-    if !headers.contains_key(FORWARDED_PROTO) {
-        headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+    headers.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
+    if let Some(host) = host {
+        headers.entry(FORWARDED_HOST).or_insert(host);
     }
-    if let Some(host) = &original_host
-        && !headers.contains_key(FORWARDED_HOST)
-    {
-        headers.insert(FORWARDED_HOST, host.clone());
+}
+
+impl PeerHeaders {
+    /// Of a connection from `peer`.
+    #[must_use]
+    pub fn new(peer: IpAddr, trusted: bool) -> Self {
+        let address = HeaderValue::try_from(peer.to_canonical().to_string());
+        let address = address.unwrap_or(HeaderValue::from_static("unknown"));
+        Self { peer, trusted, address, forwarded: Mutex::new(None) }
     }
 
-    let mut element = forwarding
-        .trusted
-        .then(|| joined(headers, &FORWARDED))
-        .flatten()
-        .map_or_else(String::new, |before| before + ", ");
-    let _ = match peer {
-        IpAddr::V4(peer) => write!(element, "for={peer}"),
-        IpAddr::V6(peer) => write!(element, "for=\"[{peer}]\""),
-    };
-    if let Some(host) = original_host.as_ref().and_then(|host| host.to_str().ok()) {
-        // A host holds neither a quote nor a backslash; it was parsed.
-        let _ = write!(element, ";host=\"{host}\"");
+    /// The connection's element of `Forwarded` (RFC 7239) for a request to `host`.
+    fn forwarded_element(&self, host: Option<&HeaderValue>) -> HeaderValue {
+        let mut kept = self.forwarded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Some((of, element)), Some(host)) = (&*kept, host)
+            && of == host
+        {
+            return element.clone();
+        }
+        let mut element = match self.peer.to_canonical() {
+            IpAddr::V4(peer) => format!("for={peer}"),
+            IpAddr::V6(peer) => format!("for=\"[{peer}]\""),
+        };
+        if let Some(host) = host.and_then(|host| host.to_str().ok()) {
+            // A host holds neither a quote nor a backslash; it was parsed.
+            let _ = write!(element, ";host=\"{host}\"");
+        }
+        element.push_str(";proto=http");
+        let element = HeaderValue::try_from(element).unwrap_or(HeaderValue::from_static("for=unknown"));
+        if let Some(host) = host {
+            *kept = Some((host.clone(), element.clone()));
+        }
+        element
     }
-    element.push_str(";proto=http");
-    if let Ok(element) = HeaderValue::try_from(element) {
-        headers.insert(FORWARDED, element);
-    }
+}
+
+fn join(before: &str, own: &HeaderValue) -> Option<HeaderValue> {
+    HeaderValue::try_from(format!("{before}, {}", own.to_str().ok()?)).ok()
 }
 
 /// All lines of a list header as one (RFC 9110 section 5.3).
@@ -190,50 +223,29 @@ fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     (!lines.is_empty()).then(|| lines.join(", "))
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Direction {
-    Request,
-    Response,
+/// Removes the headers that `Connection` nominates as belonging to this connection only (RFC 9110 section 7.6.1).
+fn remove_nominated(headers: &mut HeaderMap) {
+    if !headers.contains_key(CONNECTION) {
+        return;
+    }
+    let nominated: SmallVec<[HeaderName; 4]> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        .collect();
+    for name in nominated {
+        // These decide how the message is framed, where it goes and who asks; nobody may take them away.
+        if !matches!(name, CONTENT_LENGTH | TRANSFER_ENCODING | HOST | AUTHORIZATION | TE | TRAILER) {
+            headers.remove(name);
+        }
+    }
 }
 
-/// Removes what belongs to one connection only (RFC 9110 section 7.6.1): the headers nominated in `Connection` and the
-/// well-known ones. `TE: trailers` stays on requests, because the connection upstream passes trailers too.
-fn remove_hop_by_hop(headers: &mut HeaderMap, direction: Direction) {
-    if headers.contains_key(CONNECTION) {
-        let nominated: SmallVec<[HeaderName; 4]> = headers
-            .get_all(CONNECTION)
-            .iter()
-            .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-            .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
-            .collect();
-        for name in nominated {
-            // These decide how the message is framed, where it goes and who asks; nobody may take them away.
-            if !matches!(name, CONTENT_LENGTH | TRANSFER_ENCODING | HOST | AUTHORIZATION | TE)
-                && name.as_str() != "trailer"
-            {
-                headers.remove(name);
-            }
-        }
-        headers.remove(CONNECTION);
-    }
-    let passes_trailers = direction == Direction::Request
-        && headers.get_all(TE).iter().any(|value| {
-            value
-                .as_bytes()
-                .split(|byte| *byte == b',')
-                .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
-        });
-    for name in [TRANSFER_ENCODING, UPGRADE, TE, KEEP_ALIVE, PROXY_CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION]
-    {
-        headers.remove(name);
-    }
-    if direction == Direction::Request {
-        headers.remove("http2-settings");
-        if passes_trailers {
-            headers.insert(TE, TRAILERS);
-            headers.insert(CONNECTION, HeaderValue::from_static("te"));
-        }
-    }
+/// Whether a header belongs to one connection only, nominated or not.
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(*name, CONNECTION | TRANSFER_ENCODING | UPGRADE | TE | PROXY_AUTHENTICATE | PROXY_AUTHORIZATION)
+        || matches!(name.as_str(), "keep-alive" | "proxy-connection" | "http2-settings")
 }
 
 /// Removes from trailers what may not come in headers either, and what frames or routes a message (RFC 9110 section 6.5.1).
@@ -257,32 +269,31 @@ pub fn strip_trailers(trailers: &mut HeaderMap) {
 
 /// Removes from an answer's trailers what an upstream may not say in doorward's name, or what frames a message.
 pub fn strip_response_trailers(trailers: &mut HeaderMap) {
-    remove_own(trailers);
-    for name in [TRANSFER_ENCODING, CONNECTION, UPGRADE, CONTENT_LENGTH] {
+    let removed: SmallVec<[HeaderName; 4]> = trailers
+        .keys()
+        .filter(|name| is_hop_by_hop(name) || is_doorwards_word(name) || **name == CONTENT_LENGTH)
+        .cloned()
+        .collect();
+    for name in removed {
         trailers.remove(name);
     }
 }
 
-/// Removes what only doorward says in an answer.
-fn remove_own(headers: &mut HeaderMap) {
-    let own: SmallVec<[HeaderName; 4]> = headers
-        .keys()
-        .filter(|name| {
-            let name = name.as_str();
-            matches!(name, "alt-svc" | "x-request-id")
-                || ["doorward-", "x-user-", "x-auth-"].iter().any(|prefix| name.starts_with(prefix))
-        })
-        .cloned()
-        .collect();
-    for name in own {
-        headers.remove(name);
-    }
+/// Whether only doorward may say this in an answer.
+fn is_doorwards_word(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    matches!(name, "alt-svc" | "x-request-id")
+        || ["doorward-", "x-user-", "x-auth-"].iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// Turns an upstream's response headers into what the client gets (T27).
 pub fn rewrite_response(headers: &mut HeaderMap, identified: bool, cache: Option<CachePolicy>) {
-    remove_hop_by_hop(headers, Direction::Response);
-    remove_own(headers);
+    remove_nominated(headers);
+    let removed: SmallVec<[HeaderName; 4]> =
+        headers.keys().filter(|name| is_hop_by_hop(name) || is_doorwards_word(name)).cloned().collect();
+    for name in removed {
+        headers.remove(name);
+    }
     let silent = ![CACHE_CONTROL, EXPIRES, PRAGMA].iter().any(|name| headers.contains_key(name));
     if identified && silent && cache != Some(CachePolicy::Shared) {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("private"));

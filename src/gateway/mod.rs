@@ -6,6 +6,7 @@ pub mod body;
 pub mod exchange;
 pub mod headers;
 pub mod proxy;
+pub mod rate_limit;
 pub mod reply;
 pub mod upstream;
 

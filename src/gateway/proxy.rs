@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::request::Parts;
 use http::uri::PathAndQuery;
@@ -13,11 +13,11 @@ use hyper::body::Incoming;
 
 use super::body::{GatewayBody, RequestBody};
 use super::exchange::Exchange;
-use super::headers::{self, Forwarding};
+use super::headers::{self, Forwarding, PeerHeaders};
+use super::rate_limit::{Asker, Budget, RateLimits};
 use super::reply::{self, Denial};
 use super::upstream::{Pool, UpstreamSettings};
-use crate::admission::{Admission, Admitted, Permit};
-use crate::clock::Timestamp;
+use crate::admission::{Admission, Admitted, Desk, Permit};
 use crate::net::{ConnectionState, Peer};
 use crate::policy::source::BodyLimit;
 use crate::reason::Reason;
@@ -41,14 +41,16 @@ pub struct GatewaySettings {
 pub struct Gateway {
     admission: Arc<Admission>,
     settings: GatewaySettings,
+    /// Counted by all workers together, and over changes of the policy.
+    rates: RateLimits,
 }
 
 /// One worker's part: its own upstream pools and its own counters, so that workers share nothing on the request path.
 pub struct Worker {
     gateway: Arc<Gateway>,
     pools: BTreeMap<Box<str>, Arc<Pool>>,
-    /// Its counters.
-    pub(super) count: Arc<WorkerMetrics>,
+    /// Its counters, and the tokens that it saw last.
+    desk: Desk,
     /// Its access-log buffer, unless access lines are switched off.
     pub(super) access: Option<AccessSink>,
 }
@@ -57,13 +59,18 @@ impl Gateway {
     /// A gateway that decides by `admission`.
     #[must_use]
     pub fn new(admission: Arc<Admission>, settings: GatewaySettings) -> Arc<Self> {
-        Arc::new(Self { admission, settings })
+        Arc::new(Self { admission, settings, rates: RateLimits::default() })
     }
 
     /// What it decides by.
     #[must_use]
     pub fn admission(&self) -> &Arc<Admission> {
         &self.admission
+    }
+
+    /// Forgets what no longer counts. Called beside requests, every few seconds.
+    pub fn sweep(&self) {
+        self.rates.sweep(Instant::now());
     }
 }
 
@@ -76,13 +83,13 @@ impl Worker {
         let pools = upstreams
             .map(|(name, settings)| (name.clone(), Pool::new(Arc::clone(settings), count.upstream(name))))
             .collect();
-        Arc::new(Self { gateway, pools, count, access: access.map(AccessLog::worker) })
+        Arc::new(Self { gateway, pools, desk: Desk::new(count), access: access.map(AccessLog::worker) })
     }
 
     /// Its counters.
     #[must_use]
     pub fn count(&self) -> &Arc<WorkerMetrics> {
-        &self.count
+        &self.desk.count
     }
 
     /// Closes upstream connections that nobody used for a while. The worker's own timer calls it.
@@ -96,18 +103,17 @@ impl Worker {
     /// None; every failure becomes an answer.
     pub async fn serve(
         self: Arc<Self>,
-        peer: Peer,
+        from: Arc<PeerHeaders>,
         connection: Arc<ConnectionState>,
         request: Request<Incoming>,
     ) -> Result<Response<GatewayBody>, Infallible> {
-        let (head, in_flight) = connection.begin();
+        let (arrived, in_flight) = connection.begin();
         let (mut parts, body) = request.into_parts();
-        let peer = peer.0.ip();
-        let mut exchange = Exchange::begin(&self, peer, &parts, in_flight);
-        let head = match head {
+        let mut exchange = Exchange::begin(&self, &from, &parts, arrived.at, in_flight);
+        let head = match arrived.outcome {
             Ok(head) => head,
             Err(rejection) => {
-                self.count.parse_error(Listener::Gateway, rejection.reason.status());
+                self.desk.count.parse_error(Listener::Gateway, rejection.reason.status());
                 exchange.never_parsed();
                 return Ok(self.reject(exchange, rejection));
             }
@@ -116,7 +122,7 @@ impl Worker {
             return Ok(exchange.answer(reply::empty(StatusCode::NO_CONTENT)));
         }
 
-        let (client, host) = match self.client_and_host(&parts, peer) {
+        let (client, host) = match self.client_and_host(&parts, from.peer) {
             Ok(found) => found,
             Err(rejection) => return Ok(self.reject(exchange, rejection)),
         };
@@ -127,7 +133,7 @@ impl Worker {
             target: parts.uri.path_and_query().map_or("/", PathAndQuery::as_str),
             client,
         };
-        let permit = match self.gateway.admission.admit(&facts, &parts.headers, Timestamp::now(), &self.count) {
+        let permit = match self.gateway.admission.admit(&facts, &parts.headers, exchange.now(), &self.desk) {
             Admitted::Permit(permit) => permit,
             Admitted::Refusal(refusal) => {
                 let reason = refusal.reason();
@@ -137,6 +143,15 @@ impl Worker {
                 return Ok(exchange.deny(&denial));
             }
         };
+
+        if let Some(budget) = self.spend(&permit, client) {
+            exchange.limited(budget);
+            if budget.is_exceeded() {
+                self.desk.count.limit_rejection(Limit::Rate);
+                exchange.judge(permit.into_judged());
+                return Ok(exchange.deny(&Denial::plain(Reason::RateLimited, budget.detail())));
+            }
+        }
 
         let body_limit = self.body_limit(&permit);
         let route = self.pool(&permit).and_then(|pool| Ok((pool, forwarded_uri(&permit, &parts.uri)?)));
@@ -148,14 +163,13 @@ impl Worker {
             }
         };
         if matches!(head.framing, Framing::Length(length) if length > body_limit) {
-            self.count.limit_rejection(Limit::Body);
+            self.desk.count.limit_rejection(Limit::Body);
             exchange.judge(permit.into_judged());
             return Ok(exchange.deny(&Denial::too_large(body_limit)));
         }
         let upstream_host = upstream_host(&permit, host.as_ref());
         let forwarding = Forwarding {
-            peer,
-            trusted: self.trusts(peer),
+            from: &from,
             host: upstream_host.as_ref().unwrap_or(&pool.settings().authority),
             request_id: exchange.request_id(),
             trace: exchange.trace(),
@@ -167,12 +181,13 @@ impl Worker {
         parts.version = Version::HTTP_11;
 
         let (body, transfer) = RequestBody::new(body, body_limit);
-        exchange.forwarded(&pool, transfer.clone());
-        match pool.send(Request::from_parts(parts, body), first_byte, transfer.as_deref()).await {
+        let now = Instant::now();
+        exchange.forwarded(pool.metrics(), transfer.clone(), now);
+        match pool.send(Request::from_parts(parts, body), now, first_byte, transfer.as_deref()).await {
             Ok((answer, lease)) => Ok(exchange.relay(answer, lease, pool.settings().idle)),
             Err(error) => {
                 if error.reason == Reason::BodyTooLarge {
-                    self.count.limit_rejection(Limit::Body);
+                    self.desk.count.limit_rejection(Limit::Body);
                 }
                 tracing::warn!(
                     reason = %error.reason,
@@ -185,15 +200,16 @@ impl Worker {
         }
     }
 
-    /// Whether forwarding headers of this peer are believed.
+    /// What is the same for every request of a connection from `peer`.
     #[must_use]
-    pub fn trusts(&self, peer: IpAddr) -> bool {
-        self.gateway.settings.trusted_proxies.contains(peer)
+    pub fn meet(&self, peer: Peer) -> Arc<PeerHeaders> {
+        let peer = peer.0.ip();
+        Arc::new(PeerHeaders::new(peer, self.gateway.settings.trusted_proxies.contains(peer)))
     }
 
-    fn reject(&self, exchange: Exchange, rejection: Rejection) -> Response<GatewayBody> {
+    fn reject(&self, exchange: Box<Exchange>, rejection: Rejection) -> Response<GatewayBody> {
         if rejection.reason == Reason::HeadersTooLarge {
-            self.count.limit_rejection(Limit::HeaderBytes);
+            self.desk.count.limit_rejection(Limit::HeaderBytes);
         }
         exchange.deny(&Denial::of_rejection(rejection))
     }
@@ -216,6 +232,17 @@ impl Worker {
             }
         };
         name.and_then(|name| self.pools.get(&**name)).map(Arc::clone).ok_or(Reason::NoRoute)
+    }
+
+    /// Counts the request, if its route has a limit. Only what is permitted counts, so that nobody uses up another's budget
+    /// with requests that are denied; in report mode a limit holds as ever.
+    fn spend(&self, permit: &Permit<'_>, client: IpAddr) -> Option<Budget> {
+        let judged = permit.judged();
+        let route = judged.snapshot.route(judged.decision.route?);
+        let limit = route.rate_limit?;
+        let service = judged.snapshot.service_by_index(route.service)?;
+        let subject = judged.caller.as_ref().map(|caller| &*caller.entry.claims.subject);
+        Some(self.gateway.rates.spend(limit, service, route, Asker { subject, address: client }, Instant::now()))
     }
 
     fn body_limit(&self, permit: &Permit<'_>) -> u64 {

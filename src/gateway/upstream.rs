@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 
 use super::body::{RequestBody, Transfer};
 use crate::reason::Reason;
@@ -65,7 +65,7 @@ pub struct Pool {
     settings: Arc<UpstreamSettings>,
     idle: Mutex<Vec<Pooled>>,
     turn: AtomicUsize,
-    pub(super) metrics: Arc<UpstreamMetrics>,
+    metrics: Arc<UpstreamMetrics>,
 }
 
 /// A connection that can carry one exchange at a time.
@@ -84,11 +84,11 @@ pub struct Lease {
 
 impl Lease {
     /// Gives the connection back after the answer was read to its end.
-    pub fn give_back(mut self) {
+    pub fn give_back(mut self, now: Instant) {
         if self.pooled.sender.is_closed() {
             return;
         }
-        self.pooled.since = Instant::now();
+        self.pooled.since = now;
         self.pooled.gauge.set_idle();
         let mut idle = self.pool.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < MAX_IDLE {
@@ -110,6 +110,12 @@ impl Pool {
         &self.settings
     }
 
+    /// What is measured of it.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<UpstreamMetrics> {
+        &self.metrics
+    }
+
     /// Closes what was idle for too long.
     pub fn sweep(&self) {
         let now = Instant::now();
@@ -126,6 +132,7 @@ impl Pool {
     pub async fn send(
         self: &Arc<Self>,
         request: Request<RequestBody>,
+        now: Instant,
         first_byte: Duration,
         transfer: Option<&Transfer>,
     ) -> Result<(Response<Incoming>, Lease), UpstreamError> {
@@ -136,10 +143,12 @@ impl Pool {
                 Some(pooled) => (pooled, false),
                 None => (self.connect().await?, true),
             };
-            let doubtful = !fresh && connection.since.elapsed() > DOUBTFUL_AFTER && is_repeatable(request.method());
+            let doubtful = !fresh
+                && now.saturating_duration_since(connection.since) > DOUBTFUL_AFTER
+                && is_repeatable(request.method());
             let spare = (doubtful && transfer.is_none()).then(|| copy_of(&request));
             let sending = connection.sender.try_send_request(request);
-            match wait_for_answer(sending, first_byte, transfer).await? {
+            match wait_for_answer(sending, now, first_byte, transfer).await? {
                 Ok(response) => return Ok((response, Lease { pool: Arc::clone(self), pooled: connection })),
                 Err(mut error) => {
                     let unsent = error.take_message().filter(|_| !fresh);
@@ -249,17 +258,18 @@ mod http1_error {
 /// may take as long as it likes.
 async fn wait_for_answer(
     sending: impl Future<Output = Sent>,
+    now: Instant,
     first_byte: Duration,
     transfer: Option<&Transfer>,
 ) -> Result<Sent, UpstreamError> {
     let mut sending = std::pin::pin!(sending);
-    let mut wait = first_byte;
+    let mut until = now + first_byte;
     loop {
-        if let Ok(sent) = timeout(wait, sending.as_mut()).await {
+        if let Ok(sent) = timeout_at(until.into(), sending.as_mut()).await {
             return Ok(sent);
         }
-        wait = match transfer.map(Transfer::since_progress) {
-            Some(since) if since < first_byte => first_byte.saturating_sub(since),
+        until = match transfer.map(Transfer::since_progress) {
+            Some(since) if since < first_byte => Instant::now() + (first_byte - since),
             _ => break,
         };
     }

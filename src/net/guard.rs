@@ -48,11 +48,20 @@ thread_local! {
 /// What the inspection of a head said.
 pub type HeadOutcome = Result<HeadFacts, Rejection>;
 
+/// A head that was handed on.
+#[derive(Debug)]
+pub struct Arrived {
+    /// What its inspection said.
+    pub outcome: HeadOutcome,
+    /// When its last byte was read.
+    pub at: Instant,
+}
+
 /// What a connection's IO and its service share.
 #[derive(Debug, Default)]
 pub struct ConnectionState {
     /// One for each head that hyper was given and whose request has not reached the service yet.
-    heads: Mutex<VecDeque<HeadOutcome>>,
+    heads: Mutex<VecDeque<Arrived>>,
     /// Exchanges whose answer is not finished.
     in_flight: AtomicU32,
 }
@@ -70,15 +79,18 @@ impl Drop for InFlight {
 impl ConnectionState {
     /// The outcome that belongs to the request which the service was just given, and the guard that says
     /// it is being answered. Requests reach a service in the order of their heads.
-    pub fn begin(self: &Arc<Self>) -> (HeadOutcome, InFlight) {
-        let outcome = self.heads.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    pub fn begin(self: &Arc<Self>) -> (Arrived, InFlight) {
+        let arrived = self.heads.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         // A request without an inspected head cannot be; if it were, it would be refused.
-        let outcome = outcome.unwrap_or_else(|| Err(Rejection::request("the head was not inspected")));
-        (outcome, InFlight(Arc::clone(self)))
+        let arrived = arrived.unwrap_or_else(|| Arrived {
+            outcome: Err(Rejection::request("the head was not inspected")),
+            at: Instant::now(),
+        });
+        (arrived, InFlight(Arc::clone(self)))
     }
 
-    fn delivered(&self, outcome: HeadOutcome) {
-        self.heads.lock().unwrap_or_else(PoisonError::into_inner).push_back(outcome);
+    fn delivered(&self, outcome: HeadOutcome, at: Instant) {
+        self.heads.lock().unwrap_or_else(PoisonError::into_inner).push_back(Arrived { outcome, at });
         self.in_flight.fetch_add(1, Ordering::Release);
     }
 
@@ -197,7 +209,7 @@ impl<S> GuardedIo<S> {
                                 Framing::Chunked => Phase::Chunked(ChunkedReader::default()),
                             };
                             self.accepted = end;
-                            self.state.delivered(Ok(facts));
+                            self.state.delivered(Ok(facts), self.last_activity);
                         }
                         Err(rejection) => {
                             self.refuse(rest, rejection, cursor);
@@ -239,7 +251,7 @@ impl<S> GuardedIo<S> {
         let stand_in = if head.starts_with(b"HEAD ") { STAND_IN_HEAD } else { STAND_IN };
         self.phase = Phase::Refused;
         self.head_began = None;
-        self.state.delivered(Err(rejection));
+        self.state.delivered(Err(rejection), self.last_activity);
         // hyper's smallest read buffer is 8 KiB and it asks for bytes only while there is room, so this
         // fits; were it ever cut short, hyper would wait for the rest, get none and close.
         let room = stand_in.len().min(cursor.remaining());
@@ -257,21 +269,30 @@ impl<S> GuardedIo<S> {
     }
 
     /// Whether the deadline has passed. The timer is set anew only when it fires or would fire too late, so
-    /// a busy connection never touches it.
+    /// a busy connection neither touches it nor reads the clock.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Expired> {
+        let deadline = self.deadline();
+        if let Some(timer) = &self.timer
+            && !timer.is_elapsed()
+            && deadline.is_none_or(|(at, _)| timer.deadline().into_std() <= at)
+        {
+            // It was polled by this task when it was set, and will wake it.
+            return Poll::Pending;
+        }
         loop {
             let (at, what) =
-                self.deadline().unwrap_or_else(|| (Instant::now() + self.settings.idle_timeout, Expired::IdleTimeout));
+                deadline.unwrap_or_else(|| (Instant::now() + self.settings.idle_timeout, Expired::IdleTimeout));
             if at <= Instant::now() {
                 return Poll::Ready(what);
             }
             let at = tokio::time::Instant::from_std(at);
-            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
-            if timer.deadline() > at {
-                timer.as_mut().reset(at);
+            match &mut self.timer {
+                Some(timer) => timer.as_mut().reset(at),
+                None => self.timer = Some(Box::pin(tokio::time::sleep_until(at))),
             }
-            ready!(timer.as_mut().poll(cx));
-            self.timer = None;
+            if let Some(timer) = &mut self.timer {
+                ready!(timer.as_mut().poll(cx));
+            }
         }
     }
 

@@ -7,5 +7,5 @@ pub mod guard;
 pub mod serve;
 
 pub use self::bind::{BindError, bind};
-pub use self::guard::{ConnectionState, GuardedIo, HeadOutcome};
+pub use self::guard::{Arrived, ConnectionState, GuardedIo, HeadOutcome};
 pub use self::serve::{Drain, ListenerSettings, Peer, serve};

@@ -1,5 +1,6 @@
 //! The accept loop of one listener on one worker, and the drain of its connections.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -146,6 +147,7 @@ async fn serve_connection<S, B>(
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    let watching = drain.clone();
     let on_expiry = {
         let observe = observe.clone();
         Box::new(move |what| observe(ListenerEvent::Expired(what)))
@@ -157,13 +159,21 @@ async fn serve_connection<S, B>(
         builder.max_headers(guard.head.headers);
     }
     let mut connection = std::pin::pin!(builder.serve_connection(io, service));
-    let result = tokio::select! {
-        result = connection.as_mut() => result,
-        () = drain.begun() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let mut draining = std::pin::pin!(drain.begun());
+    let mut asked = false;
+    let mut ending = false;
+    let result = poll_fn(|cx| {
+        // Asking the signal costs more than a look at its value, and its first answer leaves a waker behind.
+        if !ending && (!asked || watching.is_begun()) {
+            asked = true;
+            if draining.as_mut().poll(cx).is_ready() {
+                ending = true;
+                connection.as_mut().graceful_shutdown();
+            }
         }
-    };
+        connection.as_mut().poll(cx)
+    })
+    .await;
     if let Err(error) = result
         && error.is_parse()
     {

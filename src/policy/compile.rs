@@ -1,6 +1,7 @@
 //! From files as written to a [`Snapshot`], or to every fault at once.
 
 mod hosts;
+mod looser;
 mod requirement;
 
 use std::collections::{BTreeSet, HashMap};
@@ -13,9 +14,9 @@ use self::requirement::Requirements;
 use super::diagnostic::{Diagnostic, Diagnostics};
 use super::pattern::Pattern;
 use super::snapshot::{
-    Formula, Guard, IDENTITY_UPSTREAM, MethodKey, Methods, Report, Route, RouteId, Service, Snapshot,
+    ADMIN_UPSTREAM, Formula, Guard, IDENTITY_UPSTREAM, MethodKey, Methods, Report, Route, RouteId, Service, Snapshot,
 };
-use super::source::{MethodItem, PathItem, PolicyFile, ReportOnly, SourceText, Span, Spanned};
+use super::source::{MethodItem, PathItem, PolicyFile, RateLimit, ReportOnly, SourceText, Span, Spanned};
 use super::yaml::nearest;
 use crate::rbac::RoleTable;
 
@@ -40,12 +41,16 @@ pub fn compile(input: &CompileInput<'_>) -> (Option<Snapshot>, Diagnostics) {
         found: Diagnostics::default(),
         routes: Vec::new(),
         guards: Vec::new(),
+        places: Vec::new(),
         methods: Methods::default(),
         texts: HashMap::new(),
     };
     let paths: Vec<Vec<CompiledPath<'_>>> =
         input.files.iter().zip(0_u32..).map(|(file, number)| compiler.file(file, number)).collect();
     let hosts = hosts::compile(input, &paths, &mut compiler.found);
+    if !compiler.found.has_errors() {
+        looser::warn(&mut compiler, &hosts);
+    }
     compiler.found.sort();
     if compiler.found.has_errors() {
         return (None, compiler.found);
@@ -82,6 +87,8 @@ struct Compiler<'a> {
     found: Diagnostics,
     routes: Vec<Route>,
     guards: Vec<Guard>,
+    /// The file and the requirement of each route.
+    places: Vec<(u32, Span)>,
     methods: Methods,
     /// Equal texts are kept once.
     texts: Texts,
@@ -127,6 +134,7 @@ impl<'a> Compiler<'a> {
                 let line = lines.line(entry.method.span.start);
                 self.routes.push(Route { pattern: Arc::clone(&written), file: Arc::clone(&name), line, ..route });
                 self.guards.push(guard);
+                self.places.push((number, entry.require.span));
                 methods.push((key, id));
             }
             let until = item.report_only.as_ref().or(file.report_only.as_ref());
@@ -181,7 +189,7 @@ impl<'a> Compiler<'a> {
             self.report_allowed(file, upstream, report);
         }
         if let Some(limit) = &entry.rate_limit {
-            self.not_yet(&file.source, limit.span, "rate_limit");
+            self.limit_allowed(file, limit);
         }
         let until = entry.report_only.as_ref().or(item.report_only.as_ref()).or(file.report_only.as_ref());
         let report = if formula == Formula::Deny { Report::NEVER } else { self.report(until, upstream) };
@@ -244,12 +252,23 @@ impl<'a> Compiler<'a> {
         let keys = [
             ("cors", file.cors.as_ref().map(|cors| cors.span)),
             ("credentials", file.credentials.as_ref().map(|credentials| credentials.span)),
-            ("rate_limit", file.rate_limit.as_ref().map(|limit| limit.span)),
         ];
         for (key, span) in keys {
             if let Some(span) = span {
                 self.not_yet(&file.source, span, key);
             }
+        }
+        if let Some(limit) = &file.rate_limit {
+            self.limit_allowed(file, limit);
+        }
+    }
+
+    /// The gateway counts; the admin listener does not, and what would not be carried out is refused.
+    fn limit_allowed(&mut self, file: &PolicyFile, limit: &Spanned<RateLimit>) {
+        if file.upstream.as_ref().is_some_and(|upstream| upstream.value == ADMIN_UPSTREAM) {
+            let message = "`rate_limit` is not supported on the admin listener";
+            let finding = Diagnostic::error(&file.source, limit.span, "not-yet-supported", message);
+            self.found.push(finding.help("Leave `rate_limit` out."));
         }
     }
 

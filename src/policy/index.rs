@@ -165,6 +165,25 @@ impl PathIndex {
         ties
     }
 
+    /// Every shape with its value.
+    pub fn shapes(&self) -> impl Iterator<Item = (ShapeId, u32)> {
+        let nodes = self.nodes.iter().zip(0_u32..);
+        nodes.filter(|(node, _)| node.value != NONE).map(|(node, number)| (ShapeId(number), node.value))
+    }
+
+    /// Whether the shape ends in `{rest...}`.
+    #[must_use]
+    pub fn ends_in_rest(&self, shape: ShapeId) -> bool {
+        self.nodes[shape.0 as usize].kind == Kind::Rest
+    }
+
+    /// How many segments the shape has; `{rest...}` is one.
+    #[must_use]
+    pub fn depth(&self, shape: ShapeId) -> usize {
+        let parent = |node: &u32| Some(self.nodes[*node as usize].parent).filter(|parent| *parent != NONE);
+        std::iter::successors(Some(shape.0), parent).count() - 1
+    }
+
     /// A path that matches the shape.
     #[must_use]
     pub fn example_of(&self, shape: ShapeId) -> String {

@@ -9,9 +9,6 @@ use super::source::{PolicyFile, SourceText, Span};
 use super::{CompileInput, Diagnostic, Diagnostics, Severity, Snapshot, compile, roles_file};
 use crate::rbac::RoleTable;
 
-/// The upstream that the admin listener's own policy names; no other is known there.
-pub const ADMIN_UPSTREAM: &str = "doorward-admin";
-
 /// Policy files that are compiled together, since one listener enforces them.
 #[derive(Debug, Clone, Copy)]
 pub struct PolicySet<'s> {
@@ -98,6 +95,7 @@ pub fn read(path: &Path) -> Result<Arc<SourceText>, LoadError> {
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::policy::snapshot::ADMIN_UPSTREAM;
 
     const ROLES: &str = "version: 1\npermissions: { oms: ['a:b'] }\nroles: { ROLE_USER: { permissions: ['a:b'] } }\n";
 

@@ -25,6 +25,32 @@ pub fn parse(source: Arc<SourceText>) -> (Option<(RoleData, RoleTable)>, Diagnos
     (read.filter(|_| !out.has_errors()), out)
 }
 
+/// Where each permission of a roles file is listed: its service, its code and its place. Empty where the file is faulty, which
+/// [`parse`] tells.
+#[must_use]
+pub fn places_of_permissions(source: &Arc<SourceText>) -> Vec<(String, String, Span)> {
+    let root = yaml::parse(source, &mut Diagnostics::default());
+    let Some(Node { kind: Kind::Map(entries), .. }) = root else { return Vec::new() };
+    let listed = entries
+        .into_iter()
+        .filter(|entry| entry.key.value == "permissions")
+        .filter_map(|entry| if let Kind::Map(services) = entry.value.kind { Some(services) } else { None });
+    let services =
+        listed.flatten().filter_map(
+            |Entry { key, value }| {
+                if let Kind::List(items) = value.kind { Some((key.value, items)) } else { None }
+            },
+        );
+    services
+        .flat_map(|(service, items)| {
+            items.into_iter().filter_map(move |item| match item.kind {
+                Kind::Scalar { text: code, .. } => Some((service.clone(), code, item.span)),
+                _ => None,
+            })
+        })
+        .collect()
+}
+
 /// Where the words of the data stand, for the faults that only show when it is compiled.
 #[derive(Default)]
 struct Places {

@@ -18,6 +18,9 @@ use crate::request::{Host, MatchPath, PathRules};
 /// The name of the upstream that is doorward's own identity listener; report mode never opens it (T21).
 pub const IDENTITY_UPSTREAM: &str = "doorward-identity";
 
+/// The name of the upstream that is doorward's own admin listener.
+pub const ADMIN_UPSTREAM: &str = "doorward-admin";
+
 /// A route of one [`Snapshot`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RouteId(pub u32);

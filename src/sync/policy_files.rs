@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::policy::load::{self, ADMIN_UPSTREAM, LoadError, LoadedSets, PolicySet};
+use crate::policy::load::{self, LoadError, LoadedSets, PolicySet};
+use crate::policy::snapshot::ADMIN_UPSTREAM;
 use crate::policy::{Diagnostics, Snapshot, SourceText};
 use crate::rbac::RoleTable;
 

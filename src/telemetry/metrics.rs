@@ -99,6 +99,8 @@ labels! {
         HeaderTimeout = "header_timeout",
         /// The time between two pieces of a request or between two requests.
         IdleTimeout = "idle_timeout",
+        /// The requests of one caller to one route in a time.
+        Rate = "rate",
     }
 }
 

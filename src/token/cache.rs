@@ -5,7 +5,8 @@
 //! together, so that nothing verified under withdrawn keys can be found, or be added, under new ones.
 
 use std::fmt;
-use std::sync::Arc;
+use std::hash::BuildHasher as _;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -17,8 +18,9 @@ use super::verify::{EXPIRED, NOT_YET_VALID, TokenRejection, Verifier};
 use crate::clock::Timestamp;
 
 /// A verified token and what was made ready for it. `E` is the caller's (permission bits, header values).
-#[derive(Debug)]
 pub struct Entry<E> {
+    /// The token itself, which entries are told apart by.
+    token: Arc<str>,
     /// What the token says.
     pub claims: Claims,
     /// Slot for what is derived from the claims under one role table (T8).
@@ -43,7 +45,57 @@ pub struct TokenCache<E> {
 
 struct Generation<E> {
     verifier: Arc<Verifier>,
-    entries: Cache<Box<str>, Arc<Entry<E>>, RandomState>,
+    entries: Cache<Arc<str>, Arc<Entry<E>>, RandomState>,
+}
+
+/// Slots of a [`NearCache`]; a power of two.
+const NEAR_SLOTS: usize = 4096;
+/// Longer tokens are left to the shared cache, so that a thread's own holds 8 MiB of tokens at the most.
+const NEAR_TOKEN_BYTES: usize = 2048;
+
+/// The entries that one thread found last, in front of the cache that all threads share: finding one here costs a hash
+/// and a comparison, where the shared cache also reads the clock and notes the hit. It holds at most 4,096 entries, of one
+/// generation.
+pub struct NearCache<E>(Mutex<Near<E>>);
+
+struct Near<E> {
+    hasher: RandomState,
+    /// Whose entries these are.
+    generation: Option<Arc<Generation<E>>>,
+    /// By a few bits of the token's hash.
+    slots: Box<[Option<Arc<Entry<E>>>]>,
+}
+
+impl<E> Default for NearCache<E> {
+    fn default() -> Self {
+        Self(Mutex::new(Near { hasher: RandomState::default(), generation: None, slots: Box::default() }))
+    }
+}
+
+impl<E> Near<E> {
+    /// The slot of `token`, emptied first if it belongs to another generation.
+    fn slot(&mut self, generation: &Arc<Generation<E>>, token: &str) -> &mut Option<Arc<Entry<E>>> {
+        if !self.generation.as_ref().is_some_and(|own| Arc::ptr_eq(own, generation)) {
+            self.generation = Some(Arc::clone(generation));
+            self.slots = (0..NEAR_SLOTS).map(|_| None).collect();
+        }
+        let index = usize::try_from(self.hasher.hash_one(token) % NEAR_SLOTS as u64).unwrap_or_default();
+        &mut self.slots[index]
+    }
+}
+
+impl<E> fmt::Debug for Entry<E> {
+    /// Without the token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry").field("claims", &self.claims).finish_non_exhaustive()
+    }
+}
+
+impl<E> fmt::Debug for NearCache<E> {
+    /// Without the entries: they hold tokens.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NearCache").finish_non_exhaustive()
+    }
 }
 
 impl<E> fmt::Debug for TokenCache<E> {
@@ -75,27 +127,43 @@ impl<E: Send + Sync + 'static> TokenCache<E> {
         Arc::clone(&self.generation.load().verifier)
     }
 
-    /// Verifies, or remembers. Expiry is checked on every hit.
+    /// Verifies, or remembers; `near` is the asking thread's own. Expiry is checked on every hit.
     ///
     /// # Errors
     /// As [`Verifier::verify`].
-    pub fn authenticate(&self, token: &str, now: Timestamp) -> (Source, Result<Arc<Entry<E>>, TokenRejection>) {
+    pub fn authenticate(
+        &self,
+        near: &NearCache<E>,
+        token: &str,
+        now: Timestamp,
+    ) -> (Source, Result<Arc<Entry<E>>, TokenRejection>) {
         let generation = self.generation.load();
-        if let Some(entry) = generation.entries.get(token) {
+        let mut near = near.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut none = None;
+        let slot = if token.len() <= NEAR_TOKEN_BYTES { near.slot(&generation, token) } else { &mut none };
+        let found = slot.as_ref().filter(|entry| *entry.token == *token).cloned();
+        if let Some(entry) = found.or_else(|| generation.entries.get(token)) {
             if now >= entry.claims.expires_at {
                 generation.entries.invalidate(token);
+                *slot = None;
                 return (Source::Cache, Err(EXPIRED));
             }
             // The clock may have been set back since the token was verified.
             if entry.claims.not_before.is_some_and(|time| now < time) {
                 return (Source::Cache, Err(NOT_YET_VALID));
             }
+            if !slot.as_ref().is_some_and(|kept| Arc::ptr_eq(kept, &entry)) {
+                *slot = Some(Arc::clone(&entry));
+            }
             return (Source::Cache, Ok(entry));
         }
         let verified = generation.verifier.verify(token, now).map(|claims| {
-            let entry = Arc::new(Entry { claims, derived: arc_swap::ArcSwapOption::empty() });
+            let token: Arc<str> = token.into();
+            let entry =
+                Arc::new(Entry { token: Arc::clone(&token), claims, derived: arc_swap::ArcSwapOption::empty() });
             // Into this generation, also if another was published meanwhile: then nobody looks here any more.
-            generation.entries.insert(token.into(), Arc::clone(&entry));
+            generation.entries.insert(token, Arc::clone(&entry));
+            *slot = Some(Arc::clone(&entry));
             entry
         });
         (Source::Verify, verified)
@@ -114,8 +182,7 @@ impl<E: Send + Sync + 'static> Generation<E> {
         // its own for every entry; those are checked in `authenticate` anyway.
         let longest = verifier.issuers().iter().map(|issuer| issuer.max_lifetime + issuer.leeway * 2).max();
         let longest = longest.unwrap_or_default().clamp(Duration::from_secs(1), Duration::from_secs(7 * 86_400));
-        #[expect(clippy::borrowed_box, reason = "moka hands the key as it is stored")]
-        let weigh = |token: &Box<str>, entry: &Arc<Entry<E>>| {
+        let weigh = |token: &Arc<str>, entry: &Arc<Entry<E>>| {
             u32::try_from(token.len() + entry.claims.heap_bytes() + ENTRY_OVERHEAD).unwrap_or(u32::MAX)
         };
         let entries = Cache::builder()

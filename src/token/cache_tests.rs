@@ -5,14 +5,38 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::{Source, TokenCache};
+use super::{Entry, NearCache, Source, TokenCache};
+use crate::clock::Timestamp;
 use crate::reason::Reason;
 use crate::token::fixtures::{ALL, NOW, claims, foreign, token, with};
 use crate::token::jwk::{KeySet, Trust};
-use crate::token::{Algorithm, Issuer, Verifier};
+use crate::token::{Algorithm, Issuer, TokenRejection, Verifier};
 
-fn cache() -> TokenCache<()> {
-    TokenCache::new(Verifier::new(vec![foreign()]), 1 << 20)
+/// The cache as one thread sees it: its own entries in front of the shared ones.
+struct Seen(TokenCache<()>, NearCache<()>);
+
+impl Seen {
+    fn authenticate(&self, token: &str, now: Timestamp) -> (Source, Result<Arc<Entry<()>>, TokenRejection>) {
+        self.0.authenticate(&self.1, token, now)
+    }
+}
+
+impl std::ops::Deref for Seen {
+    type Target = TokenCache<()>;
+    fn deref(&self) -> &TokenCache<()> {
+        &self.0
+    }
+}
+
+fn cache() -> Seen {
+    Seen(TokenCache::new(Verifier::new(vec![foreign()]), 1 << 20), NearCache::default())
+}
+
+#[test]
+fn what_one_thread_verified_another_remembers() {
+    let (cache, token) = (cache(), token(&claims()));
+    cache.authenticate(&token, NOW).1.unwrap();
+    assert_eq!(cache.0.authenticate(&NearCache::default(), &token, NOW).0, Source::Cache);
 }
 
 #[test]
@@ -70,14 +94,14 @@ fn withdrawn_keys_and_changed_settings_count_at_once() {
 
 #[test]
 fn it_is_bounded_by_bytes() {
-    let cache = TokenCache::<()>::new(Verifier::new(vec![foreign()]), 64 * 1024);
+    let cache = Seen(TokenCache::new(Verifier::new(vec![foreign()]), 64 * 1024), NearCache::default());
     for n in 0..500 {
         cache.authenticate(&token(&with(claims(), "jti", json!(n.to_string()))), NOW).1.unwrap();
     }
     cache.generation.load().entries.run_pending_tasks();
     let (count, bytes) = (cache.entry_count(), cache.generation.load().entries.weighted_size());
     assert!(count > 0 && count < 60 && bytes <= 64 * 1024, "{count} entries, {bytes} bytes");
-    assert!(!format!("{cache:?}").contains("eyJ"), "Debug shows no token");
+    assert!(!format!("{:?}", cache.0).contains("eyJ"), "Debug shows no token");
 }
 
 /// `cargo test --lib token:: -- --ignored --nocapture`; tests/bench/token.rs measures it properly.
@@ -85,7 +109,7 @@ fn it_is_bounded_by_bytes() {
 #[ignore = "a measurement"]
 #[expect(clippy::print_stderr, reason = "a measurement")]
 fn measure_a_hit() {
-    let cache = TokenCache::<()>::new(Verifier::new(vec![foreign()]), 64 << 20);
+    let cache = Seen(TokenCache::new(Verifier::new(vec![foreign()]), 64 << 20), NearCache::default());
     let tokens: Vec<String> = (0..1000).map(|n| token(&with(claims(), "jti", json!(format!("{n:0>300}"))))).collect();
     for token in &tokens {
         cache.authenticate(token, NOW).1.unwrap();

@@ -16,7 +16,7 @@ pub mod local_keys;
 pub mod mint;
 pub mod verify;
 
-pub use self::cache::{Entry, TokenCache};
+pub use self::cache::{Entry, NearCache, TokenCache};
 pub use self::claims::Claims;
 pub use self::credential::Credential;
 pub use self::issuer::{Algorithm, ClaimPaths, Confers, Issuer, RolesFrom};

@@ -17,5 +17,7 @@ mod faults;
 mod framing;
 mod identity_headers;
 mod observability;
+mod rate_limits;
+mod running;
 mod targets;
 mod tokens;

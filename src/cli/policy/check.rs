@@ -30,7 +30,8 @@ pub(in crate::cli) struct Args {
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> anyhow::Result<ExitCode> {
     let chosen = Chosen { files: &args.files, roles: args.roles.as_deref(), of: Listeners::All };
-    let files = Files::load(&chosen, context)?;
+    let mut files = Files::load(&chosen, context)?;
+    files.warn_of_unasked();
     let found = files.diagnostics();
     let ok = !found.has_errors();
     match args.output {

@@ -8,8 +8,10 @@ use anyhow::bail;
 
 use crate::cli::Context;
 use crate::config;
-use crate::policy::load::{self, ADMIN_UPSTREAM, LoadedSets, PolicySet};
-use crate::policy::{Diagnostics, PolicyFile, Snapshot, SourceText};
+use crate::policy::load::{self, LoadedSets, PolicySet};
+use crate::policy::snapshot::ADMIN_UPSTREAM;
+use crate::policy::{Diagnostic, Diagnostics, PolicyFile, Snapshot, SourceText, roles_file};
+use crate::rbac::table::ADMIN_SERVICE;
 
 /// Which files.
 pub(super) struct Chosen<'a> {
@@ -36,6 +38,8 @@ pub(super) enum Listeners {
 pub(super) struct Files {
     names: Vec<String>,
     found: Diagnostics,
+    /// The roles file, if it could be read.
+    roles: Option<Arc<SourceText>>,
     /// One for the gateway's policies, one for the admin listener's own; none of those in which there is an error.
     snapshots: Vec<Snapshot>,
 }
@@ -83,7 +87,26 @@ impl Files {
         ];
         let LoadedSets { snapshots, found, .. } = load::compile_sets(roles.as_ref(), sets);
         unread.0.extend(found.0);
-        Ok(Self { names, found: unread, snapshots: snapshots.into_iter().flatten().collect() })
+        Ok(Self { names, found: unread, roles, snapshots: snapshots.into_iter().flatten().collect() })
+    }
+
+    /// Warns of every permission that no route asks for (SPEC 10), of the services that these files are about. Those of the service
+    /// `doorward` are asked for by its own calls too.
+    pub(super) fn warn_of_unasked(&mut self) {
+        let Some(source) = self.roles.as_ref().filter(|_| !self.found.has_errors()) else { return };
+        let unasked: Vec<Vec<&str>> = self.snapshots.iter().map(Snapshot::unasked_permissions).collect();
+        let services: BTreeSet<&str> =
+            self.snapshots.iter().flat_map(Snapshot::services).map(|service| &*service.name).collect();
+        for (service, code, span) in roles_file::places_of_permissions(source) {
+            let idle = service != ADMIN_SERVICE
+                && services.contains(&*service)
+                && unasked.iter().all(|codes| codes.contains(&&*code));
+            if idle {
+                let message = format!("no route asks for `{code}`, so holding it opens nothing");
+                let finding = Diagnostic::warning(source, span, "permission-unasked", message);
+                self.found.push(finding.help("Ask for it in a policy file, or remove it here and from the roles."));
+            }
+        }
     }
 
     /// What was found.

@@ -1,8 +1,11 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may stop at the first surprise")]
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use crate::policy::source::RateKey;
 use crate::policy::testing::{ask, compile_texts, outcome, snapshot, snapshot_of, word};
+use crate::policy::{CompileInput, PolicyFile, SourceText, compile, roles_file};
 use crate::request::Host;
 
 /// Each `compile-*.yaml` of `tests/policy/broken/` (with `compile-NAME.2.yaml` as a second file of the same host).
@@ -44,6 +47,57 @@ fn what_is_odd_but_usable_is_warned_of() {
     // `report:run` is held by a tier and by ROLE_ADMIN.
     assert_eq!(codes, ["public-changes-data", "permission-unheld"]);
     assert!(compiled.unwrap().unasked_permissions().contains(&"order:edit"));
+}
+
+/// SPEC 4.1, as it stands there.
+const SPEC_EXAMPLE: &str = "\
+# yaml-language-server: $schema=./doorward-policy.v1.schema.json
+version: 1
+service: oms
+upstream: oms                       # a name under [upstreams] in doorward.toml
+hosts: [oms.example.com]            # optional; default any
+paths:
+  /health:
+    get: public
+  /api/v1/schema:
+    get: schema:view
+    post: schema:create
+  /api/v1/schema/{id}:
+    get: schema:view
+    put: schema:edit
+    delete: { all: [schema:delete, schema:edit] }
+  /api/v1/users/{user_id}/orders:
+    get: { any: [order:view-all, { all: [order:view, { owner: user_id }] }] }
+  /api/v1/reports/{rest...}:
+    \"*\":                            # any method not named
+      require: { all: [report:run, { membership: oms >= PREMIUM }] }
+      timeout: 120s
+      rate_limit: 30/min per subject
+      audit: true
+  /internal/{rest...}:
+    \"*\": deny
+";
+
+#[test]
+fn the_example_of_the_contract_compiles_against_the_shipped_roles_without_a_finding() {
+    let source = |name: &str, text: &str| Arc::new(SourceText { name: name.into(), text: text.into() });
+    let shipped = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/config/roles.yaml")).unwrap();
+    let (_, roles) = roles_file::parse(source("roles.yaml", &shipped)).0.unwrap();
+    let file = PolicyFile::parse(source("oms.yaml", SPEC_EXAMPLE)).0.unwrap();
+    let upstreams = std::collections::BTreeSet::from(["oms".to_owned()]);
+    let input = CompileInput { files: &[file], roles: Arc::new(roles), upstreams: Some(&upstreams), report: false };
+    let (snapshot, found) = compile(&input);
+    assert_eq!(found.render(false), "");
+    let limited = snapshot.unwrap().routes().iter().find_map(|route| route.rate_limit).unwrap();
+    assert_eq!((limited.count, limited.window.as_secs(), limited.per), (30, 60, RateKey::Subject));
+}
+
+#[test]
+fn a_rate_limit_is_refused_where_nobody_would_count() {
+    let admin = "version: 1\nservice: doorward\nupstream: doorward-admin\nrate_limit: 1/s per address\npaths:\n  /a: { get: { require: authenticated, rate_limit: 1/s per subject } }\n";
+    let (compiled, found) = compile_texts(&[("admin.yaml", admin)], false);
+    let refused = found.0.iter().filter(|finding| finding.code == "not-yet-supported").count();
+    assert_eq!((compiled.is_none(), refused), (true, 2));
 }
 
 #[test]
