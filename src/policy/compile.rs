@@ -17,6 +17,7 @@ use super::snapshot::{
     ADMIN_UPSTREAM, Formula, Guard, IDENTITY_UPSTREAM, MethodKey, Methods, Report, Route, RouteId, Service, Snapshot,
 };
 use super::source::{MethodItem, PathItem, PolicyFile, RateLimit, ReportOnly, SourceText, Span, Spanned};
+use super::yaml::nearest;
 use crate::rbac::RoleTable;
 
 /// What a snapshot is compiled from.
@@ -302,12 +303,7 @@ fn service(file: &PolicyFile, texts: &mut Texts) -> Service {
 
 /// The known word that was probably meant.
 fn closest<'w>(written: &str, known: impl Iterator<Item = &'w str>) -> Option<&'w str> {
-    let allowed = (written.chars().count() / 3).clamp(1, 3);
-    known
-        .map(|word| (strsim::damerau_levenshtein(written, word), word))
-        .filter(|(distance, _)| *distance <= allowed)
-        .min()
-        .map(|(_, word)| word)
+    nearest(written, &known.collect::<Vec<_>>())
 }
 
 /// A part of a value in its file: exact where the value stands there as it is, plain or in quotes.

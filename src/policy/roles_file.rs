@@ -65,18 +65,7 @@ struct Places {
 fn read(source: &Arc<SourceText>, out: &mut Diagnostics) -> Option<(RoleData, RoleTable)> {
     let root = yaml::parse(source, out);
     let mut reader = Reader { source, out };
-    let root = match root {
-        Some(root) if !root.is_nothing() => root,
-        _ if reader.out.has_errors() => return None,
-        _ => {
-            reader.error(Span::default(), "empty-file", "the file is empty", SMALLEST);
-            return None;
-        }
-    };
-    let Kind::Map(entries) = &root.kind else {
-        reader.error(root.span, "wrong-type", "a roles file must be a mapping of keys", SMALLEST);
-        return None;
-    };
+    let (root, entries) = reader.file(root.as_ref(), "a roles file", SMALLEST)?;
     let mut data = RoleData::default();
     let mut places = Places::default();
     for entry in entries {

@@ -41,19 +41,8 @@ const SMALLEST: &str = "A policy file begins with `version: 1`, `service: NAME`,
 pub(super) fn read(source: &Arc<SourceText>, out: &mut Diagnostics) -> Option<PolicyFile> {
     let root = yaml::parse(source, out);
     let mut reader = Reader { source, out };
-    let root = match root {
-        Some(root) if !root.is_nothing() => root,
-        _ if reader.out.has_errors() => return None,
-        _ => {
-            reader.error(Span::default(), "empty-file", "the file is empty", SMALLEST);
-            return None;
-        }
-    };
-    let Kind::Map(entries) = &root.kind else {
-        reader.error(root.span, "wrong-type", "a policy file must be a mapping of keys", SMALLEST);
-        return None;
-    };
-    fields(&mut reader, &root, entries)
+    let (root, entries) = reader.file(root.as_ref(), "a policy file", SMALLEST)?;
+    fields(&mut reader, root, entries)
 }
 
 fn fields(reader: &mut Reader<'_>, root: &Node, entries: &[Entry]) -> Option<PolicyFile> {

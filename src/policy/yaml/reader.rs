@@ -13,6 +13,32 @@ pub(in crate::policy) struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    /// The root of a file and its entries: a file is one mapping. `what` names the file, for example `a policy file`; `smallest` says what it
+    /// holds at the least.
+    pub(in crate::policy) fn file<'n>(
+        &mut self,
+        root: Option<&'n Node>,
+        what: &str,
+        smallest: &'static str,
+    ) -> Option<(&'n Node, &'n [Entry])> {
+        match root {
+            Some(root) if !root.is_nothing() => match &root.kind {
+                Kind::Map(entries) => Some((root, entries)),
+                _ => {
+                    self.error(root.span, "wrong-type", format!("{what} must be a mapping of keys"), smallest);
+                    None
+                }
+            },
+            _ => {
+                // What is no YAML was told of already.
+                if !self.out.has_errors() {
+                    self.error(Span::default(), "empty-file", "the file is empty", smallest);
+                }
+                None
+            }
+        }
+    }
+
     /// Adds an error with its mend.
     pub(in crate::policy) fn error(
         &mut self,
