@@ -7,7 +7,7 @@ use http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, EXPIRES, FORWARDED, HOST, HeaderMap, PRAGMA, TE,
     TRANSFER_ENCODING, UPGRADE, VARY,
 };
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, StatusCode};
 use smallvec::SmallVec;
 
 use crate::admission::Permit;
@@ -52,8 +52,8 @@ enum Origin {
     Anybody,
 }
 
-/// Classifies a header name. Many servers read `-`, `_` and `.` alike (CGI makes one variable of all three), so the three
-/// are one here; `HeaderName` is lower-case already.
+/// Classifies a header name. Many servers read `-`, `_` and `.` alike (CGI makes one variable of all three), and some make `_`
+/// of every byte that is neither letter nor digit (lighttpd), so all of these are one here; `HeaderName` is lower-case already.
 fn origin(name: &str) -> Origin {
     // Nearly every honest header begins with another letter than these.
     if !matches!(name.as_bytes().first(), Some(b'x' | b'd' | b'f' | b'r' | b't')) {
@@ -61,9 +61,7 @@ fn origin(name: &str) -> Origin {
     }
     let mut folded = SmallVec::<[u8; 64]>::from_slice(name.as_bytes());
     for byte in &mut folded {
-        if matches!(*byte, b'_' | b'.') {
-            *byte = b'-';
-        }
+        *byte = fold(*byte);
     }
     let Ok(name) = std::str::from_utf8(&folded) else { return Origin::DoorwardOnly };
     match name {
@@ -98,7 +96,7 @@ fn origin(name: &str) -> Origin {
 
 /// Whether the name, exactly as doorward itself spells it, is one that doorward sets from a trusted proxy's.
 fn is_exact_spelling(name: &HeaderName) -> bool {
-    !name.as_str().bytes().any(|byte| matches!(byte, b'_' | b'.'))
+    name.as_str().bytes().all(|byte| fold(byte) == byte)
 }
 
 /// Turns a client's headers into what the upstream gets.
@@ -144,7 +142,7 @@ fn is_stripped(strip: &[Box<str>], name: &str) -> bool {
 }
 
 const fn fold(byte: u8) -> u8 {
-    if matches!(byte, b'_' | b'.') { b'-' } else { byte }
+    if byte.is_ascii_alphanumeric() { byte } else { b'-' }
 }
 
 fn set_forwarding(headers: &mut HeaderMap, forwarding: &Forwarding<'_>) {
@@ -279,8 +277,29 @@ fn remove_own(headers: &mut HeaderMap) {
     }
 }
 
+/// Whether an answer can be passed on. A 101 answers an `Upgrade` that was never forwarded (T25), another 1xx is no final
+/// answer, and a transfer coding beside `chunked` (RFC 9112 section 7) would be taken off its header and left on its bytes.
+///
+/// # Errors
+/// What is wrong with it, for logs.
+pub fn check_response(status: StatusCode, headers: &HeaderMap) -> Result<(), &'static str> {
+    if status.is_informational() {
+        return Err("the upstream switched protocols, which nobody asked of it");
+    }
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(()),
+        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        _ => Err("the upstream's answer has a transfer coding other than chunked"),
+    }
+}
+
 /// Turns an upstream's response headers into what the client gets (T27).
 pub fn rewrite_response(headers: &mut HeaderMap, identified: bool, cache: Option<CachePolicy>) {
+    // Chunks were what ended the body, so a length beside them says something else (RFC 9112 section 6.3).
+    if headers.contains_key(TRANSFER_ENCODING) {
+        headers.remove(CONTENT_LENGTH);
+    }
     remove_hop_by_hop(headers, Direction::Response);
     remove_own(headers);
     let silent = ![CACHE_CONTROL, EXPIRES, PRAGMA].iter().any(|name| headers.contains_key(name));
@@ -322,6 +341,9 @@ mod tests {
             "x-original-url",
             "x-rewrite-url",
             "x_rewrite_url",
+            "x~user~id",
+            "x!user|id",
+            "remote+user",
         ] {
             assert_eq!(origin(name), Origin::DoorwardOnly, "{name}");
         }
