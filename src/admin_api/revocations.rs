@@ -26,7 +26,9 @@ pub(super) async fn create(State(state): State<Arc<AdminState>>, body: Result<By
                     "a call's body is at most 1 MiB",
                     None,
                 ),
-                _ => problem::of_call(StatusCode::BAD_REQUEST, "bad_request", "the body broke off or is malformed", None),
+                _ => {
+                    problem::of_call(StatusCode::BAD_REQUEST, "bad_request", "the body broke off or is malformed", None)
+                }
             };
         }
     };
