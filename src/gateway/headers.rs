@@ -205,9 +205,11 @@ fn remove_hop_by_hop(headers: &mut HeaderMap, direction: Direction) {
             .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
             .collect();
         for name in nominated {
-            // These decide how the message is framed, where it goes and who asks; nobody may take them away.
+            // These decide how the message is framed, where it goes and who asks; nobody may take them away. Nor what a trusted
+            // proxy says of the client: the decision has looked at it. (What others say so is stripped by its name.)
             if !matches!(name, CONTENT_LENGTH | TRANSFER_ENCODING | HOST | AUTHORIZATION | TE)
                 && name.as_str() != "trailer"
+                && (direction == Direction::Response || origin(name.as_str()) == Origin::Anybody)
             {
                 headers.remove(name);
             }

@@ -106,3 +106,27 @@ fn a_policy_file_that_vanishes_or_turns_into_a_pipe_holds_nothing_up() {
     running.signal("-TERM");
     assert!(running.wait(Duration::from_secs(5)).success());
 }
+
+#[test]
+fn the_beginning_of_a_next_head_does_not_end_the_exchange_before_it() {
+    let upstream = Upstream::start(Behaviour::Slow(Duration::from_millis(1500)));
+    let running = doorward().upstream(&upstream).setting("gateway.limits.header_timeout", "500ms").start();
+    let mut connection = running.connect();
+    connection.send("POST /public HTTP/1.1\r\nHost: oms.test\r\nContent-Length: 2\r\n\r\nhi\r\n");
+    assert_eq!(connection.response().status, 200);
+    // It has its own time then, and no more.
+    let begun = Instant::now();
+    assert!(connection.closes_within(Duration::from_secs(5)));
+    assert!(begun.elapsed() > Duration::from_millis(300), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn t29_connection_cannot_remove_what_a_trusted_proxy_says_of_the_client() {
+    let upstream = Upstream::echo();
+    let running = doorward().upstream(&upstream).setting("gateway.trusted_proxies", vec!["127.0.0.0/8"]).start();
+    let lines = "X-Forwarded-For: 203.0.113.9\r\nX-Forwarded-Proto: https\r\nConnection: X-Forwarded-For, X-Forwarded-Proto\r\n";
+    running.send(format!("GET /public HTTP/1.1\r\nHost: oms.test\r\n{lines}\r\n"));
+    let seen = upstream.last();
+    assert_eq!(seen.field("x-forwarded-for"), Some("203.0.113.9, 127.0.0.1"));
+    assert_eq!(seen.field("x-forwarded-proto"), Some("https"));
+}
