@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
@@ -14,7 +15,23 @@ use crate::clock::Timestamp;
 use crate::revocation::Entry;
 
 /// Takes one entry, in the form that a line of the revocation file has.
-pub(super) async fn create(State(state): State<Arc<AdminState>>, body: Bytes) -> Response {
+pub(super) async fn create(State(state): State<Arc<AdminState>>, body: Result<Bytes, BytesRejection>) -> Response {
+    let body = match body {
+        Ok(body) => body,
+        Err(rejection) => {
+            return match rejection.status() {
+                StatusCode::PAYLOAD_TOO_LARGE => problem::of_call(
+                    StatusCode::PAYLOAD_TOO_LARGE,
+                    "body_too_large",
+                    "a call's body is at most 1 MiB",
+                    None,
+                ),
+                _ => {
+                    problem::of_call(StatusCode::BAD_REQUEST, "bad_request", "the body broke off or is malformed", None)
+                }
+            };
+        }
+    };
     let entry: Entry = match serde_json::from_slice(&body) {
         Ok(entry) => entry,
         Err(error) => {

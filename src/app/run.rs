@@ -189,7 +189,11 @@ impl Doorward {
             .with_context(|| format!("cannot start the runtime of {name}"))?;
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
-            .spawn(move || runtime.block_on(work))
+            .spawn(move || {
+                runtime.block_on(work);
+                // Not waited for: a file that is being read may never be read to its end.
+                runtime.shutdown_background();
+            })
             .with_context(|| format!("cannot start the thread {name}"))?;
         self.threads.push(thread);
         Ok(())

@@ -59,8 +59,8 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> anyhow::Result<Exit
     let issuers = issuers::load(&settings.auth).map_err(ConfigError)?;
     let issuer = issuers.first().context("the demo's configuration has no issuer")?;
     let people = people(issuer)?;
-    telemetry::tracing::init(settings.log.format, settings.log.level)?;
-    let doorward = Doorward::start(&settings)?;
+    let messages = telemetry::tracing::init(settings.log.format, settings.log.level)?;
+    let doorward = Doorward::start(&settings).inspect_err(|_| messages.flush_within(super::run::FLUSH_PATIENCE))?;
     // Keys are read once, at the start, and these are of no use afterwards.
     drop(keys);
     let addresses = Addresses {
@@ -76,6 +76,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> anyhow::Result<Exit
     context.out.flush()?;
     let code = app::run_until_signal(doorward);
     oms.stop();
+    messages.flush_within(super::run::FLUSH_PATIENCE);
     Ok(code)
 }
 

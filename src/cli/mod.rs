@@ -99,7 +99,8 @@ impl Context<'_> {
 
     /// Writes a result as JSON, indented.
     fn json(&mut self, value: &impl serde::Serialize) -> anyhow::Result<()> {
-        serde_json::to_writer_pretty(&mut self.out, value)?;
+        // As an IO error again, so that a closed pipe is known for one.
+        serde_json::to_writer_pretty(&mut self.out, value).map_err(std::io::Error::from)?;
         writeln!(self.out)?;
         Ok(())
     }

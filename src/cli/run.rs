@@ -1,11 +1,15 @@
 //! `doorward run`.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use super::Context;
 use crate::app::{self, Doorward};
 use crate::config::DEFAULT_CONFIG;
 use crate::telemetry;
+
+/// How long the last messages may take if nobody reads them.
+pub(super) const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Stand in front of the configured services until SIGINT or SIGTERM
 #[derive(Debug, clap::Args)]
@@ -22,9 +26,10 @@ pub(super) fn run(_: &Args, context: &mut Context<'_>) -> anyhow::Result<ExitCod
             "warning: there is no {DEFAULT_CONFIG} here; the built-in defaults hold no upstreams and no issuers"
         )?;
     }
-    telemetry::tracing::init(settings.log.format, settings.log.level)?;
+    let messages = telemetry::tracing::init(settings.log.format, settings.log.level)?;
     let source = settings.source.as_ref().map(|file| file.display().to_string());
     tracing::info!(configuration = source.as_deref().unwrap_or("built-in defaults"), "starting");
-    let doorward = Doorward::start(&settings)?;
-    Ok(app::run_until_signal(doorward))
+    let ended = Doorward::start(&settings).map(app::run_until_signal);
+    messages.flush_within(FLUSH_PATIENCE);
+    ended
 }

@@ -333,3 +333,26 @@ fn a_bad_configuration_stops_every_command_with_all_mistakes() {
     assert!(run(&["config", "--config", "/no/such.toml"]).no().contains("/no/such.toml: cannot read"));
     assert!(run(&["demo", "--config", &config]).no().contains("a configuration of its own"));
 }
+
+/// Whoever reads has gone away.
+struct Closed;
+
+impl Write for Closed {
+    fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+        Err(std::io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Err(std::io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+#[test]
+fn a_closed_pipe_is_no_error() {
+    for args in [["policy", "schema"], ["completions", "bash"]] {
+        let mut err = Vec::new();
+        let cli = Cli::try_parse_from(std::iter::once("doorward").chain(args)).unwrap();
+        let code = cli.execute(std::iter::empty(), &mut &b""[..], &mut Closed, &mut err);
+        assert_eq!((code, err.as_slice()), (ExitCode::SUCCESS, &b""[..]), "{args:?}");
+    }
+}

@@ -8,7 +8,7 @@ use http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, EXPIRES, FORWARDED, HOST, HeaderMap, PRAGMA,
     PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VARY,
 };
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, StatusCode};
 use smallvec::SmallVec;
 
 use crate::admission::Permit;
@@ -61,8 +61,8 @@ enum Origin {
     Anybody,
 }
 
-/// Classifies a header name. Many servers read `-`, `_` and `.` alike (CGI makes one variable of all three), so the three
-/// are one here; `HeaderName` is lower-case already.
+/// Classifies a header name. Many servers read `-`, `_` and `.` alike (CGI makes one variable of all three), and some make `_`
+/// of every byte that is neither letter nor digit (lighttpd), so all of these are one here; `HeaderName` is lower-case already.
 fn origin(name: &str) -> Origin {
     // Nearly every honest header begins with another letter than these.
     if !matches!(name.as_bytes().first(), Some(b'x' | b'd' | b'f' | b'r' | b't')) {
@@ -70,9 +70,7 @@ fn origin(name: &str) -> Origin {
     }
     let mut folded = SmallVec::<[u8; 64]>::from_slice(name.as_bytes());
     for byte in &mut folded {
-        if matches!(*byte, b'_' | b'.') {
-            *byte = b'-';
-        }
+        *byte = fold(*byte);
     }
     let Ok(name) = std::str::from_utf8(&folded) else { return Origin::DoorwardOnly };
     match name {
@@ -107,7 +105,7 @@ fn origin(name: &str) -> Origin {
 
 /// Whether the name, exactly as doorward itself spells it, is one that doorward sets from a trusted proxy's.
 fn is_exact_spelling(name: &HeaderName) -> bool {
-    !name.as_str().bytes().any(|byte| matches!(byte, b'_' | b'.'))
+    name.as_str().bytes().all(|byte| fold(byte) == byte)
 }
 
 /// Turns a client's headers into what the upstream gets.
@@ -117,7 +115,9 @@ pub fn rewrite(headers: &mut HeaderMap, permit: &Permit<'_>, forwarding: &Forwar
 
     headers.reserve(ADDED_HEADERS);
     // The client may nominate any header as hop-by-hop, but what doorward sets is set after this.
-    remove_nominated(headers);
+    // Nor can it take away what a trusted proxy says of the client: the decision has looked at that. (What others say so is
+    // removed by its name.)
+    remove_nominated(headers, |name| origin(name.as_str()) == Origin::Anybody);
     let passes_trailers = headers.get_all(TE).iter().any(|value| {
         value.as_bytes().split(|byte| *byte == b',').any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
     });
@@ -163,7 +163,7 @@ fn is_stripped(strip: &[Box<str>], name: &str) -> bool {
 }
 
 const fn fold(byte: u8) -> u8 {
-    if matches!(byte, b'_' | b'.') { b'-' } else { byte }
+    if byte.is_ascii_alphanumeric() { byte } else { b'-' }
 }
 
 fn set_forwarding(headers: &mut HeaderMap, forwarding: &Forwarding<'_>) {
@@ -227,7 +227,8 @@ fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
 }
 
 /// Removes the headers that `Connection` nominates as belonging to this connection only (RFC 9110 section 7.6.1).
-fn remove_nominated(headers: &mut HeaderMap) {
+/// `removable` says of which names that is believed.
+fn remove_nominated(headers: &mut HeaderMap, removable: impl Fn(&HeaderName) -> bool) {
     if !headers.contains_key(CONNECTION) {
         return;
     }
@@ -239,7 +240,8 @@ fn remove_nominated(headers: &mut HeaderMap) {
         .collect();
     for name in nominated {
         // These decide how the message is framed, where it goes and who asks; nobody may take them away.
-        if !matches!(name, CONTENT_LENGTH | TRANSFER_ENCODING | HOST | AUTHORIZATION | TE | TRAILER) {
+        if !matches!(name, CONTENT_LENGTH | TRANSFER_ENCODING | HOST | AUTHORIZATION | TE | TRAILER) && removable(&name)
+        {
             headers.remove(name);
         }
     }
@@ -289,9 +291,30 @@ fn is_doorwards_word(name: &HeaderName) -> bool {
         || ["doorward-", "x-user-", "x-auth-"].iter().any(|prefix| name.starts_with(prefix))
 }
 
+/// Whether an answer can be passed on. A 101 answers an `Upgrade` that was never forwarded (T25), another 1xx is no final
+/// answer, and a transfer coding beside `chunked` (RFC 9112 section 7) would be taken off its header and left on its bytes.
+///
+/// # Errors
+/// What is wrong with it, for logs.
+pub fn check_response(status: StatusCode, headers: &HeaderMap) -> Result<(), &'static str> {
+    if status.is_informational() {
+        return Err("the upstream switched protocols, which nobody asked of it");
+    }
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(()),
+        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        _ => Err("the upstream's answer has a transfer coding other than chunked"),
+    }
+}
+
 /// Turns an upstream's response headers into what the client gets (T27).
 pub fn rewrite_response(headers: &mut HeaderMap, identified: bool, cache: Option<CachePolicy>) {
-    remove_nominated(headers);
+    // Chunks were what ended the body, so a length beside them says something else (RFC 9112 section 6.3).
+    if headers.contains_key(TRANSFER_ENCODING) {
+        headers.remove(CONTENT_LENGTH);
+    }
+    remove_nominated(headers, |_| true);
     let removed: SmallVec<[HeaderName; 4]> =
         headers.keys().filter(|name| is_hop_by_hop(name) || is_doorwards_word(name)).cloned().collect();
     for name in removed {
@@ -336,6 +359,9 @@ mod tests {
             "x-original-url",
             "x-rewrite-url",
             "x_rewrite_url",
+            "x~user~id",
+            "x!user|id",
+            "remote+user",
         ] {
             assert_eq!(origin(name), Origin::DoorwardOnly, "{name}");
         }

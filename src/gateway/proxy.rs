@@ -184,7 +184,18 @@ impl Worker {
         let now = Instant::now();
         exchange.forwarded(pool.metrics(), transfer.clone(), now);
         match pool.send(Request::from_parts(parts, body), now, first_byte, transfer.as_deref()).await {
-            Ok((answer, lease)) => Ok(exchange.relay(answer, lease, pool.settings().idle)),
+            Ok((answer, lease)) => match headers::check_response(answer.status(), answer.headers()) {
+                Ok(()) => Ok(exchange.relay(answer, lease, pool.settings().idle)),
+                // The lease is dropped, and the connection with it: what follows on it means something else.
+                Err(detail) => {
+                    tracing::warn!(
+                        detail,
+                        request_id = exchange.request_id().to_str().unwrap_or_default(),
+                        "an answer that cannot be passed on"
+                    );
+                    Ok(exchange.deny(&Denial::plain(Reason::UpstreamUnavailable, "")))
+                }
+            },
             Err(error) => {
                 if error.reason == Reason::BodyTooLarge {
                     self.desk.count.limit_rejection(Limit::Body);

@@ -145,6 +145,7 @@ pub struct GuardedIo<S> {
     settings: GuardSettings,
     head_began: Option<Instant>,
     last_activity: Instant,
+    last_written: Instant,
     write_blocked: bool,
     timer: Option<Pin<Box<Sleep>>>,
     linger: Option<(Instant, usize)>,
@@ -169,6 +170,7 @@ impl<S> GuardedIo<S> {
             settings,
             head_began: None,
             last_activity: Instant::now(),
+            last_written: Instant::now(),
             write_blocked: false,
             timer: None,
             linger: None,
@@ -260,11 +262,14 @@ impl<S> GuardedIo<S> {
 
     /// When this connection has waited too long, as things stand; `None` while an exchange is being answered.
     fn deadline(&self) -> Option<(Instant, Expired)> {
-        if let Some(began) = self.head_began {
-            return Some((began + self.settings.header_timeout, Expired::HeaderTimeout));
+        let idle = self.state.is_idle();
+        // The beginning of a next head (some clients send a stray line end behind a body) does not end the exchange before
+        // it: that head has its time from the end of the answer.
+        if let Some(began) = self.head_began.filter(|_| idle) {
+            return Some((began.max(self.last_written) + self.settings.header_timeout, Expired::HeaderTimeout));
         }
         let receiving = matches!(self.phase, Phase::Length(_) | Phase::Chunked(_));
-        (self.write_blocked || receiving || self.state.is_idle())
+        (self.write_blocked || receiving || idle)
             .then(|| (self.last_activity + self.settings.idle_timeout, Expired::IdleTimeout))
     }
 
@@ -280,8 +285,11 @@ impl<S> GuardedIo<S> {
             return Poll::Pending;
         }
         loop {
-            let (at, what) =
-                deadline.unwrap_or_else(|| (Instant::now() + self.settings.idle_timeout, Expired::IdleTimeout));
+            let (at, what) = deadline.unwrap_or_else(|| {
+                // Looked at again after a while: nobody calls when the exchange has ended.
+                let header = self.head_began.map_or(self.settings.idle_timeout, |_| self.settings.header_timeout);
+                (Instant::now() + header.min(self.settings.idle_timeout), Expired::IdleTimeout)
+            });
             if at <= Instant::now() {
                 return Poll::Ready(what);
             }
@@ -363,6 +371,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> GuardedIo<S> {
         if result.is_ready() {
             self.write_blocked = false;
             self.last_activity = Instant::now();
+            self.last_written = self.last_activity;
             return result;
         }
         self.write_blocked = true;

@@ -131,8 +131,15 @@ impl CaseFile {
     #[must_use]
     pub fn parse(source: Arc<SourceText>) -> (Option<Self>, Diagnostics) {
         let mut found = Diagnostics::default();
-        let Some(tree) = yaml::parse(&source, &mut found) else { return (None, found) };
+        let tree = yaml::parse(&source, &mut found);
         let mut reader = Reader { source: &source, out: &mut found };
+        let Some(tree) = tree.filter(|tree| !tree.is_nothing()) else {
+            if !reader.out.has_errors() {
+                let help = "A file of cases begins with `policy: FILE` and `cases:`.";
+                reader.error(Span::default(), "empty-file", "the file is empty", help);
+            }
+            return (None, found);
+        };
         let parts = read_file(&mut reader, &tree);
         found.sort();
         (parts.map(|(policy, cases)| Self { source, policy, cases }), found)
@@ -547,5 +554,9 @@ mod tests {
         );
         insta::assert_snapshot!(found.render(false));
         assert!(parse("cases: 7").1.has_errors() && parse("{}").1.has_errors());
+        for empty in ["", "# only a comment\n", "---\n"] {
+            let found = parse(empty).1.render(false);
+            assert!(found.contains("error[empty-file]: the file is empty"), "{empty:?}: {found}");
+        }
     }
 }

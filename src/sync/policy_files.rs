@@ -41,6 +41,13 @@ pub struct Texts {
     roles: Arc<SourceText>,
 }
 
+impl Texts {
+    /// Policies, admin policy, roles.
+    fn in_order(&self) -> impl Iterator<Item = &Arc<SourceText>> {
+        self.policies.iter().chain(&self.admin).chain([&self.roles])
+    }
+}
+
 /// What one reading was compiled to. The snapshots share one role table.
 pub struct Loaded {
     /// The gateway's snapshot.
@@ -97,36 +104,70 @@ impl PolicyFiles {
         let mut ticks = tokio::time::interval(PERIOD);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut last = Ok(in_force.clone());
+        // Whether it was told that the files cannot be read, which is told once.
+        let mut told = false;
+        let files = Arc::new(self);
         loop {
             let asked = tokio::select! {
                 _ = ticks.tick() => false,
                 asked = asked(&mut hangup) => asked,
             };
-            let read = self.read();
+            let before = in_force.clone();
+            let Some(read) = aside(&files, move |files| files.read_again(&before)).await else { continue };
             let settled = read == last;
-            let news = match (&read, &last) {
-                (Ok(texts), _) if *texts == in_force => None,
-                (Ok(texts), _) if settled || asked => Some(self.compile(texts)),
-                // An unreadable file is told of once; a file is also unreadable for a moment while it is replaced.
-                (Err(unusable), Ok(_)) if asked => Some(Err(unusable.clone())),
-                (Err(_), _) | (Ok(_), _) => None,
+            let news = match &read {
+                // Readable again: what was told of is over, though nothing changed.
+                Ok(texts) if *texts == in_force && !told => None,
+                Ok(texts) if settled || asked => {
+                    let texts = texts.clone();
+                    aside(&files, move |files| files.compile(&texts)).await
+                }
+                // A file is also unreadable for a moment while it is replaced.
+                Err(unusable) if (settled || asked) && !told => Some(Err(unusable.clone())),
+                Err(_) | Ok(_) => None,
             };
             match (news, &read) {
                 (Some(Ok(loaded)), Ok(texts)) => {
-                    in_force = texts.clone();
+                    (in_force, told) = (texts.clone(), false);
                     publish(loaded);
                 }
                 (Some(Err(unusable)), Ok(texts)) => {
                     // What was refused is not tried again until it changes; the old state stays in force.
-                    in_force = texts.clone();
+                    (in_force, told) = (texts.clone(), false);
                     refused(&unusable);
                 }
-                (Some(Err(unusable)), Err(_)) => refused(&unusable),
+                (Some(Err(unusable)), Err(_)) => {
+                    told = true;
+                    refused(&unusable);
+                }
                 _ => {}
             }
             last = read;
         }
     }
+
+    /// Reads all files while `before` is in force. A default file that was there and is gone is unreadable: the one in the binary
+    /// stands in at the start only, for it says what an example may do and not what this deployment may.
+    fn read_again(&self, before: &Texts) -> Result<Texts, Unusable> {
+        let texts = self.read()?;
+        let paths = self.policies.iter().chain(&self.admin).chain([&self.roles]);
+        let gone: Vec<_> = paths
+            .zip(before.in_order().zip(texts.in_order()))
+            .filter(|(path, (old, new))| old.name != new.name && old.name == path.display().to_string())
+            .map(|(path, _)| format!("cannot read {}: the file is gone", path.display()))
+            .collect();
+        if gone.is_empty() { Ok(texts) } else { Err(Unusable(gone.join("\n"))) }
+    }
+}
+
+/// Does work on a thread of its own: a pipe, or a file system that does not answer, must hold up neither the admin listener
+/// nor the end of the program.
+async fn aside<T: Send + 'static>(
+    files: &Arc<PolicyFiles>,
+    work: impl FnOnce(&PolicyFiles) -> T + Send + 'static,
+) -> Option<T> {
+    let files = Arc::clone(files);
+    tokio::task::spawn_blocking(move || work(&files)).await.ok()
 }
 
 async fn asked(hangup: &mut Option<tokio::signal::unix::Signal>) -> bool {
@@ -140,5 +181,46 @@ fn report(findings: &Diagnostics) {
     for finding in &findings.0 {
         let (line, column) = finding.source.line_column(finding.span.start);
         tracing::warn!(code = finding.code, file = finding.source.name, line, column, "{}", finding.message);
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    /// As if the default files were gone and came from the binary.
+    fn built_in(path: &Path) -> Result<Arc<SourceText>, LoadError> {
+        on_disk(path).map(|on_disk| {
+            Arc::new(SourceText { name: format!("{} (built in)", on_disk.name), text: on_disk.text.clone() })
+        })
+    }
+
+    fn on_disk(path: &Path) -> Result<Arc<SourceText>, LoadError> {
+        Ok(Arc::new(SourceText { name: path.display().to_string(), text: String::new() }))
+    }
+
+    #[test]
+    fn the_example_in_the_binary_never_replaces_a_policy_that_vanished() {
+        let mut files = PolicyFiles {
+            policies: vec!["policies/oms.yaml".into()],
+            admin: Some("policies/admin.yaml".into()),
+            roles: "config/roles.yaml".into(),
+            upstreams: BTreeSet::new(),
+            report: false,
+            read: on_disk,
+        };
+        let before = files.read().unwrap();
+        assert_eq!(files.read_again(&before), Ok(before.clone()));
+        files.read = built_in;
+        let gone = files.read_again(&before).unwrap_err().to_string();
+        for path in ["policies/oms.yaml", "policies/admin.yaml", "config/roles.yaml"] {
+            assert!(gone.contains(&format!("cannot read {path}: the file is gone")), "{gone}");
+        }
+        // One that was never there may stay away, or come.
+        let never = files.read().unwrap();
+        assert_eq!(files.read_again(&never), Ok(never.clone()));
+        files.read = on_disk;
+        assert_eq!(files.read_again(&never), Ok(before));
     }
 }

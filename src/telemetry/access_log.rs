@@ -9,6 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::output::Stdout;
 use super::shard::lock;
 use super::tracing::LogFormat;
 use crate::reason::Reason;
@@ -138,9 +139,9 @@ impl AccessLog {
     ///
     /// # Errors
     ///
-    /// If the thread cannot be started.
+    /// If the thread cannot be started, or there is no descriptor left.
     pub fn to_stdout(format: LogFormat, dropped: Arc<AtomicU64>) -> io::Result<Self> {
-        Self::start(format, Box::new(io::stdout()), dropped)
+        Self::start(format, Box::new(Stdout::get()?), dropped)
     }
 
     /// A buffer for a worker thread.

@@ -6,6 +6,7 @@
 pub mod access_log;
 pub mod histogram;
 pub mod metrics;
+pub mod output;
 pub mod process;
 pub mod shard;
 pub mod tracing;

@@ -6,6 +6,8 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use super::output::{Messages, Stdout};
+
 /// How lines look: the setting `[log] format`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -62,14 +64,17 @@ impl LogLevel {
     }
 }
 
-/// Sends the program's messages to the standard output from now on.
+/// Sends the program's messages to the standard output from now on. No thread that sends one waits for whoever reads it.
+/// What it returns is for flushing them at the end.
 ///
 /// # Errors
 ///
-/// If messages are being sent somewhere already.
-pub fn init(format: LogFormat, level: LogLevel) -> anyhow::Result<()> {
-    subscriber(format.resolve(), level, std::io::stdout).try_init()?;
-    Ok(())
+/// If messages are being sent somewhere already, or there is no thread to write them.
+pub fn init(format: LogFormat, level: LogLevel) -> anyhow::Result<Messages> {
+    let messages = Messages::start(Stdout::get()?)?;
+    let writer = messages.clone();
+    subscriber(format.resolve(), level, move || writer.clone()).try_init()?;
+    Ok(messages)
 }
 
 fn subscriber<W>(format: LogFormat, level: LogLevel, writer: W) -> Box<dyn tracing::Subscriber + Send + Sync>

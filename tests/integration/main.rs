@@ -11,6 +11,7 @@
 
 mod harness;
 
+mod attacks;
 mod demo;
 mod denials;
 mod faults;

@@ -28,6 +28,7 @@ pub(crate) fn doorward() -> Builder {
         settings: toml::Table::new(),
         environment: BTreeMap::new(),
         files: BTreeMap::new(),
+        unread: false,
     }
 }
 
@@ -54,6 +55,7 @@ pub(crate) struct Builder {
     settings: toml::Table,
     environment: BTreeMap<String, String>,
     files: BTreeMap<String, Vec<u8>>,
+    unread: bool,
 }
 
 impl Builder {
@@ -123,6 +125,12 @@ impl Builder {
     /// A further file in the process's working directory.
     pub(crate) fn file(mut self, name: &str, contents: impl Into<Vec<u8>>) -> Self {
         self.files.insert(name.into(), contents.into());
+        self
+    }
+
+    /// Nobody reads its standard output.
+    pub(crate) fn unread(mut self) -> Self {
+        self.unread = true;
         self
     }
 
@@ -210,7 +218,8 @@ impl Builder {
         let [gateway, admin] = free_ports();
         let (folder, mut command) = self.lay_out(gateway, admin);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let lines = collect(child.stdout.take().expect("stdout is piped"));
+        // Left in the child it stays open, and fills.
+        let lines = if self.unread { Arc::default() } else { collect(child.stdout.take().expect("stdout is piped")) };
         let messages = collect(child.stderr.take().expect("stderr is piped"));
         let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let mut running = Doorward { gateway: address(gateway), admin: address(admin), folder, child, lines, messages };
