@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn t7_an_administrators_role_is_conferred_only_where_admin_is_written() {
+    fn t07_an_administrators_role_is_conferred_only_where_admin_is_written() {
         for confers in [r#"confers = ["ROLE_USER", "ROLE_ROOT"]"#, r#"confers = { boss = "ROLE_ROOT" }"#] {
             let refused = built(confers).unwrap_err();
             assert!(refused.contains("ROLE_ROOT, an administrator's role"), "{refused}");

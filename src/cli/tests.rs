@@ -238,7 +238,7 @@ fn explain_takes_a_token_and_refuses_what_the_gateway_would() {
 }
 
 #[test]
-fn t7_explain_counts_no_administrators_role_of_a_foreign_issuer() {
+fn t07_explain_counts_no_administrators_role_of_a_foreign_issuer() {
     let (_folder, config) = configuration();
     let args = ["token", "mint", "--config", &config, "--issuer", "old", "--sub", "x", "--role", "ROLE_SUPER_ADMIN"];
     let token = run(&args).good();

@@ -198,7 +198,7 @@ fn endpoints_are_read_exactly() {
 }
 
 #[test]
-fn t5_an_issued_token_never_outlives_what_is_accepted() {
+fn t05_an_issued_token_never_outlives_what_is_accepted() {
     let text = "[identity]\naccess_token = \"2h\"\n[[auth.issuers]]\nname = \"d\"\nissuer = \"i\"\naudience = [\"oms\"]\nkeys = \"local\"";
     assert!(mistakes(text, &[]).contains("identity.access_token"));
     good(&format!("{text}\nmax_lifetime = \"2h\""), &[]);
@@ -206,7 +206,7 @@ fn t5_an_issued_token_never_outlives_what_is_accepted() {
 }
 
 #[test]
-fn t7_a_foreign_issuer_says_whose_its_subjects_are() {
+fn t07_a_foreign_issuer_says_whose_its_subjects_are() {
     assert!(mistakes(&foreign(""), &[]).contains("subject_prefix"));
     assert!(mistakes(&foreign("same_subjects = true\nsubject_prefix = \"kc:\""), &[]).contains("same_subjects"));
     assert!(mistakes(&foreign("same_subjects = false"), &[]).contains("subject_prefix"));

@@ -247,10 +247,11 @@ fn remove_nominated(headers: &mut HeaderMap, removable: impl Fn(&HeaderName) -> 
     }
 }
 
-/// Whether a header belongs to one connection only, nominated or not.
+/// Whether a header belongs to one connection only, nominated or not; or is `Proxy`, which nothing honest sends and CGI turns
+/// into the variable `HTTP_PROXY`.
 fn is_hop_by_hop(name: &HeaderName) -> bool {
     matches!(*name, CONNECTION | TRANSFER_ENCODING | UPGRADE | TE | PROXY_AUTHENTICATE | PROXY_AUTHORIZATION)
-        || matches!(name.as_str(), "keep-alive" | "proxy-connection" | "http2-settings")
+        || matches!(name.as_str(), "keep-alive" | "proxy-connection" | "http2-settings" | "proxy")
 }
 
 /// Removes from trailers what may not come in headers either, and what frames or routes a message (RFC 9110 section 6.5.1).

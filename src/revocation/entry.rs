@@ -59,6 +59,9 @@ pub enum Entry {
     },
 }
 
+/// The longest id that is kept: memory is bounded by the number of revocations, not by what somebody writes into one.
+const MAX_ID_BYTES: usize = 1024;
+
 /// The members as they stand in JSON.
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -112,6 +115,9 @@ impl TryFrom<Written> for Entry {
         let ids = [&jti, &session, &subject, &key, &disabled, &issuer];
         if ids.into_iter().flatten().any(|id| id.is_empty()) {
             return Err("an empty id revokes nothing".into());
+        }
+        if ids.into_iter().flatten().any(|id| id.len() > MAX_ID_BYTES) {
+            return Err(format!("an id is longer than {MAX_ID_BYTES} bytes"));
         }
         if issuer.is_some() && jti.is_none() && key.is_none() {
             return Err("`issuer` belongs to `jti` and `key` only".into());
@@ -226,5 +232,12 @@ mod tests {
         assert_eq!(bad.iter().map(|bad| bad.line).collect::<Vec<_>>(), [2, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
         assert!(bad[2].to_string().starts_with("line 5: unknown field `jit`"), "{}", bad[2]);
         assert!(bad[3].message.contains("issued_until"), "{}", bad[3]);
+    }
+
+    #[test]
+    fn an_id_is_bounded() {
+        let line = |length: usize| format!("{{\"jti\":\"{}\"}}", "x".repeat(length));
+        assert!(parse_lines(&line(1024)).is_ok());
+        assert!(parse_lines(&line(1025)).unwrap_err()[0].message.contains("1024 bytes"));
     }
 }

@@ -204,7 +204,7 @@ fn issuers_never_share_keys() {
 }
 
 #[test]
-fn t5_a_token_lives_no_longer_than_its_issuer_may_make_it_live() {
+fn t05_a_token_lives_no_longer_than_its_issuer_may_make_it_live() {
     let issuer = Issuer::hs256();
     let (running, upstream) = guarded_by(&issuer);
     let now = now();
@@ -226,7 +226,7 @@ fn t5_a_token_lives_no_longer_than_its_issuer_may_make_it_live() {
 }
 
 #[test]
-fn t7_a_foreign_issuer_confers_no_administrators_role() {
+fn t07_a_foreign_issuer_confers_no_administrators_role() {
     let issuer = Issuer::hs256();
     let (running, upstream) = guarded_by(&issuer);
     let token = issuer.with_roles("u-1", &["ROLE_SUPER_ADMIN", "ROLE_VIEWER"]);
@@ -239,7 +239,7 @@ fn t7_a_foreign_issuer_confers_no_administrators_role() {
 }
 
 #[test]
-fn t7_a_foreign_issuer_confers_what_its_table_says_and_no_more() {
+fn t07_a_foreign_issuer_confers_what_its_table_says_and_no_more() {
     let issuer = Issuer::hs256();
     let upstream = Upstream::echo();
     let map = toml::Table::from_iter([("viewer".to_owned(), "ROLE_VIEWER".into())]);
@@ -257,7 +257,7 @@ fn t7_a_foreign_issuer_confers_what_its_table_says_and_no_more() {
 }
 
 #[test]
-fn t7_a_foreign_subject_is_prefixed_or_declared_the_same() {
+fn t07_a_foreign_subject_is_prefixed_or_declared_the_same() {
     let issuer = Issuer::hs256();
     let upstream = Upstream::echo();
     let prefixed: [(&str, toml::Value); 2] = [("same_subjects", false.into()), ("subject_prefix", "kc:".into())];
@@ -272,7 +272,7 @@ fn t7_a_foreign_subject_is_prefixed_or_declared_the_same() {
 }
 
 #[test]
-fn t7_sessions_memberships_and_uv_are_believed_from_own_keys_only() {
+fn t07_sessions_memberships_and_uv_are_believed_from_own_keys_only() {
     let issuer = Issuer::hs256();
     let (running, upstream) = guarded_by(&issuer);
     let token = issuer
@@ -349,6 +349,17 @@ fn a_revoked_token_is_refused_by_the_very_next_request() {
     assert_eq!(running.get_as("/public", &token).status, 200, "a public route asks nobody");
     assert_eq!(upstream.last().field("x-user-id"), None, "and a revoked caller is nobody there");
     assert_eq!(running.get_as("/items", &issuer.viewer()).status, 200, "others are not concerned");
+}
+
+#[test]
+fn a_subject_is_logged_out_of_what_was_issued_until_now() {
+    let (running, _upstream, issuer) = administered("");
+    let administrator = issuer.with_roles("root", &["ROLE_SUPER_ADMIN"]);
+    assert_eq!(running.get_as("/items", &issuer.viewer()).status, 200);
+    let log_out = |body| running.admin_request("POST", "/api/revocations", Some(&administrator), body).status;
+    assert_eq!(log_out(r#"{"subject": "u-1", "subject": "u-2"}"#), 422, "which of them?");
+    assert_eq!(log_out(r#"{"subject": "u-1"}"#), 200);
+    assert_eq!(running.get_as("/items", &issuer.viewer()).denial(), (401, "revoked".into()));
 }
 
 #[test]
