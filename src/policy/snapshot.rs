@@ -342,7 +342,7 @@ impl Snapshot {
         }
         let literal = self.services.iter().flat_map(|service| &service.hosts).next();
         let wildcard = || self.hosts.wildcard.keys().min().map(|suffix| format!("any{suffix}"));
-        Host::parse(literal.map(|host| host.to_string()).or_else(wildcard)?.as_bytes()).ok()
+        Host::parse(literal.map(ToString::to_string).or_else(wildcard)?.as_bytes()).ok()
     }
 
     /// The role table that the policies were compiled against.
