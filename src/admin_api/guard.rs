@@ -9,6 +9,7 @@ use axum::http::uri::PathAndQuery;
 use axum::middleware::Next;
 use axum::response::Response;
 
+use super::inspected::Event;
 use super::problem;
 use super::router::{AdminState, denied};
 use crate::admission::Admitted;
@@ -45,19 +46,25 @@ pub(super) async fn decide(
         target: request.uri().path_and_query().map_or("/", PathAndQuery::as_str),
         client: peer.ip().to_canonical(),
     };
-    let refused = match state.admission.admit(&facts, request.headers(), Timestamp::now(), &state.desk) {
-        Admitted::Permit(_) => None,
+    let (refused, event) = match state.admission.admit(&facts, request.headers(), Timestamp::now(), &state.desk) {
+        Admitted::Permit(permit) => (None, Event::of(permit.judged(), None)),
         Admitted::Refusal(refusal) => {
             let reason = refusal.reason();
             state.desk.count.auth_failure(reason);
-            let decision = refusal.into_judged().decision;
-            Some(problem::of_reason(reason, decision.status, &decision.detail, decision.allow.as_deref()))
+            let judged = refusal.into_judged();
+            let event = Event::of(&judged, Some(reason));
+            let decision = judged.decision;
+            (Some(problem::of_reason(reason, decision.status, &decision.detail, decision.allow.as_deref())), event)
         }
     };
-    match refused {
+    let mut response = match refused {
         None => next.run(request).await,
         Some(response) => response,
+    };
+    if let Some(event) = event {
+        response.extensions_mut().insert(event);
     }
+    response
 }
 
 fn host_of(request: &Request) -> Result<Option<Host>, crate::request::Rejection> {

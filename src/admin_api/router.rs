@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
 use super::health::Readiness;
+use super::inspected::Event;
 use super::{guard, health, problem, revocations};
 use crate::admission::{Admission, Desk};
 use crate::reason::Reason;
@@ -80,5 +81,7 @@ async fn metrics(State(state): State<Arc<AdminState>>) -> Response {
 
 /// A refusal by the decision, as this listener words it.
 pub(super) fn denied(reason: Reason, detail: &str) -> Response {
-    problem::of_reason(reason, reason.status(), detail, None)
+    let mut response = problem::of_reason(reason, reason.status(), detail, None);
+    response.extensions_mut().insert(Event::refused(reason));
+    response
 }

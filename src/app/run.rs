@@ -16,7 +16,7 @@ use super::build::{Built, build, tell_of_snapshot};
 use crate::admin_api;
 use crate::clock::Timestamp;
 use crate::config::Settings;
-use crate::gateway::Worker;
+use crate::gateway::{Logged, Worker};
 use crate::net::guard::{Expired, GuardSettings};
 use crate::net::serve::ListenerEvent;
 use crate::net::{self, Drain, ListenerSettings};
@@ -33,7 +33,7 @@ pub struct Doorward {
     drain: watch::Sender<bool>,
     threads: Vec<JoinHandle<()>>,
     readiness: admin_api::Readiness,
-    access: Option<Arc<AccessLog>>,
+    log: Option<Arc<AccessLog>>,
     grace: Duration,
     gateway: Option<SocketAddr>,
     admin: Option<SocketAddr>,
@@ -52,14 +52,15 @@ impl Doorward {
         };
         let gateway = built.gateway.as_ref().map(|_| net::bind(settings.gateway.listen, workers)).transpose()?;
         let admin = built.admin.as_ref().map(|_| net::bind(settings.admin.listen, 1)).transpose()?;
-        let access = settings.log.access.then(|| access_log(settings, &built)).transpose()?;
+        let logged = logged(settings);
+        let log = (logged.access || logged.audit).then(|| open_log(settings, &built)).transpose()?;
 
         let (sender, drain) = Drain::new();
         let mut running = Self {
             drain: sender,
             threads: Vec::new(),
             readiness: built.readiness.clone(),
-            access,
+            log,
             grace: settings.gateway.grace,
             gateway: address_of(gateway.as_ref()),
             admin: address_of(admin.as_ref()),
@@ -101,8 +102,8 @@ impl Doorward {
         for thread in self.threads.into_iter().filter(JoinHandle::is_finished) {
             let _ = thread.join();
         }
-        if let Some(access) = self.access {
-            access.close();
+        if let Some(log) = self.log {
+            log.close();
         }
     }
 
@@ -118,7 +119,7 @@ impl Doorward {
         let Some(gateway) = &built.gateway else { return Ok(()) };
         let listener_settings = Arc::new(listener_settings("gateway", settings));
         for (number, listener) in listeners.into_iter().enumerate() {
-            let worker = Worker::new(Arc::clone(gateway), &built.metrics, self.access.as_deref());
+            let worker = Worker::new(Arc::clone(gateway), &built.metrics, self.log.as_deref(), logged(settings));
             let (shared, drain) = (Arc::clone(&listener_settings), drain.clone());
             let observe = observer(&built.metrics, Listener::Gateway, Arc::clone(worker.count()));
             self.spawn(&format!("gateway-{number}"), async move {
@@ -156,6 +157,7 @@ impl Doorward {
         let mut drain = drain.clone();
         let observe = observer(&built.metrics, Listener::Admin, built.metrics.worker());
         let shared = Arc::new(listener_settings("admin", settings));
+        let audit = self.log.as_deref().filter(|_| settings.events.log).map(AccessLog::worker);
         self.spawn("control", async move {
             let sweeping = tokio::spawn(every(SWEEP, move || {
                 revocations.sweep(Timestamp::now());
@@ -170,7 +172,8 @@ impl Doorward {
                     Ok(listener) => {
                         net::serve(listener, shared, drain, observe, move |peer, connection| {
                             let router = admin_api::router(Arc::clone(&state), peer.0);
-                            TowerToHyperService::new(admin_api::Inspected::new(router, connection))
+                            let audit = audit.clone();
+                            TowerToHyperService::new(admin_api::Inspected::new(router, connection, peer.0, audit))
                         })
                         .await;
                     }
@@ -224,7 +227,11 @@ pub fn run_until_signal(doorward: Doorward) -> ExitCode {
     }
 }
 
-fn access_log(settings: &Settings, built: &Built) -> anyhow::Result<Arc<AccessLog>> {
+fn logged(settings: &Settings) -> Logged {
+    Logged { access: settings.log.access, audit: settings.events.log }
+}
+
+fn open_log(settings: &Settings, built: &Built) -> anyhow::Result<Arc<AccessLog>> {
     let format = settings.log.format.resolve();
     let log = AccessLog::to_stdout(format, built.metrics.log_dropped()).context("cannot start the access log")?;
     Ok(Arc::new(log))

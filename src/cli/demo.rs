@@ -98,6 +98,8 @@ fn settings(args: &Args, oms: SocketAddr, keys: PathBuf) -> anyhow::Result<Setti
     // What the program does is told by the script; each request's line stays, unless a script reads the output.
     settings.log.level = LogLevel::Warn;
     settings.log.access = args.output == Output::Text;
+    // It says nothing here that the request's own line does not.
+    settings.events.log = false;
     Ok(settings)
 }
 

@@ -122,7 +122,7 @@ fn completions_are_made_for_every_shell() {
 #[test]
 fn the_shipped_policies_check_without_a_finding() {
     let done = run(&["policy", "check"]);
-    assert_eq!(done.good(), "ok: policies/oms.yaml, policies/admin.yaml: 15 routes\n");
+    assert_eq!(done.good(), "ok: policies/oms.yaml, policies/admin.yaml: 14 routes\n");
     let report = run(&["policy", "check", "--output", "json"]).json();
     assert_eq!(report, serde_json::json!({ "ok": true, "problems": [] }));
 }
@@ -155,10 +155,28 @@ fn a_case_that_fails_is_told_with_its_explanation() {
     let cases = "cases:\n  - { as: anonymous, request: GET /api/v1/schema, expect: allow }\n";
     let said = run(&["policy", "test", &write(folder.path(), "a.test.yaml", cases)]).no();
     assert!(said.contains("expected allow, got missing_token"), "{said}");
-    let said = run(&["policy", "test", &write(folder.path(), "cases.yaml", cases)]).no();
-    assert!(said.contains("`policy:` is missing"), "{said}");
+    let (_config, config) = configuration();
+    let unnamed = write(folder.path(), "cases.yaml", cases);
+    let said = run(&["policy", "test", &unnamed, "--config", &config]).no();
+    assert!(said.contains("expected allow, got missing_token"), "the configured policies are tested: {said}");
     let said = run(&["policy", "test", &write(folder.path(), "a.test.yaml", "cases:\n  - { as: 1 }\n")]).no();
     assert!(said.contains("a.test.yaml"), "{said}");
+}
+
+#[test]
+fn a_question_without_a_host_is_about_the_hosts_of_the_policy() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = std::fs::read_to_string("policies/oms.yaml").unwrap();
+    let policy = write(folder.path(), "oms.yaml", &text.replace("# hosts: [", "hosts: ["));
+    let ask = |more: &[&str]| {
+        let question = ["policy", "explain", "GET /api/v1/schema", "--as", "role:ROLE_USER", "--file", &policy];
+        run(&[&question, more].concat())
+    };
+    let done = ask(&[]);
+    assert!(done.err.contains("oms.example.com"), "what was assumed is said: {}", done.err);
+    assert!(done.out.starts_with("ALLOW"), "{}", done.out);
+    assert!(ask(&["--host", "oms.example.com"]).good().starts_with("ALLOW"));
+    assert!(ask(&["--host", "other.test"]).no().contains("no_route"));
 }
 
 #[test]

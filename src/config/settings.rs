@@ -32,6 +32,8 @@ pub struct Settings {
     pub revocation: RevocationSettings,
     /// `[log]`
     pub log: LogSettings,
+    /// `[events]`
+    pub events: EventSettings,
 }
 
 impl Settings {
@@ -193,6 +195,13 @@ pub struct AdminSettings {
 pub struct RevocationSettings {
     /// A file of revocations, one JSON object a line, read at start.
     pub file: Option<PathBuf>,
+}
+
+/// Where events go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EventSettings {
+    /// Whether `sinks` holds `log`: audit events are lines of the log.
+    pub log: bool,
 }
 
 /// Logging.

@@ -99,6 +99,8 @@ impl Settings {
             LogLevel::Debug => "debug",
             LogLevel::Trace => "trace",
         };
+        let sinks: Vec<&str> = self.events.log.then_some("log").into_iter().collect();
+        root.insert("events".into(), table! { "sinks": sinks });
         root.insert("log".into(), table! { "format": format, "level": level, "access": self.log.access });
         root
     }

@@ -12,8 +12,8 @@ use ipnet::IpNet;
 use super::mistake::{ConfigError, Warning};
 use super::quantity;
 use super::settings::{
-    AdminSettings, AuthSettings, Endpoint, GatewaySettings, KeySource, Limits, LogSettings, RevocationSettings,
-    Settings, UpstreamSettings,
+    AdminSettings, AuthSettings, Endpoint, EventSettings, GatewaySettings, KeySource, Limits, LogSettings,
+    RevocationSettings, Settings, UpstreamSettings,
 };
 use super::sources::Tree;
 use super::walk::{Findings, Section};
@@ -52,13 +52,13 @@ pub(super) fn everything(tree: &Tree) -> (Settings, ConfigError, Vec<Warning>, B
             admin: admin(&root.section("admin")),
             revocation: revocation(&root.section("revocation")),
             log: log(&root.section("log")),
+            events: events(&root.section("events")),
         };
         root.section("probes").not_yet("listen");
         root.section("mail").not_yet("smtp");
         root.section("database").not_yet("url");
         root.section("redis").not_yet("url");
         publication(&root.section("publication"));
-        events(&root.section("events"));
         check_listeners(&settings, &root);
         settings
     };
@@ -244,7 +244,8 @@ fn revocation(section: &Section<'_>) -> RevocationSettings {
     if section.word("on_stale", &[("deny", false), ("allow", true)]) == Some(true) {
         section.refuse("on_stale");
     }
-    section.not_yet("lookup_key");
+    // Read in the mode "lookup" only.
+    let _ = section.text("lookup_key");
     RevocationSettings { file: path(section, "file") }
 }
 
@@ -253,13 +254,19 @@ fn publication(section: &Section<'_>) {
     section.not_yet("public_keys");
 }
 
-fn events(section: &Section<'_>) {
-    if section.texts("sinks").is_some_and(|sinks| sinks != ["log"]) {
-        section.mistake("sinks", "sinks other than \"log\" are not part of this version", "Write `sinks = [\"log\"]`.");
+fn events(section: &Section<'_>) -> EventSettings {
+    let sinks = section.texts("sinks");
+    if sinks.as_ref().is_some_and(|sinks| sinks.iter().any(|sink| *sink != "log")) {
+        section.mistake(
+            "sinks",
+            "sinks other than \"log\" are not part of this version",
+            "Write `sinks = [\"log\"]`, or `[]` for none.",
+        );
     }
     for sink in ["kafka", "redis_stream", "webhook"] {
         section.not_yet(sink);
     }
+    EventSettings { log: sinks.is_none_or(|sinks| sinks.contains(&"log")) }
 }
 
 fn log(section: &Section<'_>) -> LogSettings {

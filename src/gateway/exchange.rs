@@ -25,7 +25,9 @@ use crate::net::guard::InFlight;
 use crate::policy::{Route, RouteId, Service, Snapshot};
 use crate::reason::Reason;
 use crate::request::Host;
-use crate::telemetry::{AccessDecision, AccessRecord, RequestLabels, UpstreamMetrics};
+use crate::telemetry::{
+    AccessDecision, AccessRecord, AccessSink, AuditEvent, AuditRecord, RequestLabels, UpstreamMetrics,
+};
 
 /// Longest request id that is taken over from a trusted proxy.
 const MAX_REQUEST_ID: usize = 128;
@@ -258,7 +260,48 @@ impl Drop for Exchange {
         if let Some(reason) = self.would_deny {
             count.report_only(service, route, reason);
         }
-        let Some(access) = &self.worker.access else { return };
+        let Some(log) = &self.worker.log else { return };
+        if self.worker.logged.access {
+            self.tell(log, service, route, method, duration);
+        }
+        if self.worker.logged.audit
+            && let Some(event) = self.event()
+        {
+            log.audit(&AuditRecord {
+                event,
+                time: self.time,
+                request_id: self.request_id.to_str().unwrap_or_default(),
+                service: service.map(AsRef::as_ref),
+                route: route.map(AsRef::as_ref),
+                method: method.as_bytes(),
+                status: self.status,
+                reason: self.reason.or(self.would_deny).map(Reason::code),
+                subject: self.caller.as_ref().map(|caller| &*caller.entry.claims.subject),
+                peer: Some(self.peer),
+            });
+        }
+    }
+}
+
+impl Exchange {
+    /// What it is to the audit, if anything. An upstream that fails denies nobody.
+    fn event(&self) -> Option<AuditEvent> {
+        let failed = matches!(self.reason, Some(Reason::UpstreamUnavailable | Reason::UpstreamTimeout));
+        if self.denied && !failed {
+            return Some(AuditEvent::Denied);
+        }
+        self.matched().filter(|(_, route)| route.audit).map(|_| AuditEvent::Audited)
+    }
+
+    /// Writes the access line.
+    fn tell(
+        &self,
+        log: &AccessSink,
+        service: Option<&Arc<str>>,
+        route: Option<&Arc<str>>,
+        method: &str,
+        duration: Duration,
+    ) {
         let claims = self.caller.as_ref().map(|caller| &caller.entry.claims);
         let header = |name| {
             self.caller
@@ -267,7 +310,7 @@ impl Drop for Exchange {
                 .and_then(|value| value.to_str().ok())
                 .unwrap_or("")
         };
-        access.write(&AccessRecord {
+        log.write(&AccessRecord {
             time: self.time,
             request_id: self.request_id.to_str().unwrap_or_default(),
             trace_id: self.trace.to_str().ok().and_then(|trace| trace.get(3..35)),

@@ -10,5 +10,5 @@ pub mod rate_limit;
 pub mod reply;
 pub mod upstream;
 
-pub use self::proxy::{Gateway, GatewaySettings, Worker};
+pub use self::proxy::{Gateway, GatewaySettings, Logged, Worker};
 pub use self::upstream::{Endpoint, UpstreamSettings};

@@ -37,6 +37,15 @@ pub struct GatewaySettings {
     pub upstreams: BTreeMap<Box<str>, Arc<UpstreamSettings>>,
 }
 
+/// What of requests is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Logged {
+    /// A line for each.
+    pub access: bool,
+    /// Audit events: of denials, and of routes that are marked `audit: true`.
+    pub audit: bool,
+}
+
 /// What all workers share.
 pub struct Gateway {
     admission: Arc<Admission>,
@@ -51,8 +60,10 @@ pub struct Worker {
     pools: BTreeMap<Box<str>, Arc<Pool>>,
     /// Its counters, and the tokens that it saw last.
     desk: Desk,
-    /// Its access-log buffer, unless access lines are switched off.
-    pub(super) access: Option<AccessSink>,
+    /// Its buffer of the log, if requests or events are logged.
+    pub(super) log: Option<AccessSink>,
+    /// Which of them are.
+    pub(super) logged: Logged,
 }
 
 impl Gateway {
@@ -77,13 +88,13 @@ impl Gateway {
 impl Worker {
     /// A worker of `gateway`.
     #[must_use]
-    pub fn new(gateway: Arc<Gateway>, metrics: &Metrics, access: Option<&AccessLog>) -> Arc<Self> {
+    pub fn new(gateway: Arc<Gateway>, metrics: &Metrics, log: Option<&AccessLog>, logged: Logged) -> Arc<Self> {
         let count = metrics.worker();
         let upstreams = gateway.settings.upstreams.iter();
         let pools = upstreams
             .map(|(name, settings)| (name.clone(), Pool::new(Arc::clone(settings), count.upstream(name))))
             .collect();
-        Arc::new(Self { gateway, pools, desk: Desk::new(count), access: access.map(AccessLog::worker) })
+        Arc::new(Self { gateway, pools, desk: Desk::new(count), log: log.map(AccessLog::worker), logged })
     }
 
     /// Its counters.
@@ -159,7 +170,7 @@ impl Worker {
             Ok(found) => found,
             Err(reason) => {
                 exchange.judge(permit.into_judged());
-                return Ok(exchange.deny(&Denial::plain(reason, "")));
+                return Ok(exchange.deny(&Denial::plain(reason, "there is no service behind this route")));
             }
         };
         if matches!(head.framing, Framing::Length(length) if length > body_limit) {
@@ -193,7 +204,10 @@ impl Worker {
                         request_id = exchange.request_id().to_str().unwrap_or_default(),
                         "an answer that cannot be passed on"
                     );
-                    Ok(exchange.deny(&Denial::plain(Reason::UpstreamUnavailable, "")))
+                    Ok(exchange.deny(&Denial::plain(
+                        Reason::UpstreamUnavailable,
+                        "the service answered what cannot be passed on",
+                    )))
                 }
             },
             Err(error) => {

@@ -77,7 +77,8 @@ impl Denial {
             Reason::BadRequest => {
                 Self { close: true, ..Self::plain(Reason::BadRequest, "the request body is malformed or broke off") }
             }
-            reason => Self::plain(reason, ""),
+            Reason::UpstreamTimeout => Self::plain(Reason::UpstreamTimeout, "the service did not answer in time"),
+            reason => Self::plain(reason, "the service behind doorward could not be reached, or broke off"),
         }
     }
 

@@ -277,9 +277,15 @@ impl<S> GuardedIo<S> {
     /// a busy connection neither touches it nor reads the clock.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Expired> {
         let deadline = self.deadline();
+        // While an exchange is being answered nothing is due, and nobody calls when it has ended: with the beginning of a next
+        // head held back, the timer looks again, however far off it was set before.
+        let look = match deadline {
+            Some((at, _)) => Some(at),
+            None => self.head_began.map(|_| Instant::now() + self.settings.header_timeout),
+        };
         if let Some(timer) = &self.timer
             && !timer.is_elapsed()
-            && deadline.is_none_or(|(at, _)| timer.deadline().into_std() <= at)
+            && look.is_none_or(|at| timer.deadline().into_std() <= at)
         {
             // It was polled by this task when it was set, and will wake it.
             return Poll::Pending;

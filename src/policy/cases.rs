@@ -2,7 +2,7 @@
 //!
 //! ```yaml
 //! policy: oms.yaml          # optional: the file that is tested, relative to this one
-//! host: oms.example.com     # optional: the host of every request
+//! host: oms.example.com     # optional: the host of every request; else the first of the policy's `hosts`
 //! cases:
 //!   - { as: anonymous, request: GET /api/v1/schema, expect: missing_token }
 //!   - { as: role:ROLE_USER, request: GET /api/v1/schema, expect: allow }
@@ -150,11 +150,12 @@ impl CaseFile {
     #[must_use]
     pub fn run<'c>(&'c self, snapshot: &Snapshot, now: Timestamp) -> CaseReport<'c> {
         let mut seen = Seen::default();
+        let unnamed = snapshot.unnamed_host();
         let results = self
             .cases
             .iter()
             .map(|case| {
-                let ask = case.ask(now);
+                let ask = case.ask(now, unnamed.as_ref());
                 let explanation = explain(snapshot, &ask);
                 seen.note(&explanation);
                 let passed = match (case.expect, explanation.reason()) {
@@ -170,12 +171,13 @@ impl CaseFile {
 }
 
 impl Case {
-    fn ask(&self, now: Timestamp) -> Ask<'_> {
+    fn ask<'a>(&'a self, now: Timestamp, unnamed: Option<&'a Host>) -> Ask<'a> {
         let who = match &self.who {
             CaseWho::Anonymous => Who::Anonymous,
             CaseWho::Subject { subject, roles, memberships } => Who::Subject { subject, roles, memberships },
         };
-        Ask { method: &self.method, target: &self.target, host: self.host.as_ref(), client: self.client, who, now }
+        let host = self.host.as_ref().or(unnamed);
+        Ask { method: &self.method, target: &self.target, host, client: self.client, who, now }
     }
 }
 
@@ -326,6 +328,10 @@ impl Seen {
 type FileParts = (Option<Spanned<String>>, Vec<Case>);
 
 fn read_file(reader: &mut Reader<'_>, tree: &Tree) -> Option<FileParts> {
+    if let Kind::List(items) = &tree.kind {
+        // Nothing but the cases.
+        return Some((None, items.iter().filter_map(|item| read_case(reader, item, None)).collect()));
+    }
     let entries = reader.map(tree, "a file of cases", "`cases:` and a list below it")?;
     let (mut policy, mut host, mut cases) = (None, None, None);
     for entry in entries {
@@ -545,6 +551,20 @@ mod tests {
         assert_eq!((coverage.branches, coverage.branches_covered), (8, 6));
         insta::assert_snapshot!(report.to_text(&file.source));
         assert_eq!(report.to_json(&file.source)["failed"], 1);
+    }
+
+    #[test]
+    fn a_case_without_a_host_asks_about_the_hosts_of_the_policy() {
+        let cases = "- { as: anonymous, request: GET /x, expect: allow }\n";
+        for hosts in ["[oms.example.com]", "['*.example.com']", "['*.example.com', a.example.com]"] {
+            let snapshot = snapshot(&format!("hosts: {hosts}\npaths:\n  /x: {{ get: public }}\n"));
+            let (file, found) = parse(cases);
+            assert!(found.0.is_empty(), "{}", found.render(false));
+            let file = file.unwrap();
+            assert!(file.run(&snapshot, NOW).passed(), "{hosts}");
+            let (file, _) = parse(&format!("host: other.test\ncases:\n  {cases}"));
+            assert!(!file.unwrap().run(&snapshot, NOW).passed(), "a host that is named is asked about");
+        }
     }
 
     #[test]

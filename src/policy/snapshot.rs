@@ -333,6 +333,18 @@ impl Snapshot {
         self.services.get(index as usize)
     }
 
+    /// The host to ask about where a question names none: none if files without `hosts` answer, else the first that a file
+    /// names, else one that meets a wildcard. For commands; a request names its host itself.
+    #[must_use]
+    pub fn unnamed_host(&self) -> Option<Host> {
+        if self.hosts.any.is_some() {
+            return None;
+        }
+        let literal = self.services.iter().flat_map(|service| &service.hosts).next();
+        let wildcard = || self.hosts.wildcard.keys().min().map(|suffix| format!("any{suffix}"));
+        Host::parse(literal.map(ToString::to_string).or_else(wildcard)?.as_bytes()).ok()
+    }
+
     /// The role table that the policies were compiled against.
     #[must_use]
     pub fn roles(&self) -> &Arc<RoleTable> {

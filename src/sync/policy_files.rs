@@ -70,12 +70,19 @@ impl PolicyFiles {
     /// [`Unusable`] naming every file that cannot be read.
     pub fn read(&self) -> Result<Texts, Unusable> {
         let mut unreadable = Vec::new();
-        let mut read = |path: &PathBuf| (self.read)(path).map_err(|error| unreadable.push(error.to_string())).ok();
-        let policies: Vec<_> = self.policies.iter().filter_map(&mut read).collect();
-        let admin = self.admin.as_ref().and_then(&mut read);
-        match read(&self.roles) {
+        let mut read = |path: &PathBuf, key: &str| {
+            (self.read)(path)
+                .map_err(|error| {
+                    let help = format!("`{key}` names it in the configuration: name a readable UTF-8 file.");
+                    unreadable.push(error.diagnostic().help(help));
+                })
+                .ok()
+        };
+        let policies: Vec<_> = self.policies.iter().filter_map(|path| read(path, "gateway.policies")).collect();
+        let admin = self.admin.as_ref().and_then(|path| read(path, "admin.policy"));
+        match read(&self.roles, "roles.file") {
             Some(roles) if unreadable.is_empty() => Ok(Texts { policies, admin, roles }),
-            _ => Err(Unusable(unreadable.join("\n"))),
+            _ => Err(Unusable(Diagnostics(unreadable).render(false).trim_end().to_owned())),
         }
     }
 

@@ -1,4 +1,4 @@
-//! One line for each request: formatted by the worker that served it, written by a thread of its own.
+//! One line for each request (and one for its audit event, if it is one): formatted by the worker that served it, written by a thread of its own.
 //!
 //! A worker appends to a buffer that only it and the writer thread know, so a slow reader of the log slows no request:
 //! when the buffer is full, lines are dropped and counted. Lines are never torn, whatever is dropped.
@@ -9,6 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::audit::Denials;
 use super::output::Stdout;
 use super::shard::lock;
 use super::tracing::LogFormat;
@@ -16,6 +17,8 @@ use crate::reason::Reason;
 
 /// The longest that a line waits for the writer.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(50);
+/// How long the number of denials that were left out waits to be told.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// A buffer this large wakes the writer at once.
 const FLUSH_BYTES: usize = 64 * 1024;
 /// A buffer this large takes no more lines.
@@ -98,6 +101,7 @@ struct Shared {
     buffers: Mutex<Vec<Arc<Mutex<Buffer>>>>,
     signal: Mutex<Signal>,
     changed: Condvar,
+    denials: Denials,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -129,6 +133,7 @@ impl AccessLog {
             buffers: Mutex::default(),
             signal: Mutex::default(),
             changed: Condvar::new(),
+            denials: Denials::default(),
         });
         let writer = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("access-log".to_owned()).spawn(move || writer.run(output))?;
@@ -188,6 +193,14 @@ pub struct AccessSink {
 impl AccessSink {
     /// Appends the request's line, or drops it if the buffer is full or the log closed.
     pub fn write(&self, record: &AccessRecord<'_>) {
+        self.append(|format, out, stamp| match format {
+            LogFormat::Pretty => pretty_line(out, stamp, record),
+            LogFormat::Json | LogFormat::Auto => json_line(out, stamp, record),
+        });
+    }
+
+    /// Appends what `line` writes, or drops it if the buffer is full or the log closed.
+    pub(super) fn append(&self, line: impl FnOnce(LogFormat, &mut Vec<u8>, &mut Stamp)) {
         let mut buffer = lock(&self.buffer);
         if buffer.closed || buffer.bytes.len() >= MAX_BUFFER_BYTES {
             drop(buffer);
@@ -196,10 +209,7 @@ impl AccessSink {
         }
         let Buffer { bytes, stamp, .. } = &mut *buffer;
         let before = bytes.len();
-        match self.shared.format {
-            LogFormat::Pretty => pretty_line(bytes, stamp, record),
-            LogFormat::Json | LogFormat::Auto => json_line(bytes, stamp, record),
-        }
+        line(self.shared.format, bytes, stamp);
         let after = bytes.len();
         drop(buffer);
         let urgent = self.shared.format == LogFormat::Pretty || (before < FLUSH_BYTES && after >= FLUSH_BYTES);
@@ -210,6 +220,17 @@ impl AccessSink {
             drop(signal);
             self.shared.changed.notify_all();
         }
+    }
+
+    /// The denials of all workers.
+    pub(super) fn denials(&self) -> &Denials {
+        &self.shared.denials
+    }
+
+    /// Lets the writer look at what there is to report.
+    pub(super) fn wake(&self) {
+        lock(&self.shared.signal).waiting_lines = true;
+        self.shared.changed.notify_all();
     }
 }
 
@@ -225,14 +246,14 @@ impl Shared {
                 held.closed = closing;
                 std::mem::swap(&mut held.bytes, &mut spare);
                 drop(held);
-                if !spare.is_empty() && output.write_all(&spare).is_err() {
-                    let lost = memchr::memchr_iter(b'\n', &spare).count();
-                    self.dropped.fetch_add(u64::try_from(lost).unwrap_or(u64::MAX), Ordering::Relaxed);
-                }
+                self.put(&mut output, &spare);
                 spare.clear();
                 // A burst's buffer is given back, an ordinary one used again.
                 spare.shrink_to(4 * FLUSH_BYTES);
             }
+            self.denials.report(self.format, &mut spare, SystemTime::now(), closing);
+            self.put(&mut output, &spare);
+            spare.clear();
             // A broken output shows again, and is counted, with the next lines.
             let _ = output.flush();
             if closing {
@@ -243,12 +264,25 @@ impl Shared {
         }
     }
 
+    fn put(&self, output: &mut impl Write, lines: &[u8]) {
+        if !lines.is_empty() && output.write_all(lines).is_err() {
+            let lost = memchr::memchr_iter(b'\n', lines).count();
+            self.dropped.fetch_add(u64::try_from(lost).unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
+    }
+
     /// Waits for lines, then lets them gather for the flush interval unless somebody is in a hurry. Whether the log is
     /// closing.
     fn wait(&self) -> bool {
         let signal = lock(&self.signal);
-        let waited = self.changed.wait_while(signal, |signal| !signal.waiting_lines && !signal.closing);
-        let signal = waited.unwrap_or_else(PoisonError::into_inner);
+        let idle = |signal: &mut Signal| !signal.waiting_lines && !signal.closing;
+        let signal = if self.denials.any_left_out() {
+            // Their number is told although nothing more may come.
+            let waited = self.changed.wait_timeout_while(signal, REPORT_INTERVAL, idle);
+            waited.unwrap_or_else(PoisonError::into_inner).0
+        } else {
+            self.changed.wait_while(signal, idle).unwrap_or_else(PoisonError::into_inner)
+        };
         let waited =
             self.changed.wait_timeout_while(signal, FLUSH_INTERVAL, |signal| !signal.urgent && !signal.closing);
         let mut signal = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -260,14 +294,14 @@ impl Shared {
 
 /// The second that was formatted last: it is the same for thousands of lines.
 #[derive(Debug, Default)]
-struct Stamp {
+pub(super) struct Stamp {
     second: Option<u64>,
     text: String,
 }
 
 impl Stamp {
     /// Appends RFC 3339 in UTC with milliseconds.
-    fn write(&mut self, out: &mut Vec<u8>, time: SystemTime) {
+    pub(super) fn write(&mut self, out: &mut Vec<u8>, time: SystemTime) {
         let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
         if self.second != Some(since_epoch.as_secs()) {
             self.second = Some(since_epoch.as_secs());
@@ -375,11 +409,11 @@ fn without_query(target: &[u8]) -> &[u8] {
     memchr::memchr(b'?', target).and_then(|at| target.get(..at)).unwrap_or(target)
 }
 
-fn cut(bytes: &[u8]) -> &[u8] {
+pub(super) fn cut(bytes: &[u8]) -> &[u8] {
     bytes.get(..MAX_FIELD_BYTES).unwrap_or(bytes)
 }
 
-fn json_optional(out: &mut Vec<u8>, value: Option<&[u8]>) {
+pub(super) fn json_optional(out: &mut Vec<u8>, value: Option<&[u8]>) {
     match value {
         Some(value) => json_string(out, value),
         None => out.extend_from_slice(b"null"),
@@ -399,7 +433,7 @@ fn json_array(out: &mut Vec<u8>, list: &str) {
 }
 
 /// Appends a JSON string (RFC 8259, section 7). Bytes that are not UTF-8 become U+FFFD.
-fn json_string(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(super) fn json_string(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'"');
     // Nearly everything is plain ASCII; the test is cheaper than walking UTF-8.
     // Without an early end it is a handful of vector instructions.
@@ -433,13 +467,13 @@ fn json_escaped(out: &mut Vec<u8>, valid: &[u8]) {
 }
 
 /// Appends printable ASCII as it is and the rest escaped: a path must not steer the terminal of who reads the log.
-fn terminal_safe(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(super) fn terminal_safe(out: &mut Vec<u8>, bytes: &[u8]) {
     // `escape_ascii` would escape quotes too, which are harmless here and common nowhere.
     out.extend(bytes.escape_ascii());
 }
 
 /// Appends a number in decimal, with leading zeros up to `width` digits.
-fn decimal(out: &mut Vec<u8>, number: u64, width: usize) {
+pub(super) fn decimal(out: &mut Vec<u8>, number: u64, width: usize) {
     let mut digits = [b'0'; 20];
     let mut rest = number;
     let mut start = digits.len();

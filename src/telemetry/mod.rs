@@ -4,6 +4,7 @@
 //! is given a token, a query or a body, so that nothing in here can log one.
 
 pub mod access_log;
+pub mod audit;
 pub mod histogram;
 pub mod metrics;
 pub mod output;
@@ -12,6 +13,7 @@ pub mod shard;
 pub mod tracing;
 
 pub use self::access_log::{AccessDecision, AccessLog, AccessRecord, AccessSink};
+pub use self::audit::{AuditEvent, AuditRecord};
 pub use self::metrics::{CONTENT_TYPE, Limit, Listener, Metrics, ValidationSource};
 pub use self::shard::{RequestLabels, UpstreamConnection, UpstreamMetrics, WorkerMetrics};
 pub use self::tracing::{LogFormat, LogLevel};

@@ -112,6 +112,8 @@ fn the_beginning_of_a_next_head_does_not_end_the_exchange_before_it() {
     let upstream = Upstream::start(Behaviour::Slow(Duration::from_millis(1500)));
     let running = doorward().upstream(&upstream).setting("gateway.limits.header_timeout", "500ms").start();
     let mut connection = running.connect();
+    // The connection waits for its first byte under the idle timeout, which is far longer.
+    std::thread::sleep(Duration::from_millis(200));
     connection.send("POST /public HTTP/1.1\r\nHost: oms.test\r\nContent-Length: 2\r\n\r\nhi\r\n");
     assert_eq!(connection.response().status, 200);
     // It has its own time then, and no more.

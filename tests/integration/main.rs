@@ -12,6 +12,7 @@
 mod harness;
 
 mod attacks;
+mod audit;
 mod demo;
 mod denials;
 mod faults;

@@ -33,7 +33,7 @@ pub(in crate::cli) struct Args {
     /// Who asks: the subject of this token, if the configured issuers accept it
     #[arg(long, value_name = "TOKEN", conflicts_with = "who")]
     token: Option<String>,
-    /// The host that is addressed
+    /// The host that is addressed; default: any, or where every policy file has `hosts`, the first of them
     #[arg(long, value_parser = host)]
     host: Option<Host>,
     /// The client's address
@@ -84,7 +84,12 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> anyhow::Result<Exit
         },
     };
     let (method, target) = &args.request;
-    let ask = Ask { method, target, host: args.host.as_ref(), client: args.client, who: who.as_who(), now };
+    let unnamed = snapshot.unnamed_host().filter(|_| args.host.is_none());
+    if let Some(host) = &unnamed {
+        writeln!(context.err, "asked about the host {}; --host names another", host.as_str())?;
+    }
+    let host = args.host.as_ref().or(unnamed.as_ref());
+    let ask = Ask { method, target, host, client: args.client, who: who.as_who(), now };
     let mut explanation = explain(snapshot, &ask);
     if let Some(refused) = refused {
         refuse(&mut explanation, refused);

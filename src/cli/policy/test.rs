@@ -16,7 +16,8 @@ use crate::policy::cases::CaseFile;
 
 /// Run the cases of *.test.yaml files against their policies; exit 1 if one comes out otherwise than expected
 ///
-/// A file of cases names its policy with `policy:`, relative to itself; without it, NAME.test.yaml tests NAME.yaml.
+/// A file of cases names its policy with `policy:`, relative to itself; without it, NAME.test.yaml tests NAME.yaml,
+/// and any other file those of the configuration.
 /// Without files: those that stand beside the configured policies.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  doorward policy test\n  doorward policy test policies/oms.test.yaml --output json")]
@@ -38,8 +39,9 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> anyhow::Result<Exit
     for path in &paths {
         let source = config::read(path)?;
         let cases = parse(&source)?;
-        let policy = policy_of(path, &cases)?;
-        let chosen = Chosen { files: &[policy], roles: args.roles.as_deref(), of: Listeners::All };
+        let policy = policy_of(path, &cases);
+        let of = if policy.is_some() { Listeners::All } else { Listeners::Gateway };
+        let chosen = Chosen { files: policy.as_slice(), roles: args.roles.as_deref(), of };
         let files = Files::load(&chosen, context)?;
         let snapshot = files.snapshots()?.first().context("there is no policy file")?;
         let report = cases.run(snapshot, Timestamp::now());
@@ -79,13 +81,12 @@ fn beside_policies(context: &mut Context<'_>) -> anyhow::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-fn policy_of(path: &Path, cases: &CaseFile) -> anyhow::Result<PathBuf> {
+/// The policy file that the cases are about; `None`: those of the configuration.
+fn policy_of(path: &Path, cases: &CaseFile) -> Option<PathBuf> {
     if let Some(policy) = &cases.policy {
-        return Ok(path.with_file_name("").join(&policy.value));
+        return Some(path.with_file_name("").join(&policy.value));
     }
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let Some(stem) = name.strip_suffix(".test.yaml").filter(|stem| !stem.is_empty()) else {
-        bail!("{}: `policy:` is missing, and the name is not NAME.test.yaml", path.display());
-    };
-    Ok(path.with_file_name(format!("{stem}.yaml")))
+    let stem = name.strip_suffix(".test.yaml").filter(|stem| !stem.is_empty())?;
+    Some(path.with_file_name(format!("{stem}.yaml")))
 }
