@@ -2,8 +2,13 @@
 //!
 //! A pattern is a way down from the root, one node a segment; patterns of one shape end in the same node,
 //! whatever their parameters are called. Children by literal stand in one open-addressing table for the whole
-//! trie, keyed by parent and text, so that a step costs one probe and one cache line however many siblings
-//! there are. Everything is a `u32` into a flat vector.
+//! trie, keyed by the way down, so that a step costs one probe however many siblings there are. Everything is a
+//! `u32` into a flat vector.
+//!
+//! In a large policy a search waits for memory and for nothing else. So nodes are small and stand in the order
+//! of insertion, where a `{name}` mostly shares a cache line with its parent; and the place of a child in the
+//! table follows from the request alone, not from the parent's id, so that the processor fetches the steps of
+//! one path side by side instead of one after the other. That the child is the parent's own is checked all the same.
 //!
 //! A search walks down in the order of precedence, literal first, and turns back where a whole path does not
 //! match. It never visits a node twice: a node has one parent and a segment has one place. So its cost is
@@ -30,6 +35,8 @@ pub struct PathIndex {
     long: Vec<u8>,
     /// Children by literal: node ids, `NONE` where free; its length is a power of two.
     table: Vec<Slot>,
+    /// How many slots are taken.
+    literals: usize,
     /// Typed, mixed and rest children, for the few nodes that have them.
     others: Vec<Others>,
     hasher: FixedState,
@@ -38,25 +45,29 @@ pub struct PathIndex {
 }
 
 const NONE: u32 = u32::MAX;
-const INLINE: usize = 40;
+/// Nearly all literals are shorter; the rest are one more load away.
+const INLINE: usize = 13;
+/// In [`Node::literal_len`]: the text stands elsewhere.
+const LONG: u8 = u8::MAX;
 
-/// One cache line.
+/// Half a cache line.
 #[derive(Debug)]
-#[repr(align(64))]
+#[repr(align(32))]
 struct Node {
     parent: u32,
     /// Child for `{name}`.
     param: u32,
     /// Index into [`PathIndex::others`].
     others: u32,
-    /// Bytes of literal text: of this segment, or for a mixed one of all its literals together.
-    literal_len: u32,
     /// What the caller attached to the shape that ends here; `NONE` if none does.
     value: u32,
     kind: Kind,
     /// Whether any child is a literal.
     literals: bool,
-    /// The literal; if it is longer, the first four bytes are its place in [`PathIndex::long`].
+    /// Bytes of the literal, or [`LONG`].
+    literal_len: u8,
+    /// The literal; if it is long, its place in [`PathIndex::long`] and its length. Of a mixed segment only the
+    /// length of all its literals together, in the same place.
     text: [u8; INLINE],
 }
 
@@ -105,6 +116,7 @@ impl PathIndex {
             nodes: vec![root],
             long: Vec::new(),
             table: Vec::new(),
+            literals: 0,
             others: Vec::new(),
             hasher: FixedState::default(),
             fold,
@@ -116,9 +128,9 @@ impl PathIndex {
     #[inline]
     pub fn find(&self, path: MatchPath<'_>) -> Option<ShapeId> {
         match path {
-            MatchPath::Plain(text) => self.descend(0, Plain(text.as_bytes().strip_prefix(b"/")?)),
+            MatchPath::Plain(text) => self.descend(0, ROOT, Plain(text.as_bytes().strip_prefix(b"/")?)),
             MatchPath::Decoded([]) => None,
-            MatchPath::Decoded(segments) => self.descend(0, Decoded(segments)),
+            MatchPath::Decoded(segments) => self.descend(0, ROOT, Decoded(segments)),
         }
         .map(ShapeId)
     }
@@ -126,15 +138,25 @@ impl PathIndex {
     /// Adds the path of these segments, with `value` (below `u32::MAX`), unless it has one already, as it has
     /// if another path differs in names only. Returns its shape and the value that it now has.
     pub fn insert(&mut self, segments: &[Segment], value: u32) -> (ShapeId, u32) {
-        let mut node = 0;
+        let (mut node, mut way) = (0, ROOT);
         for segment in segments {
-            node = self.child(node, segment);
+            (node, way) = self.child(node, way, segment);
         }
         let slot = &mut self.nodes[node as usize].value;
         if *slot == NONE {
             *slot = value;
         }
         (ShapeId(node), *slot)
+    }
+
+    /// Puts other values (below `u32::MAX`) in the place of those that were inserted, and gives back spare memory.
+    pub fn settle(&mut self, new: impl Fn(u32) -> u32) {
+        for node in self.nodes.iter_mut().filter(|node| node.value != NONE) {
+            node.value = new(node.value);
+        }
+        self.nodes.shrink_to_fit();
+        self.long.shrink_to_fit();
+        self.others.shrink_to_fit();
     }
 
     /// The value that a shape was first inserted with.
@@ -200,37 +222,61 @@ impl PathIndex {
     }
 
     #[inline]
-    fn descend<C: Cursor>(&self, node: u32, cursor: C) -> Option<u32> {
-        let here = &self.nodes[node as usize];
-        let (segment, next) = cursor.split();
-        if here.literals
-            && let Some(child) = self.literal_child(node, segment)
-            && let Some(found) = self.after(child, next)
-        {
-            return Some(found);
+    fn descend<C: Cursor>(&self, mut node: u32, mut way: u64, mut cursor: C) -> Option<u32> {
+        loop {
+            let here = &self.nodes[node as usize];
+            let (segment, next) = cursor.split();
+            let literal = if here.literals { self.literal_child(node, way, segment) } else { None };
+            let child = match literal {
+                // Nothing to turn back to: most steps of most paths.
+                Some(child) if here.param == NONE && here.others == NONE => child,
+                literal => {
+                    if let Some((child, way)) = literal
+                        && let Some(found) = self.after(child, way, next)
+                    {
+                        return Some(found);
+                    }
+                    if here.others != NONE {
+                        return self.descend_others(here, way, segment, next, cursor);
+                    }
+                    if here.param == NONE || segment.is_empty() {
+                        return None;
+                    }
+                    (here.param, step(way, Kind::Param.mark()))
+                }
+            };
+            (node, way) = child;
+            match next {
+                Some(next) => cursor = next,
+                None => return (self.nodes[node as usize].value != NONE).then_some(node),
+            }
         }
-        if here.others != NONE {
-            return self.descend_others(here, segment, next, cursor);
-        }
-        if here.param != NONE && !segment.is_empty() { self.after(here.param, next) } else { None }
     }
 
-    #[inline]
-    fn after<C: Cursor>(&self, node: u32, next: Option<C>) -> Option<u32> {
+    /// Not inlined, so that [`PathIndex::descend`] is a loop, and calls itself only where there is a choice.
+    #[inline(never)]
+    fn after<C: Cursor>(&self, node: u32, way: u64, next: Option<C>) -> Option<u32> {
         match next {
-            Some(cursor) => self.descend(node, cursor),
+            Some(cursor) => self.descend(node, way, cursor),
             None => (self.nodes[node as usize].value != NONE).then_some(node),
         }
     }
 
     /// The children that few nodes have, and `{name}` at its place among them.
     #[inline(never)]
-    fn descend_others<C: Cursor>(&self, here: &Node, segment: &[u8], next: Option<C>, cursor: C) -> Option<u32> {
+    fn descend_others<C: Cursor>(
+        &self,
+        here: &Node,
+        way: u64,
+        segment: &[u8],
+        next: Option<C>,
+        cursor: C,
+    ) -> Option<u32> {
         let others = &self.others[here.others as usize];
         for (child, kind) in [(others.int, ParamType::Int), (others.uuid, ParamType::Uuid)] {
             if child != NONE
                 && kind.accepts(segment)
-                && let Some(found) = self.after(child, next)
+                && let Some(found) = self.after(child, step(way, Kind::Typed.mark()), next)
             {
                 return Some(found);
             }
@@ -238,12 +284,12 @@ impl PathIndex {
         // Among mixed segments of equal literal length nothing is decided here: what comes after decides.
         let mut best: Option<(u32, u32)> = None;
         for (mixed, child) in &others.mixed {
-            let length = self.nodes[*child as usize].literal_len;
+            let length = self.nodes[*child as usize].long_len();
             if best.is_some_and(|(found_length, _)| found_length != length) {
                 break;
             }
             if mixed.split(segment, self.fold).is_some()
-                && let Some(found) = self.after(*child, next)
+                && let Some(found) = self.after(*child, step(way, Kind::Mixed.mark()), next)
                 && best.is_none_or(|(_, other)| self.precedence(found, other) == Ordering::Less)
             {
                 best = Some((length, found));
@@ -254,7 +300,7 @@ impl PathIndex {
         }
         if here.param != NONE
             && !segment.is_empty()
-            && let Some(found) = self.after(here.param, next)
+            && let Some(found) = self.after(here.param, step(way, Kind::Param.mark()), next)
         {
             return Some(found);
         }
@@ -271,7 +317,7 @@ impl PathIndex {
         let mut ranks = SmallVec::new();
         while node != 0 {
             let here = &self.nodes[node as usize];
-            let length = if here.kind == Kind::Mixed { here.literal_len } else { 0 };
+            let length = if here.kind == Kind::Mixed { here.long_len() } else { 0 };
             ranks.push((here.kind, std::cmp::Reverse(length)));
             node = here.parent;
         }
@@ -279,18 +325,20 @@ impl PathIndex {
         ranks
     }
 
+    /// The child for a literal, and the way to it.
     #[inline]
-    fn literal_child(&self, parent: u32, segment: &[u8]) -> Option<u32> {
+    fn literal_child(&self, parent: u32, way: u64, segment: &[u8]) -> Option<(u32, u64)> {
         if self.fold && segment.iter().any(u8::is_ascii_uppercase) {
             let folded: SmallVec<[u8; 64]> = segment.iter().map(u8::to_ascii_lowercase).collect();
-            return self.probe(parent, &folded);
+            return self.probe(parent, way, &folded);
         }
-        self.probe(parent, segment)
+        self.probe(parent, way, segment)
     }
 
     #[inline]
-    fn probe(&self, parent: u32, text: &[u8]) -> Option<u32> {
-        let hash = self.hash(parent, text);
+    fn probe(&self, parent: u32, way: u64, text: &[u8]) -> Option<(u32, u64)> {
+        let way = step(way, self.hash(text));
+        let hash = short(way);
         let mask = self.table.len().wrapping_sub(1);
         let mut at = hash as usize & mask;
         loop {
@@ -300,8 +348,8 @@ impl PathIndex {
             }
             if slot.hash == hash {
                 let node = &self.nodes[slot.node as usize];
-                if node.parent == parent && self.text(node) == text {
-                    return Some(slot.node);
+                if node.parent == parent && same(self.text(node), text) {
+                    return Some((slot.node, way));
                 }
             }
             at = (at + 1) & mask;
@@ -310,34 +358,49 @@ impl PathIndex {
 
     /// The seed is fixed: what stands in the table is the operator's, and a request only looks things up.
     #[inline]
-    fn hash(&self, parent: u32, text: &[u8]) -> u32 {
+    fn hash(&self, text: &[u8]) -> u64 {
         let mut hasher = self.hasher.build_hasher();
-        hasher.write_u32(parent);
         hasher.write(text);
-        let hash = hasher.finish();
-        #[expect(clippy::cast_possible_truncation, reason = "both halves are folded into one")]
-        {
-            (hash ^ (hash >> 32)) as u32
+        hasher.finish()
+    }
+
+    /// The way from the root to a node.
+    fn way(&self, mut node: u32) -> u64 {
+        let mut marks: SmallVec<[u64; 16]> = SmallVec::new();
+        while node != 0 {
+            let here = &self.nodes[node as usize];
+            marks.push(if here.kind == Kind::Literal { self.hash(self.text(here)) } else { here.kind.mark() });
+            node = here.parent;
         }
+        marks.into_iter().rev().fold(ROOT, step)
     }
 
     #[inline]
     fn text<'n>(&'n self, node: &'n Node) -> &'n [u8] {
-        let length = node.literal_len as usize;
-        if length <= INLINE {
-            return &node.text[..length];
+        if let Some(text) = node.text.get(..usize::from(node.literal_len)) {
+            return text;
         }
         let [a, b, c, d, ..] = node.text;
         let start = u32::from_le_bytes([a, b, c, d]) as usize;
-        self.long.get(start..start + length).unwrap_or_default()
+        self.long.get(start..start + node.long_len() as usize).unwrap_or_default()
     }
 
-    fn child(&mut self, parent: u32, segment: &Segment) -> u32 {
+    /// The child for a segment, made if there is none yet, and the way to it.
+    fn child(&mut self, parent: u32, way: u64, segment: &Segment) -> (u32, u64) {
+        if let Segment::Literal(text) = segment {
+            let text = if self.fold { text.to_ascii_lowercase().into() } else { text.clone() };
+            return self.probe(parent, way, &text).unwrap_or_else(|| {
+                let way = step(way, self.hash(&text));
+                (self.insert_literal(parent, way, &text), way)
+            });
+        }
+        let child = self.other_segment(parent, segment);
+        (child, step(way, self.nodes[child as usize].kind.mark()))
+    }
+
+    fn other_segment(&mut self, parent: u32, segment: &Segment) -> u32 {
         match segment {
-            Segment::Literal(text) => {
-                let text = if self.fold { text.to_ascii_lowercase().into() } else { text.clone() };
-                self.probe(parent, &text).unwrap_or_else(|| self.insert_literal(parent, &text))
-            }
+            Segment::Literal(_) => parent,
             Segment::Param(_) => match self.nodes[parent as usize].param {
                 NONE => {
                     let child = self.push(Node::new(parent, Kind::Param));
@@ -357,7 +420,7 @@ impl PathIndex {
                     return *child;
                 }
                 let mut node = Node::new(parent, Kind::Mixed);
-                node.literal_len = u32::try_from(mixed.literal_len()).unwrap_or(u32::MAX);
+                node.set_long(0, mixed.literal_len());
                 let child = self.push(node);
                 let list = &mut self.others[others].mixed;
                 let at = list.partition_point(|(other, _)| other.literal_len() >= mixed.literal_len());
@@ -387,42 +450,40 @@ impl PathIndex {
         node.others as usize
     }
 
-    fn insert_literal(&mut self, parent: u32, text: &[u8]) -> u32 {
+    fn insert_literal(&mut self, parent: u32, way: u64, text: &[u8]) -> u32 {
         let mut node = Node::new(parent, Kind::Literal);
-        node.literal_len = u32::try_from(text.len()).unwrap_or(u32::MAX);
-        match node.text.get_mut(..text.len()) {
-            Some(inline) => inline.copy_from_slice(text),
-            None => {
-                let start = u32::try_from(self.long.len()).unwrap_or(u32::MAX);
-                node.text[..4].copy_from_slice(&start.to_le_bytes());
+        match (node.text.get_mut(..text.len()), u8::try_from(text.len())) {
+            (Some(inline), Ok(length)) => {
+                inline.copy_from_slice(text);
+                node.literal_len = length;
+            }
+            _ => {
+                node.set_long(self.long.len(), text.len());
                 self.long.extend_from_slice(text);
             }
         }
         let child = self.push(node);
         self.nodes[parent as usize].literals = true;
-        // At most half full, so that a miss ends soon. Nodes are no fewer than literals.
-        if self.nodes.len() * 2 > self.table.len() {
-            let size = (self.nodes.len() * 2).next_power_of_two().max(16);
-            self.table = vec![Slot { hash: 0, node: NONE }; size];
-            for node in 1..child {
-                if self.nodes[node as usize].kind == Kind::Literal {
-                    self.place(node);
-                }
+        self.literals += 1;
+        // At most half full, so that a miss ends soon.
+        if self.literals * 2 > self.table.len() {
+            let size = (self.literals * 2).next_power_of_two().max(16);
+            let before = std::mem::replace(&mut self.table, vec![Slot { hash: 0, node: NONE }; size]);
+            for slot in before.into_iter().filter(|slot| slot.node != NONE) {
+                self.place(slot);
             }
         }
-        self.place(child);
+        self.place(Slot { hash: short(way), node: child });
         child
     }
 
-    fn place(&mut self, child: u32) {
-        let node = &self.nodes[child as usize];
-        let hash = self.hash(node.parent, self.text(node));
+    fn place(&mut self, slot: Slot) {
         let mask = self.table.len() - 1;
-        let mut at = hash as usize & mask;
+        let mut at = slot.hash as usize & mask;
         while self.table[at].node != NONE {
             at = (at + 1) & mask;
         }
-        self.table[at] = Slot { hash, node: child };
+        self.table[at] = slot;
     }
 
     fn push(&mut self, node: Node) -> u32 {
@@ -445,10 +506,11 @@ impl PathIndex {
             }
         };
         if a.literals && b.literals {
+            let way = self.way(right);
             for slot in self.table.iter().filter(|slot| slot.node != NONE) {
                 let node = &self.nodes[slot.node as usize];
                 if node.parent == left
-                    && let Some(twin) = self.probe(right, self.text(node))
+                    && let Some((twin, _)) = self.probe(right, way, self.text(node))
                 {
                     go_on(slot.node, twin, self.text(node));
                 }
@@ -497,6 +559,52 @@ impl PathIndex {
     }
 }
 
+/// The way to the root: all ways are a hash of what was passed.
+const ROOT: u64 = 0x243F_6A88_85A3_08D3;
+
+/// The way to a child from the way to its parent, by one wide multiplication.
+#[inline]
+const fn step(way: u64, mark: u64) -> u64 {
+    let wide = (way.rotate_left(26) ^ mark) as u128 * 0x9E37_79B9_7F4A_7C15;
+    #[expect(clippy::cast_possible_truncation, reason = "both halves are folded into one")]
+    {
+        wide as u64 ^ (wide >> 64) as u64
+    }
+}
+
+/// What a slot keeps of a way.
+#[inline]
+const fn short(way: u64) -> u32 {
+    #[expect(clippy::cast_possible_truncation, reason = "both halves are folded into one")]
+    {
+        (way ^ (way >> 32)) as u32
+    }
+}
+
+/// Whether two texts are equal. Most are shorter than 16 bytes, and for those two loads each beat a call.
+#[inline]
+fn same(left: &[u8], right: &[u8]) -> bool {
+    if left.len() != right.len() {
+        return false;
+    }
+    match (left.first_chunk::<8>(), right.first_chunk::<8>()) {
+        (Some(a), Some(b)) if left.len() <= 16 => a == b && left.last_chunk::<8>() == right.last_chunk::<8>(),
+        (None, None) => match (left.first_chunk::<4>(), right.first_chunk::<4>()) {
+            (Some(a), Some(b)) => a == b && left.last_chunk::<4>() == right.last_chunk::<4>(),
+            _ => left.iter().zip(right).all(|(a, b)| a == b),
+        },
+        _ => left == right,
+    }
+}
+
+impl Kind {
+    /// What a segment other than a literal adds to a way. Siblings of one kind add the same, which costs a longer
+    /// probe and nothing else, since the parent of what is found is compared.
+    const fn mark(self) -> u64 {
+        (self as u64).wrapping_mul(0xD1B5_4A32_D192_ED03)
+    }
+}
+
 const UUID: &[u8] = b"00000000-0000-4000-8000-000000000000";
 
 impl Node {
@@ -511,6 +619,18 @@ impl Node {
             literals: false,
             text: [0; INLINE],
         }
+    }
+
+    fn set_long(&mut self, start: usize, length: usize) {
+        self.literal_len = LONG;
+        for (place, number) in [(0, start), (4, length)] {
+            self.text[place..place + 4].copy_from_slice(&u32::try_from(number).unwrap_or(u32::MAX).to_le_bytes());
+        }
+    }
+
+    fn long_len(&self) -> u32 {
+        let [_, _, _, _, a, b, c, d, ..] = self.text;
+        u32::from_le_bytes([a, b, c, d])
     }
 }
 

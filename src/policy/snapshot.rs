@@ -90,14 +90,15 @@ pub struct Snapshot {
     pub(super) methods: Methods,
 }
 
-/// The part of a route that is read for every request.
+/// The part of a route that a decision reads, unless its [`Answer`] says enough.
 #[derive(Debug)]
 pub(super) struct Guard {
     pub(super) formula: Formula,
     pub(super) service: u32,
     /// The route reports instead of denying until then.
     pub(super) report: Report,
-    pub(super) permission: Option<Arc<str>>,
+    /// The one permission that the formula names, if it names exactly one.
+    pub(super) permission: Option<PermissionId>,
 }
 
 /// Until when denials are only reported.
@@ -225,6 +226,8 @@ pub(super) struct HostTable {
     pub(super) index: PathIndex,
     pub(super) rules: PathRules,
     pub(super) shapes: Vec<Shape>,
+    /// For each shape a run of one or more, in the order of `shapes`; the index knows where each run begins.
+    pub(super) answers: Vec<Answer>,
     /// The service, where all files agree on it.
     pub(super) service: Option<u32>,
     /// 403 or 404.
@@ -233,11 +236,88 @@ pub(super) struct HostTable {
     pub(super) report: Report,
 }
 
+/// What nearly every request needs to know of its route, in a quarter of a cache line.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Answer {
+    pub(super) route: RouteId,
+    pub(super) service: u32,
+    /// The permission that is all the route asks for; [`Answer::MORE`] if the guard has to be read.
+    pub(super) only: PermissionId,
+    method: MethodKey,
+    /// The run ends here.
+    last: bool,
+}
+
+impl Answer {
+    /// No permission has this id, so nobody holds it.
+    pub(super) const MORE: PermissionId = PermissionId(u32::MAX);
+}
+
+impl HostTable {
+    /// Lays out the answers, once the index and the shapes are complete.
+    pub(super) fn settle(&mut self, guards: &[Guard]) {
+        self.answers = Vec::with_capacity(self.shapes.iter().map(|shape| shape.methods.len().max(1)).sum());
+        for shape in &mut self.shapes {
+            shape.first = u32::try_from(self.answers.len()).unwrap_or(u32::MAX);
+            self.answers.extend(shape.methods.iter().map(|(method, route)| {
+                let guard = guards.get(route.0 as usize);
+                let only = match guard.map(|guard| &guard.formula) {
+                    Some(Formula::Permission(id)) => *id,
+                    _ => Answer::MORE,
+                };
+                let service = guard.map_or(shape.service, |guard| guard.service);
+                Answer { route: *route, service, only, method: *method, last: false }
+            }));
+            if shape.methods.is_empty() {
+                // No guard has this number, so it answers nothing.
+                let (route, service) = (RouteId(u32::MAX), shape.service);
+                self.answers.push(Answer { route, service, only: Answer::MORE, method: MethodKey::OTHER, last: true });
+            }
+            if let Some(answer) = self.answers.last_mut() {
+                answer.last = true;
+            }
+        }
+        let shapes = &self.shapes;
+        self.index.settle(|value| shapes.get(value as usize).map_or(value, |shape| shape.first));
+    }
+
+    /// The answer for a method in the run that begins here: exact, else `*`; `HEAD` follows `head`, `get`, then `*`.
+    #[inline]
+    pub(super) fn answer(&self, first: u32, method: MethodKey) -> Option<&Answer> {
+        let mut best: Option<(u8, &Answer)> = None;
+        for answer in self.answers.get(first as usize..)? {
+            if answer.method == method {
+                return Some(answer);
+            }
+            let rank = match answer.method {
+                MethodKey::GET if method == MethodKey::HEAD => 0,
+                MethodKey::ANY => 1,
+                _ => u8::MAX,
+            };
+            if rank < best.map_or(u8::MAX, |(rank, _)| rank) {
+                best = Some((rank, answer));
+            }
+            if answer.last {
+                break;
+            }
+        }
+        best.map(|(_, answer)| answer)
+    }
+
+    /// The shape whose run of answers begins here.
+    pub(super) fn shape(&self, first: u32) -> Option<&Shape> {
+        let at = self.shapes.binary_search_by_key(&first, |shape| shape.first).ok()?;
+        self.shapes.get(at)
+    }
+}
+
 /// The methods of one path, or of several that differ in the names of their parameters.
 #[derive(Debug, Default)]
 pub(super) struct Shape {
     pub(super) methods: SmallVec<[(MethodKey, RouteId); 2]>,
     pub(super) service: u32,
+    /// Where its run of [`HostTable::answers`] begins.
+    pub(super) first: u32,
     /// Report mode for a method that is not listed.
     pub(super) report: Option<Report>,
 }
@@ -263,7 +343,7 @@ impl MethodKey {
     pub(super) const GET: Self = Self(1);
     pub(super) const HEAD: Self = Self(2);
     /// Named by no route.
-    const OTHER: Self = Self(u16::MAX);
+    pub(super) const OTHER: Self = Self(u16::MAX);
 }
 
 /// The methods that routes name, beside those that everybody knows.
@@ -276,11 +356,17 @@ impl Methods {
     /// The number of a method as sent; never [`MethodKey::ANY`].
     #[inline]
     pub(super) fn key(&self, method: &str) -> MethodKey {
-        // The commonest is a GET.
-        if method == "GET" {
-            return MethodKey::GET;
-        }
-        let known = KNOWN[1..].iter().position(|known| *known == method).map(|at| at + 1);
+        // In the order of `KNOWN`; a `match` asks for the length first.
+        let known = match method {
+            "GET" => Some(1),
+            "HEAD" => Some(2),
+            "POST" => Some(3),
+            "PUT" => Some(4),
+            "PATCH" => Some(5),
+            "DELETE" => Some(6),
+            "OPTIONS" => Some(7),
+            _ => None,
+        };
         let custom = || self.0.iter().position(|custom| **custom == *method).map(|at| at + KNOWN.len());
         known.or_else(custom).and_then(|at| u16::try_from(at).ok()).map_or(MethodKey::OTHER, MethodKey)
     }
@@ -385,7 +471,9 @@ impl Snapshot {
     /// Bytes of the path indexes on the heap, for measuring.
     #[must_use]
     pub fn index_bytes(&self) -> usize {
-        let shapes = |table: &HostTable| size_of::<Shape>() * table.shapes.capacity();
+        let shapes = |table: &HostTable| {
+            size_of::<Shape>() * table.shapes.capacity() + size_of::<Answer>() * table.answers.capacity()
+        };
         self.hosts.tables.iter().map(|table| table.index.heap_bytes() + shapes(table)).sum()
     }
 }
