@@ -99,17 +99,17 @@ impl Snapshot {
                 return Begin::Decided(deny(rejection.reason, table.service, None, rejection.detail));
             }
         };
-        let found = table.index.find(target.match_path()).map(|shape| table.index.value(shape));
-        let Some(first) = found.filter(|first| (*first as usize) < table.answers.len()) else {
+        let found = table.index.find(target.match_path());
+        let Some((first, plan)) = found.map(|shape| (table.index.value(shape), table.index.plan(shape))) else {
             if never {
                 return Begin::Decided(refused_method(facts, table.service));
             }
             return Begin::Decided(no_route(table, target, now));
         };
-        let answer = if never { None } else { table.answer(first, method) };
+        let answer = if never { None } else { table.answer(first, plan, method) };
         let fold = table.rules.case == Case::Insensitive;
         // Nearly every route asks for one permission, and then its guard is not read at all.
-        if let Some(&Answer { route, service, only, .. }) = answer
+        if let Some((route, Answer { service, only, .. })) = answer
             && only != Answer::MORE
         {
             return Begin::NeedsCaller(Pending {
@@ -123,8 +123,8 @@ impl Snapshot {
                 fold,
             });
         }
-        let guard = answer.and_then(|answer| Some((answer, self.guards.get(answer.route.0 as usize)?)));
-        let Some((&Answer { route, service, only, .. }, guard)) = guard else {
+        let guard = answer.and_then(|(route, answer)| Some((route, answer, self.guards.get(route.0 as usize)?)));
+        let Some((route, Answer { service, only, .. }, guard)) = guard else {
             let Some(shape) = table.shape(first) else { return Begin::Decided(no_route(table, target, now)) };
             return Begin::Decided(self.method_not_allowed(facts, shape, target, !never && shape.reports(now)));
         };

@@ -226,7 +226,9 @@ pub(super) struct HostTable {
     pub(super) index: PathIndex,
     pub(super) rules: PathRules,
     pub(super) shapes: Vec<Shape>,
-    /// For each shape a run of one or more, in the order of `shapes`; the index knows where each run begins.
+    /// For each shape a run of one or more, in the order of `shapes`: the value that the index has of the shape.
+    pub(super) routes: Vec<RouteId>,
+    /// Runs of the same length, shared by shapes: the plan that the index has.
     pub(super) answers: Vec<Answer>,
     /// The service, where all files agree on it.
     pub(super) service: Option<u32>,
@@ -236,10 +238,12 @@ pub(super) struct HostTable {
     pub(super) report: Report,
 }
 
-/// What nearly every request needs to know of its route, in a quarter of a cache line.
-#[derive(Debug, Clone, Copy)]
+/// What nearly every request needs to know of a route besides its number.
+///
+/// Paths with the same methods and the same requirements share their answers. So there are few of them even
+/// in a large policy, they stay in the cache, and a decision need not wait for memory behind the search.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Answer {
-    pub(super) route: RouteId,
     pub(super) service: u32,
     /// The permission that is all the route asks for; [`Answer::MORE`] if the guard has to be read.
     pub(super) only: PermissionId,
@@ -254,57 +258,69 @@ impl Answer {
 }
 
 impl HostTable {
-    /// Lays out the answers, once the index and the shapes are complete.
+    /// Lays out routes and answers, once the index and the shapes are complete.
     pub(super) fn settle(&mut self, guards: &[Guard]) {
-        self.answers = Vec::with_capacity(self.shapes.iter().map(|shape| shape.methods.len().max(1)).sum());
+        let mut plans: HashMap<SmallVec<[Answer; 4]>, u32, foldhash::fast::RandomState> = HashMap::default();
+        let mut plan_of = Vec::with_capacity(self.shapes.len());
         for shape in &mut self.shapes {
-            shape.first = u32::try_from(self.answers.len()).unwrap_or(u32::MAX);
-            self.answers.extend(shape.methods.iter().map(|(method, route)| {
+            shape.first = u32::try_from(self.routes.len()).unwrap_or(u32::MAX);
+            let mut run: SmallVec<[Answer; 4]> = SmallVec::new();
+            for (method, route) in &shape.methods {
                 let guard = guards.get(route.0 as usize);
                 let only = match guard.map(|guard| &guard.formula) {
                     Some(Formula::Permission(id)) => *id,
                     _ => Answer::MORE,
                 };
                 let service = guard.map_or(shape.service, |guard| guard.service);
-                Answer { route: *route, service, only, method: *method, last: false }
-            }));
-            if shape.methods.is_empty() {
-                // No guard has this number, so it answers nothing.
-                let (route, service) = (RouteId(u32::MAX), shape.service);
-                self.answers.push(Answer { route, service, only: Answer::MORE, method: MethodKey::OTHER, last: true });
+                run.push(Answer { service, only, method: *method, last: false });
+                self.routes.push(*route);
             }
-            if let Some(answer) = self.answers.last_mut() {
+            if run.is_empty() {
+                // No guard has this number, so it answers nothing.
+                self.routes.push(RouteId(u32::MAX));
+                run.push(Answer { service: shape.service, only: Answer::MORE, method: MethodKey::OTHER, last: true });
+            }
+            if let Some(answer) = run.last_mut() {
                 answer.last = true;
             }
+            let answers = &mut self.answers;
+            plan_of.push(*plans.entry(run).or_insert_with_key(|run| {
+                let plan = u32::try_from(answers.len()).unwrap_or(u32::MAX);
+                answers.extend_from_slice(run);
+                plan
+            }));
         }
         let shapes = &self.shapes;
-        self.index.settle(|value| shapes.get(value as usize).map_or(value, |shape| shape.first));
+        self.index.settle(|value| {
+            let shape = shapes.get(value as usize).map_or(value, |shape| shape.first);
+            (shape, plan_of.get(value as usize).copied().unwrap_or(u32::MAX))
+        });
     }
 
-    /// The answer for a method in the run that begins here: exact, else `*`; `HEAD` follows `head`, `get`, then `*`.
+    /// The answer for a method in a shape's run: exact, else `*`; `HEAD` follows `head`, `get`, then `*`. `first`
+    /// is where its routes begin, `plan` where its answers do.
     #[inline]
-    pub(super) fn answer(&self, first: u32, method: MethodKey) -> Option<&Answer> {
-        let mut best: Option<(u8, &Answer)> = None;
-        for answer in self.answers.get(first as usize..)? {
-            if answer.method == method {
-                return Some(answer);
-            }
+    pub(super) fn answer(&self, first: u32, plan: u32, method: MethodKey) -> Option<(RouteId, Answer)> {
+        let mut best: Option<(u8, usize, Answer)> = None;
+        for (at, answer) in self.answers.get(plan as usize..)?.iter().enumerate() {
             let rank = match answer.method {
-                MethodKey::GET if method == MethodKey::HEAD => 0,
-                MethodKey::ANY => 1,
+                exact if exact == method => 0,
+                MethodKey::GET if method == MethodKey::HEAD => 1,
+                MethodKey::ANY => 2,
                 _ => u8::MAX,
             };
-            if rank < best.map_or(u8::MAX, |(rank, _)| rank) {
-                best = Some((rank, answer));
+            if rank < best.map_or(u8::MAX, |(rank, ..)| rank) {
+                best = Some((rank, at, *answer));
             }
-            if answer.last {
+            if rank == 0 || answer.last {
                 break;
             }
         }
-        best.map(|(_, answer)| answer)
+        let (_, at, answer) = best?;
+        Some((*self.routes.get(first as usize + at)?, answer))
     }
 
-    /// The shape whose run of answers begins here.
+    /// The shape whose routes begin here.
     pub(super) fn shape(&self, first: u32) -> Option<&Shape> {
         let at = self.shapes.binary_search_by_key(&first, |shape| shape.first).ok()?;
         self.shapes.get(at)
@@ -316,7 +332,7 @@ impl HostTable {
 pub(super) struct Shape {
     pub(super) methods: SmallVec<[(MethodKey, RouteId); 2]>,
     pub(super) service: u32,
-    /// Where its run of [`HostTable::answers`] begins.
+    /// Where its run of [`HostTable::routes`] begins.
     pub(super) first: u32,
     /// Report mode for a method that is not listed.
     pub(super) report: Option<Report>,
@@ -334,7 +350,7 @@ impl Shape {
 }
 
 /// A method as a number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct MethodKey(u16);
 
 impl MethodKey {
@@ -472,7 +488,9 @@ impl Snapshot {
     #[must_use]
     pub fn index_bytes(&self) -> usize {
         let shapes = |table: &HostTable| {
-            size_of::<Shape>() * table.shapes.capacity() + size_of::<Answer>() * table.answers.capacity()
+            size_of::<Shape>() * table.shapes.capacity()
+                + size_of::<RouteId>() * table.routes.capacity()
+                + size_of::<Answer>() * table.answers.capacity()
         };
         self.hosts.tables.iter().map(|table| table.index.heap_bytes() + shapes(table)).sum()
     }

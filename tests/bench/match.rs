@@ -133,7 +133,9 @@ impl<'r> Sample<'r> {
         for number in order {
             let (method, path) = &routes[number];
             texts.push_str(&fill(path, number));
-            requests.push((&**method, texts.len()));
+            // One text for each method, as in the parser of requests.
+            let same = routes.iter().find(|(other, _)| other == method).map_or(&**method, |(other, _)| other);
+            requests.push((same, texts.len()));
         }
         Self { texts, requests }
     }

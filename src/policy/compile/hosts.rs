@@ -145,6 +145,7 @@ impl Merge<'_, '_> {
             rules,
             shapes,
             // Laid out when all files are known to be sound.
+            routes: Vec::new(),
             answers: Vec::new(),
             service: first
                 .filter(|first| self.files.iter().all(|file| name(*file) == name(*first)))
