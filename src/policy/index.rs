@@ -906,6 +906,50 @@ mod tests {
         assert_eq!(index.find(MatchPath::Decoded(&[])), None);
     }
 
+    #[test]
+    fn a_child_belongs_to_its_parent_where_ways_are_the_same() {
+        let paths = ["/{n:int}/x", "/{u:uuid}/x", "/{a}.json/x", "/{b}.xml/x"];
+        let (mut index, _) = index(&paths);
+        let probes = ["/7/x", "/123e4567-e89b-12d3-a456-426614174000/x", "/a.json/x", "/a.xml/x"];
+        let mut check = |settle: bool| {
+            if settle {
+                index.settle(|value| (value, 0));
+            }
+            let hits: Vec<ShapeId> = probes.iter().map(|path| index.find(MatchPath::Plain(path)).unwrap()).collect();
+            let examples: Vec<String> = hits.iter().map(|hit| index.example_of(*hit)).collect();
+            assert_eq!(examples[..2], ["/1/x", "/00000000-0000-4000-8000-000000000000/x"]);
+            assert!(examples[2].ends_with(".json/x") && examples[3].ends_with(".xml/x"), "{examples:?}");
+        };
+        check(false);
+        check(true);
+    }
+
+    #[test]
+    fn literals_of_every_length_are_told_apart() {
+        let text = |length: usize, last: char| format!("/{}{last}", "l".repeat(length));
+        for length in (0..40).chain(250..260) {
+            let (a, b) = (text(length, 'a'), text(length, 'b'));
+            assert_eq!(found(&[&a, &b], &b), Some(&*b), "{length}");
+            assert_eq!(found(&[&a], &b), None, "{length}");
+            for at in 0..length {
+                let mut other = a.clone().into_bytes();
+                other[at + 1] = b'x';
+                assert!(!same(a.as_bytes(), &other) && same(a.as_bytes(), a.as_bytes()), "{length}, {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn settling_puts_names_beside_their_parents() {
+        let (mut index, _) = index(&["/a", "/b", "/b/{x}", "/c", "/d/{y}/{z}", "/d/{y}/e/{f}"]);
+        index.settle(|value| (value, 0));
+        for path in ["/b/1", "/d/1/e/1"] {
+            let shape = index.find(MatchPath::Plain(path)).unwrap();
+            assert_eq!(index.nodes[shape.0].parent / 2, shape.0 / 2, "{path}");
+        }
+        assert_eq!(index.find(MatchPath::Plain("/d/1/2")).map(|shape| index.depth(shape)), Some(3));
+    }
+
     /// The definition, without an index: rank of each segment, `None` if the pattern does not match.
     fn rank(pattern: &Pattern, path: &str) -> Option<Vec<(u8, usize)>> {
         let segments: Vec<&str> = path[1..].split('/').collect();

@@ -69,13 +69,16 @@ fn snapshot(routes: &Routes) -> Snapshot {
     }
     // YAML files are limited in size, so a large policy is several files; here one is compiled from parts.
     let mut files: Vec<PolicyFile> = Vec::new();
+    let mut permissions = BTreeSet::new();
     let head = "version: 1\nservice: bench\nupstream: bench\npaths:\n";
     let (mut text, mut left) = (head.to_owned(), paths.len());
     for (path, methods) in paths {
         text.push_str(&format!("  \"{path}\":\n"));
         for method in methods {
             let action = if method == "GET" { "view" } else { "edit" };
-            text.push_str(&format!("    {}: thing:{action}\n", method.to_lowercase()));
+            let permission = format!("{}:{action}", thing(path));
+            text.push_str(&format!("    {}: {permission}\n", method.to_lowercase()));
+            permissions.insert(permission);
         }
         left -= 1;
         if text.len() > 1 << 20 || left == 0 {
@@ -88,8 +91,11 @@ fn snapshot(routes: &Routes) -> Snapshot {
             files.extend(file);
         }
     }
-    let roles = "version: 1\npermissions:\n  bench: ['thing:view', 'thing:edit']\nroles:\n  ROLE_EDITOR: { permissions: ['thing:view', 'thing:edit'] }\n";
-    let (roles, found) = roles_file::parse(Arc::new(SourceText { name: "roles.yaml".into(), text: roles.into() }));
+    let permissions = format!("{permissions:?}").replace(['{', '}'], "");
+    let roles = format!(
+        "version: 1\npermissions:\n  bench: [{permissions}]\nroles:\n  ROLE_EDITOR: {{ permissions: [{permissions}] }}\n"
+    );
+    let (roles, found) = roles_file::parse(Arc::new(SourceText { name: "roles.yaml".into(), text: roles }));
     assert!(!found.has_errors(), "{}", found.render(false));
     let Some((_, roles)) = roles else { unreachable!("no roles") };
     let upstreams = BTreeSet::from(["bench".to_owned()]);
@@ -98,6 +104,11 @@ fn snapshot(routes: &Routes) -> Snapshot {
     let first = found.0.first().map(|finding| finding.message.clone());
     let Some(snapshot) = snapshot else { unreachable!("{first:?}") };
     snapshot
+}
+
+/// What permissions are about: a service of the imagined platform has its own.
+fn thing(path: &str) -> &str {
+    path.split('/').find(|segment| segment.starts_with("service-")).unwrap_or("thing")
 }
 
 /// A path that matches the pattern, with values in place of its parameters.
