@@ -23,6 +23,7 @@ use crate::admission::{Identified, Judged};
 use crate::clock::Timestamp;
 use crate::net::guard::InFlight;
 use crate::policy::{Route, RouteId, Service, Snapshot};
+use crate::rbac::PermissionId;
 use crate::reason::Reason;
 use crate::request::Host;
 use crate::telemetry::{
@@ -48,7 +49,7 @@ pub struct Exchange {
     route: Option<RouteId>,
     service: Option<u32>,
     caller: Option<Identified>,
-    permission: Option<Arc<str>>,
+    permission: Option<PermissionId>,
     reason: Option<Reason>,
     would_deny: Option<Reason>,
     denied: bool,
@@ -327,7 +328,10 @@ impl Exchange {
             decision: if self.denied { AccessDecision::Deny } else { AccessDecision::Allow },
             reason: self.reason.or(self.would_deny),
             would_deny: self.would_deny,
-            permission: self.permission.as_deref(),
+            permission: self
+                .permission
+                .zip(self.snapshot.as_deref())
+                .map(|(id, of)| of.roles().permission_code(id).as_str()),
             subject: claims.map(|claims| &*claims.subject),
             roles: header(crate::admission::identity::USER_ROLES),
             memberships: header(crate::admission::identity::USER_MEMBERSHIPS),

@@ -47,13 +47,16 @@ pub fn compile(input: &CompileInput<'_>) -> (Option<Snapshot>, Diagnostics) {
     };
     let paths: Vec<Vec<CompiledPath<'_>>> =
         input.files.iter().zip(0_u32..).map(|(file, number)| compiler.file(file, number)).collect();
-    let hosts = hosts::compile(input, &paths, &mut compiler.found);
+    let mut hosts = hosts::compile(input, &paths, &mut compiler.found);
     if !compiler.found.has_errors() {
         looser::warn(&mut compiler, &hosts);
     }
     compiler.found.sort();
     if compiler.found.has_errors() {
         return (None, compiler.found);
+    }
+    for table in &mut hosts.tables {
+        table.settle(&compiler.guards);
     }
     let snapshot = Snapshot {
         version: next_version(),
@@ -196,16 +199,17 @@ impl<'a> Compiler<'a> {
         let mut named = Vec::new();
         formula.each_permission(&mut |permission| named.push(permission));
         let permission = match named[..] {
-            [one] => Some(intern(&mut self.texts, self.input.roles.permission_code(one).as_str())),
+            [one] => Some(one),
             _ => None,
         };
+        let code = permission.map(|one| intern(&mut self.texts, self.input.roles.permission_code(one).as_str()));
         let route = Route {
             pattern: Arc::from(""),
             method: intern(&mut self.texts, method),
             service: number,
             upstream: intern(&mut self.texts, upstream.map_or("", |upstream| &upstream.value)),
             requirement: intern(&mut self.texts, &text),
-            permission: permission.clone(),
+            permission: code,
             timeout: entry.timeout,
             body: entry.body,
             audit: entry.audit,

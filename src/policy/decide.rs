@@ -1,9 +1,8 @@
 //! The one decision: pure, total, in two steps, the second of which needs the caller.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
-use super::snapshot::{Formula, HostTable, MethodKey, Report, RouteId, Shape, Snapshot, client_in};
+use super::snapshot::{Answer, Formula, HostTable, MethodKey, Report, RouteId, Shape, Snapshot, client_in};
 use crate::clock::Timestamp;
 use crate::rbac::{Grants, PermissionId};
 use crate::reason::Reason;
@@ -25,6 +24,9 @@ pub struct Pending<'s, 'r> {
     pub(super) snapshot: &'s Snapshot,
     pub(super) facts: RequestFacts<'r>,
     pub(super) route: RouteId,
+    pub(super) service: u32,
+    /// The permission that is all the route asks for, or [`Answer::MORE`].
+    only: PermissionId,
     pub(super) target: CleanTarget<'r>,
     pub(super) now: Timestamp,
     /// The host ignores the case of literals.
@@ -67,8 +69,9 @@ pub struct Decision<'r> {
     pub target: Option<CleanTarget<'r>>,
     /// For `method_not_allowed`: the value of `Allow`.
     pub allow: Option<Box<str>>,
-    /// The first permission that was required and not held, or the only one asked for.
-    pub permission: Option<Arc<str>>,
+    /// The first permission that was required and not held, or the only one asked for; an id of the snapshot's
+    /// role table, so that nothing is counted or copied for a request of which nobody asks it.
+    pub permission: Option<PermissionId>,
     /// More about a denial, for people.
     pub detail: Cow<'static, str>,
     /// Whether it may be forwarded without a caller: a public route, or report mode for what no route matched.
@@ -79,7 +82,9 @@ impl Snapshot {
     /// Cleans, matches, and decides what needs no caller. `now` is used only for `report_only` dates.
     #[must_use]
     pub fn begin<'s, 'r>(&'s self, facts: &RequestFacts<'r>, now: Timestamp) -> Begin<'s, 'r> {
-        if facts.method.bytes().any(|byte| byte.is_ascii_lowercase()) {
+        let method = self.methods.key(facts.method);
+        // Methods that are known are upper case.
+        if method == MethodKey::OTHER && facts.method.bytes().any(|byte| byte.is_ascii_lowercase()) {
             let detail = "a lower-case letter in the method, which is case-sensitive";
             return Begin::Decided(deny(Reason::BadRequest, None, None, detail.into()));
         }
@@ -94,15 +99,33 @@ impl Snapshot {
                 return Begin::Decided(deny(rejection.reason, table.service, None, rejection.detail));
             }
         };
-        let found = table.index.find(target.match_path()).map(|shape| table.index.value(shape));
-        let Some(shape) = found.and_then(|value| table.shapes.get(value as usize)) else {
+        let found = table.index.find(target.match_path());
+        let Some((first, plan)) = found.map(|shape| (table.index.value(shape), table.index.plan(shape))) else {
             if never {
                 return Begin::Decided(refused_method(facts, table.service));
             }
             return Begin::Decided(no_route(table, target, now));
         };
-        let route = if never { None } else { shape.route(self.methods.key(facts.method)) };
-        let Some((route, guard)) = route.and_then(|route| Some((route, self.guards.get(route.0 as usize)?))) else {
+        let answer = if never { None } else { table.answer(first, plan, method) };
+        let fold = table.rules.case == Case::Insensitive;
+        // Nearly every route asks for one permission, and then its guard is not read at all.
+        if let Some((route, Answer { service, only, .. })) = answer
+            && only != Answer::MORE
+        {
+            return Begin::NeedsCaller(Pending {
+                snapshot: self,
+                facts: *facts,
+                route,
+                service,
+                only,
+                target,
+                now,
+                fold,
+            });
+        }
+        let guard = answer.and_then(|(route, answer)| Some((route, answer, self.guards.get(route.0 as usize)?)));
+        let Some((route, Answer { service, only, .. }, guard)) = guard else {
+            let Some(shape) = table.shape(first) else { return Begin::Decided(no_route(table, target, now)) };
             return Begin::Decided(self.method_not_allowed(facts, shape, target, !never && shape.reports(now)));
         };
         match guard.formula {
@@ -123,10 +146,7 @@ impl Snapshot {
                 let decision = deny(Reason::RouteDenied, Some(guard.service), Some(target), detail);
                 Begin::Decided(Decision { route: Some(route), ..decision })
             }
-            _ => {
-                let fold = table.rules.case == Case::Insensitive;
-                Begin::NeedsCaller(Pending { snapshot: self, facts: *facts, route, target, now, fold })
-            }
+            _ => Begin::NeedsCaller(Pending { snapshot: self, facts: *facts, route, service, only, target, now, fold }),
         }
     }
 
@@ -178,13 +198,17 @@ impl<'s, 'r> Pending<'s, 'r> {
     /// The name of the service in which the caller's grants are to be resolved.
     #[must_use]
     pub fn service(&self) -> &'s str {
-        let index = self.snapshot.route(self.route).service as usize;
-        &self.snapshot.services[index].name
+        &self.snapshot.services[self.service as usize].name
     }
 
     /// Decides for an authenticated caller.
     #[must_use]
+    #[inline]
     pub fn with_caller(self, caller: &Caller<'_>) -> Decision<'r> {
+        if caller.grants.table() == self.snapshot.roles.identity() && caller.grants.has(self.only) {
+            let permission = Some(self.only);
+            return self.allowed(permission);
+        }
         self.with_witness(caller, &mut Silent)
     }
 
@@ -198,28 +222,16 @@ impl<'s, 'r> Pending<'s, 'r> {
         }
         let question = Question { pending: &self, caller };
         if question.holds(&guard.formula, witness) {
-            return Decision {
-                outcome: Outcome::Allow,
-                would_deny: None,
-                status: 200,
-                route: Some(self.route),
-                service: Some(guard.service),
-                target: Some(self.target),
-                allow: None,
-                permission: guard.permission.clone(),
-                detail: Cow::Borrowed(""),
-                public: false,
-            };
+            let permission = guard.permission;
+            return self.allowed(permission);
         }
         let missing = question.first_missing(&guard.formula);
-        let missing = missing.map(|id| self.snapshot.roles.permission_code(id).as_str());
         let detail = match missing {
-            Some(code) => format!("the permission {code} is missing"),
+            Some(id) => format!("the permission {} is missing", self.snapshot.roles.permission_code(id).as_str()),
             None => format!("the requirement {} is not met", self.snapshot.route(self.route).requirement),
         };
         let report = guard.report.applies(self.now);
-        let permission = missing.map(Arc::from);
-        let decision = Decision { permission, ..self.denied(Reason::PermissionMissing, detail.into()) };
+        let decision = Decision { permission: missing, ..self.denied(Reason::PermissionMissing, detail.into()) };
         if report { let_through(decision, false) } else { decision }
     }
 
@@ -229,13 +241,29 @@ impl<'s, 'r> Pending<'s, 'r> {
     pub fn without_caller(self, reason: Reason, detail: Cow<'static, str>) -> Decision<'r> {
         let guard = &self.snapshot.guards[self.route.0 as usize];
         let report = reason == Reason::MissingToken && guard.report.applies(self.now);
-        let permission = guard.permission.clone();
+        let permission = guard.permission;
         let decision = Decision { permission, ..self.denied(reason, detail) };
         if report { let_through(decision, false) } else { decision }
     }
 
+    #[inline]
+    fn allowed(self, permission: Option<PermissionId>) -> Decision<'r> {
+        Decision {
+            outcome: Outcome::Allow,
+            would_deny: None,
+            status: 200,
+            route: Some(self.route),
+            service: Some(self.service),
+            target: Some(self.target),
+            allow: None,
+            permission,
+            detail: Cow::Borrowed(""),
+            public: false,
+        }
+    }
+
     fn denied(self, reason: Reason, detail: Cow<'static, str>) -> Decision<'r> {
-        let service = self.snapshot.guards[self.route.0 as usize].service;
+        let service = self.service;
         Decision { route: Some(self.route), ..deny(reason, Some(service), Some(self.target), detail) }
     }
 }
@@ -425,13 +453,13 @@ paths:
     fn a_denial_says_what_was_missing() {
         let snapshot = snapshot(PATHS);
         let decision = ask(&snapshot, "u ROLE_VIEWER", "POST", "/orders", None);
-        assert_eq!(decision.permission.as_deref(), Some("order:edit"));
+        assert_eq!(decision.permission, snapshot.roles.permission("order:edit"));
         assert_eq!(decision.status, 403);
         let decision = ask(&snapshot, "-", "PATCH", "/orders", None);
         assert_eq!((decision.status, decision.allow.as_deref()), (405, Some("GET, HEAD, POST")));
         assert_eq!(decision.service, Some(0));
         let decision = ask(&snapshot, "u ROLE_VIEWER", "GET", "/orders", None);
-        assert_eq!(decision.permission.as_deref(), Some("order:view"));
+        assert_eq!(decision.permission, snapshot.roles.permission("order:view"));
     }
 
     #[test]

@@ -90,14 +90,15 @@ pub struct Snapshot {
     pub(super) methods: Methods,
 }
 
-/// The part of a route that is read for every request.
+/// The part of a route that a decision reads, unless its [`Answer`] says enough.
 #[derive(Debug)]
 pub(super) struct Guard {
     pub(super) formula: Formula,
     pub(super) service: u32,
     /// The route reports instead of denying until then.
     pub(super) report: Report,
-    pub(super) permission: Option<Arc<str>>,
+    /// The one permission that the formula names, if it names exactly one.
+    pub(super) permission: Option<PermissionId>,
 }
 
 /// Until when denials are only reported.
@@ -225,6 +226,10 @@ pub(super) struct HostTable {
     pub(super) index: PathIndex,
     pub(super) rules: PathRules,
     pub(super) shapes: Vec<Shape>,
+    /// For each shape a run of one or more, in the order of `shapes`: the value that the index has of the shape.
+    pub(super) routes: Vec<RouteId>,
+    /// Runs of the same length, shared by shapes: the plan that the index has.
+    pub(super) answers: Vec<Answer>,
     /// The service, where all files agree on it.
     pub(super) service: Option<u32>,
     /// 403 or 404.
@@ -233,11 +238,102 @@ pub(super) struct HostTable {
     pub(super) report: Report,
 }
 
+/// What nearly every request needs to know of a route besides its number.
+///
+/// Paths with the same methods and the same requirements share their answers. So there are few of them even
+/// in a large policy, they stay in the cache, and a decision need not wait for memory behind the search.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Answer {
+    pub(super) service: u32,
+    /// The permission that is all the route asks for; [`Answer::MORE`] if the guard has to be read.
+    pub(super) only: PermissionId,
+    method: MethodKey,
+    /// The run ends here.
+    last: bool,
+}
+
+impl Answer {
+    /// No permission has this id, so nobody holds it.
+    pub(super) const MORE: PermissionId = PermissionId(u32::MAX);
+}
+
+impl HostTable {
+    /// Lays out routes and answers, once the index and the shapes are complete.
+    pub(super) fn settle(&mut self, guards: &[Guard]) {
+        let mut plans: HashMap<SmallVec<[Answer; 4]>, u32, foldhash::fast::RandomState> = HashMap::default();
+        let mut plan_of = Vec::with_capacity(self.shapes.len());
+        for shape in &mut self.shapes {
+            shape.first = u32::try_from(self.routes.len()).unwrap_or(u32::MAX);
+            let mut run: SmallVec<[Answer; 4]> = SmallVec::new();
+            for (method, route) in &shape.methods {
+                let guard = guards.get(route.0 as usize);
+                let only = match guard.map(|guard| &guard.formula) {
+                    Some(Formula::Permission(id)) => *id,
+                    _ => Answer::MORE,
+                };
+                let service = guard.map_or(shape.service, |guard| guard.service);
+                run.push(Answer { service, only, method: *method, last: false });
+                self.routes.push(*route);
+            }
+            if run.is_empty() {
+                // No guard has this number, so it answers nothing.
+                self.routes.push(RouteId(u32::MAX));
+                run.push(Answer { service: shape.service, only: Answer::MORE, method: MethodKey::OTHER, last: true });
+            }
+            if let Some(answer) = run.last_mut() {
+                answer.last = true;
+            }
+            let answers = &mut self.answers;
+            plan_of.push(*plans.entry(run).or_insert_with_key(|run| {
+                let plan = u32::try_from(answers.len()).unwrap_or(u32::MAX);
+                answers.extend_from_slice(run);
+                plan
+            }));
+        }
+        let shapes = &self.shapes;
+        self.index.settle(|value| {
+            let shape = shapes.get(value as usize).map_or(value, |shape| shape.first);
+            (shape, plan_of.get(value as usize).copied().unwrap_or(u32::MAX))
+        });
+    }
+
+    /// The answer for a method in a shape's run: exact, else `*`; `HEAD` follows `head`, `get`, then `*`. `first`
+    /// is where its routes begin, `plan` where its answers do.
+    #[inline]
+    pub(super) fn answer(&self, first: u32, plan: u32, method: MethodKey) -> Option<(RouteId, Answer)> {
+        let mut best: Option<(u8, usize, Answer)> = None;
+        for (at, answer) in self.answers.get(plan as usize..)?.iter().enumerate() {
+            let rank = match answer.method {
+                exact if exact == method => 0,
+                MethodKey::GET if method == MethodKey::HEAD => 1,
+                MethodKey::ANY => 2,
+                _ => u8::MAX,
+            };
+            if rank < best.map_or(u8::MAX, |(rank, ..)| rank) {
+                best = Some((rank, at, *answer));
+            }
+            if rank == 0 || answer.last {
+                break;
+            }
+        }
+        let (_, at, answer) = best?;
+        Some((*self.routes.get(first as usize + at)?, answer))
+    }
+
+    /// The shape whose routes begin here.
+    pub(super) fn shape(&self, first: u32) -> Option<&Shape> {
+        let at = self.shapes.binary_search_by_key(&first, |shape| shape.first).ok()?;
+        self.shapes.get(at)
+    }
+}
+
 /// The methods of one path, or of several that differ in the names of their parameters.
 #[derive(Debug, Default)]
 pub(super) struct Shape {
     pub(super) methods: SmallVec<[(MethodKey, RouteId); 2]>,
     pub(super) service: u32,
+    /// Where its run of [`HostTable::routes`] begins.
+    pub(super) first: u32,
     /// Report mode for a method that is not listed.
     pub(super) report: Option<Report>,
 }
@@ -254,7 +350,7 @@ impl Shape {
 }
 
 /// A method as a number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct MethodKey(u16);
 
 impl MethodKey {
@@ -263,7 +359,7 @@ impl MethodKey {
     pub(super) const GET: Self = Self(1);
     pub(super) const HEAD: Self = Self(2);
     /// Named by no route.
-    const OTHER: Self = Self(u16::MAX);
+    pub(super) const OTHER: Self = Self(u16::MAX);
 }
 
 /// The methods that routes name, beside those that everybody knows.
@@ -276,11 +372,17 @@ impl Methods {
     /// The number of a method as sent; never [`MethodKey::ANY`].
     #[inline]
     pub(super) fn key(&self, method: &str) -> MethodKey {
-        // The commonest is a GET.
-        if method == "GET" {
-            return MethodKey::GET;
-        }
-        let known = KNOWN[1..].iter().position(|known| *known == method).map(|at| at + 1);
+        // In the order of `KNOWN`; a `match` asks for the length first.
+        let known = match method {
+            "GET" => Some(1),
+            "HEAD" => Some(2),
+            "POST" => Some(3),
+            "PUT" => Some(4),
+            "PATCH" => Some(5),
+            "DELETE" => Some(6),
+            "OPTIONS" => Some(7),
+            _ => None,
+        };
         let custom = || self.0.iter().position(|custom| **custom == *method).map(|at| at + KNOWN.len());
         known.or_else(custom).and_then(|at| u16::try_from(at).ok()).map_or(MethodKey::OTHER, MethodKey)
     }
@@ -397,7 +499,11 @@ impl Snapshot {
     /// Bytes of the path indexes on the heap, for measuring.
     #[must_use]
     pub fn index_bytes(&self) -> usize {
-        let shapes = |table: &HostTable| size_of::<Shape>() * table.shapes.capacity();
+        let shapes = |table: &HostTable| {
+            size_of::<Shape>() * table.shapes.capacity()
+                + size_of::<RouteId>() * table.routes.capacity()
+                + size_of::<Answer>() * table.answers.capacity()
+        };
         self.hosts.tables.iter().map(|table| table.index.heap_bytes() + shapes(table)).sum()
     }
 }

@@ -118,6 +118,10 @@ pub fn clean<'r>(target: &'r str, rules: &PathRules) -> Result<CleanTarget<'r>, 
     if bytes.first() != Some(&b'/') {
         return Err(Rejection::target("the target does not begin with a slash"));
     }
+    if surely_plain(bytes) {
+        let (path_len, match_len) = (bytes.len(), match_len(bytes, bytes.len(), rules));
+        return Ok(CleanTarget { forward: Cow::Borrowed(target), path_len, decoded: None, match_len });
+    }
     let mut plain = true;
     let mut after_slash = false;
     let mut path_len = bytes.len();
@@ -151,6 +155,28 @@ pub fn clean<'r>(target: &'r str, rules: &PathRules) -> Result<CleanTarget<'r>, 
         return Ok(CleanTarget { forward: Cow::Borrowed(target), path_len, decoded: None, match_len });
     }
     rewrite(target, path_len, rules)
+}
+
+/// Whether a target is a path alone in which nothing is special: the answer for nearly all. A "no" means nothing.
+///
+/// The question is asked of 16 bytes at once; the last 16 overlap those before, which does no harm.
+#[inline]
+fn surely_plain(bytes: &[u8]) -> bool {
+    // Each byte with the one before it.
+    let Some((_, behind)) = bytes.split_first() else { return false };
+    let before = &bytes[..behind.len()];
+    let suspect = |before: u8, byte: u8| {
+        let special = matches!(byte, b'%' | b';' | b'\\' | b'#' | b'?') | !(0x21..0x7F).contains(&byte);
+        special | ((before == b'/') & ((byte == b'/') | (byte == b'.')))
+    };
+    let any = |before: &[u8; 16], behind: &[u8; 16]| {
+        before.iter().zip(behind).fold(false, |any, (before, byte)| any | suspect(*before, *byte))
+    };
+    let (Some(last_before), Some(last)) = (before.last_chunk(), behind.last_chunk()) else {
+        return !before.iter().zip(behind).any(|(before, byte)| suspect(*before, *byte));
+    };
+    let chunks = before.as_chunks().0.iter().zip(behind.as_chunks().0);
+    !chunks.fold(any(last_before, last), |found, (before, behind)| found | any(before, behind))
 }
 
 /// Refuses a method that services could read differently: one with a lower-case letter (some servers

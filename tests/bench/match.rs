@@ -69,13 +69,16 @@ fn snapshot(routes: &Routes) -> Snapshot {
     }
     // YAML files are limited in size, so a large policy is several files; here one is compiled from parts.
     let mut files: Vec<PolicyFile> = Vec::new();
+    let mut permissions = BTreeSet::new();
     let head = "version: 1\nservice: bench\nupstream: bench\npaths:\n";
     let (mut text, mut left) = (head.to_owned(), paths.len());
     for (path, methods) in paths {
         text.push_str(&format!("  \"{path}\":\n"));
         for method in methods {
             let action = if method == "GET" { "view" } else { "edit" };
-            text.push_str(&format!("    {}: thing:{action}\n", method.to_lowercase()));
+            let permission = format!("{}:{action}", thing(path));
+            text.push_str(&format!("    {}: {permission}\n", method.to_lowercase()));
+            permissions.insert(permission);
         }
         left -= 1;
         if text.len() > 1 << 20 || left == 0 {
@@ -88,8 +91,11 @@ fn snapshot(routes: &Routes) -> Snapshot {
             files.extend(file);
         }
     }
-    let roles = "version: 1\npermissions:\n  bench: ['thing:view', 'thing:edit']\nroles:\n  ROLE_EDITOR: { permissions: ['thing:view', 'thing:edit'] }\n";
-    let (roles, found) = roles_file::parse(Arc::new(SourceText { name: "roles.yaml".into(), text: roles.into() }));
+    let permissions = format!("{permissions:?}").replace(['{', '}'], "");
+    let roles = format!(
+        "version: 1\npermissions:\n  bench: [{permissions}]\nroles:\n  ROLE_EDITOR: {{ permissions: [{permissions}] }}\n"
+    );
+    let (roles, found) = roles_file::parse(Arc::new(SourceText { name: "roles.yaml".into(), text: roles }));
     assert!(!found.has_errors(), "{}", found.render(false));
     let Some((_, roles)) = roles else { unreachable!("no roles") };
     let upstreams = BTreeSet::from(["bench".to_owned()]);
@@ -98,6 +104,11 @@ fn snapshot(routes: &Routes) -> Snapshot {
     let first = found.0.first().map(|finding| finding.message.clone());
     let Some(snapshot) = snapshot else { unreachable!("{first:?}") };
     snapshot
+}
+
+/// What permissions are about: a service of the imagined platform has its own.
+fn thing(path: &str) -> &str {
+    path.split('/').find(|segment| segment.starts_with("service-")).unwrap_or("thing")
 }
 
 /// A path that matches the pattern, with values in place of its parameters.
@@ -112,10 +123,43 @@ fn fill(pattern: &str, seed: usize) -> String {
     path + rest
 }
 
-/// The order in which routes are asked for: uniform, and the same for everybody.
-fn draw(state: &mut u64, count: usize) -> usize {
-    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-    usize::try_from(*state >> 33).unwrap_or(0) % count
+/// Requests for routes drawn uniformly, one behind the other in memory: the text of a request has just been read
+/// from its connection, so that waiting for it is no part of what is measured here, and the same for everybody.
+struct Sample<'r> {
+    texts: String,
+    /// Method, and where the target ends.
+    requests: Vec<(&'r str, usize)>,
+}
+
+impl<'r> Sample<'r> {
+    /// Every route is asked for equally often, in an order without order.
+    fn draw(routes: &'r Routes) -> Self {
+        let mut order: Vec<usize> = (0..routes.len()).cycle().take(routes.len().max(20_000)).collect();
+        let mut state = 1_u64;
+        for at in (1..order.len()).rev() {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            order.swap(at, usize::try_from(state >> 33).unwrap_or(0) % (at + 1));
+        }
+        let (mut texts, mut requests) = (String::new(), Vec::with_capacity(order.len()));
+        for number in order {
+            let (method, path) = &routes[number];
+            texts.push_str(&fill(path, number));
+            // One text for each method, as in the parser of requests.
+            let same = routes.iter().find(|(other, _)| other == method).map_or(&**method, |(other, _)| other);
+            requests.push((same, texts.len()));
+        }
+        Self { texts, requests }
+    }
+
+    /// Method and target, over and over.
+    fn endless(&self) -> impl Iterator<Item = (&'r str, &str)> {
+        let mut start = 0;
+        std::iter::repeat(()).flat_map(|()| &self.requests).map(move |(method, end)| {
+            let from = if start < *end { start } else { 0 };
+            start = *end;
+            (*method, &self.texts[from..*end])
+        })
+    }
 }
 
 fn bench(criterion: &mut Criterion) {
@@ -133,8 +177,7 @@ fn bench(criterion: &mut Criterion) {
         let snapshot = snapshot(&routes);
         let roles = [doorward::rbac::RoleKey::parse("ROLE_EDITOR").unwrap_or_else(|_| unreachable!())];
         let grants = snapshot.roles().resolve("bench", &roles, &[]);
-        let requests: Vec<(&str, String)> =
-            routes.iter().enumerate().map(|(seed, (method, path))| (&**method, fill(path, seed))).collect();
+        let sample = Sample::draw(&routes);
         let decide = |method: &str, target: &str| {
             let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
             let facts = RequestFacts { method, host: None, target, client };
@@ -143,17 +186,14 @@ fn bench(criterion: &mut Criterion) {
                 Begin::Decided(decision) => decision.outcome,
             }
         };
-        for (method, target) in &requests {
+        for (method, target) in sample.endless().take(sample.requests.len()) {
             assert_eq!(decide(method, target), Outcome::Allow, "{method} {target}");
         }
         // The first line of a set says what memory its index takes.
         let bytes = snapshot.index_bytes() / routes.len();
         group.bench_function(BenchmarkId::new("doorward", format!("{count} ({bytes} B a route)")), |bencher| {
-            let mut state = 1;
-            bencher.iter(|| {
-                let (method, target) = &requests[draw(&mut state, requests.len())];
-                black_box(decide(method, black_box(target)))
-            });
+            let mut requests = sample.endless();
+            bencher.iter(|| requests.next().map(|(method, target)| decide(method, black_box(target))));
         });
         let mut router = matchit::Router::new();
         for (_, path) in &routes {
@@ -161,11 +201,8 @@ fn bench(criterion: &mut Criterion) {
             let _ = router.insert(path.replace("...}", "}"), ());
         }
         group.bench_function(BenchmarkId::new("matchit, matching only", count), |bencher| {
-            let mut state = 1;
-            bencher.iter(|| {
-                let (_, target) = &requests[draw(&mut state, requests.len())];
-                black_box(router.at(black_box(target)).is_ok())
-            });
+            let mut requests = sample.endless();
+            bencher.iter(|| requests.next().map(|(_, target)| router.at(black_box(target)).is_ok()));
         });
     }
     group.finish();

@@ -144,6 +144,9 @@ impl Merge<'_, '_> {
             index,
             rules,
             shapes,
+            // Laid out when all files are known to be sound.
+            routes: Vec::new(),
+            answers: Vec::new(),
             service: first
                 .filter(|first| self.files.iter().all(|file| name(*file) == name(*first)))
                 .and_then(|file| u32::try_from(file).ok()),

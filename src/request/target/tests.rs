@@ -462,3 +462,27 @@ proptest! {
         let _ = clean(&format!("/{target}"), &rules);
     }
 }
+
+#[test]
+fn what_is_surely_plain_has_nothing_special_at_any_place() {
+    for length in 1..70 {
+        let plain = format!("/{}", "a".repeat(length));
+        assert!(surely_plain(plain.as_bytes()), "{plain}");
+        for at in 1..=length {
+            for byte in 0..=u8::MAX {
+                let mut bytes = plain.clone().into_bytes();
+                bytes[at] = byte;
+                let special = !byte.is_ascii_graphic() || b"%;\\#?".contains(&byte);
+                let doubtful = at == 1 && matches!(byte, b'/' | b'.');
+                assert_eq!(surely_plain(&bytes), !special && !doubtful, "{byte} at {at} of {length}");
+            }
+            for pair in ["//", "/."] {
+                let mut bytes = plain.clone().into_bytes();
+                if at < length {
+                    bytes[at..at + 2].copy_from_slice(pair.as_bytes());
+                    assert!(!surely_plain(&bytes), "{pair} at {at} of {length}");
+                }
+            }
+        }
+    }
+}
