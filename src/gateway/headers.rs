@@ -171,8 +171,9 @@ fn set_forwarding(headers: &mut HeaderMap, forwarding: &Forwarding<'_>) {
     let host = headers.get(HOST).cloned();
     let element = from.forwarded_element(host.as_ref());
     // From anybody but a trusted proxy these headers were removed before; from one, they are extended.
-    let chain = joined(headers, &FORWARDED_FOR).and_then(|before| join(&before, &from.address));
-    let elements = joined(headers, &FORWARDED).and_then(|before| join(&before, &element));
+    let extended = |name: &HeaderName, own: &HeaderValue| joined(headers, name).and_then(|before| join(&before, own));
+    let chain = from.trusted.then(|| extended(&FORWARDED_FOR, &from.address)).flatten();
+    let elements = from.trusted.then(|| extended(&FORWARDED, &element)).flatten();
     headers.insert(FORWARDED_FOR, chain.unwrap_or_else(|| from.address.clone()));
     headers.insert(FORWARDED, elements.unwrap_or(element));
     // What a trusted proxy says of scheme and host is what the client used; only where it is silent is it known here.
