@@ -4,6 +4,7 @@
 //! when the buffer is full, lines are dropped and counted. Lines are never torn, whatever is dropped.
 
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -84,7 +85,7 @@ pub struct AccessRecord<'a> {
     /// Bytes of the answer's body.
     pub bytes_out: u64,
     /// The client's address, behind trusted proxies too.
-    pub peer: Option<std::net::IpAddr>,
+    pub peer: Option<IpAddr>,
 }
 
 /// The log: its writer thread, and the buffers that it empties.
@@ -292,14 +293,25 @@ impl Shared {
     }
 }
 
-/// The second that was formatted last: it is the same for thousands of lines.
+/// The second and the address that were formatted last: they are the same for thousands of lines.
 #[derive(Debug, Default)]
 pub(super) struct Stamp {
     second: Option<u64>,
     text: String,
+    address: Option<IpAddr>,
+    address_text: String,
 }
 
 impl Stamp {
+    /// Appends an address, which needs no escaping. Behind one proxy it is nearly always the last one's.
+    fn write_address(&mut self, out: &mut Vec<u8>, address: IpAddr) {
+        if self.address != Some(address) {
+            self.address = Some(address);
+            self.address_text = address.to_string();
+        }
+        out.extend_from_slice(self.address_text.as_bytes());
+    }
+
     /// Appends RFC 3339 in UTC with milliseconds.
     pub(super) fn write(&mut self, out: &mut Vec<u8>, time: SystemTime) {
         let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -364,8 +376,11 @@ fn json_line(out: &mut Vec<u8>, stamp: &mut Stamp, record: &AccessRecord<'_>) {
     out.extend_from_slice(b",\"bytes_out\":");
     decimal(out, record.bytes_out, 1);
     match record.peer {
-        // An address needs no escaping, and writing to a Vec cannot fail.
-        Some(peer) => drop(write!(out, ",\"peer\":\"{peer}\"")),
+        Some(peer) => {
+            out.extend_from_slice(b",\"peer\":\"");
+            stamp.write_address(out, peer);
+            out.push(b'"');
+        }
         None => out.extend_from_slice(b",\"peer\":null"),
     }
     if let Some(reason) = record.would_deny {
