@@ -69,6 +69,12 @@ impl Transfer {
         self.began.elapsed().saturating_sub(last)
     }
 
+    /// Whether all of it came in.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
     /// What the client did wrong, if it did.
     #[must_use]
     pub fn fault(&self) -> Option<Reason> {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
+use http::header::CONNECTION;
 use http::request::Parts;
 use http::{HeaderValue, Method, Response};
 use hyper::body::Incoming;
@@ -26,6 +27,7 @@ use crate::policy::{Route, RouteId, Service, Snapshot};
 use crate::rbac::PermissionId;
 use crate::reason::Reason;
 use crate::request::Host;
+use crate::request::head::Framing;
 use crate::telemetry::{
     AccessDecision, AccessRecord, AccessSink, AuditEvent, AuditRecord, RequestLabels, UpstreamMetrics,
 };
@@ -56,6 +58,7 @@ pub struct Exchange {
     status: u16,
     upstream: Option<(Arc<UpstreamMetrics>, Instant)>,
     upstream_time: Option<Duration>,
+    has_body: bool,
     transfer: Option<Arc<Transfer>>,
     budget: Option<Budget>,
     bytes_out: u64,
@@ -108,6 +111,7 @@ impl Exchange {
             status: 0,
             upstream: None,
             upstream_time: None,
+            has_body: false,
             transfer: None,
             budget: None,
             bytes_out: 0,
@@ -125,6 +129,11 @@ impl Exchange {
     /// The head was refused before it could be read: what stands in for it is not the client's.
     pub fn never_parsed(&mut self) {
         self.path = Path::Unknown;
+    }
+
+    /// Whether a body follows the head.
+    pub fn frames(&mut self, framing: Framing) {
+        self.has_body = framing != Framing::None;
     }
 
     /// Who is behind the peer, and what it asked for.
@@ -178,7 +187,11 @@ impl Exchange {
     pub fn deny(mut self: Box<Self>, denial: &Denial) -> Response<GatewayBody> {
         self.denied = true;
         self.reason = Some(denial.reason);
-        let answer = denial.answer(self.request_id.to_str().unwrap_or_default());
+        let mut answer = denial.answer(self.request_id.to_str().unwrap_or_default());
+        if self.has_body && !self.transfer.as_ref().is_some_and(|transfer| transfer.has_ended()) {
+            // What is still to come is taken off the wire and not read as a request: the connection ends.
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         self.answer(answer)
     }
 

@@ -129,6 +129,7 @@ impl Worker {
                 return Ok(self.reject(exchange, rejection));
             }
         };
+        exchange.frames(head.framing);
         if parts.method == Method::OPTIONS && parts.uri.path() == "*" {
             return Ok(exchange.answer(reply::empty(StatusCode::NO_CONTENT)));
         }

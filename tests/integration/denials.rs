@@ -24,6 +24,16 @@ fn a_denial_is_a_problem_document() {
 }
 
 #[test]
+fn a_denial_of_a_request_with_a_body_says_that_the_connection_ends() {
+    let (running, upstream, _) = guarded();
+    let response = running.request("POST", "/items", "no.such.token", &[], "{\"name\":\"x\"}");
+    assert_eq!(response.denial(), (401, "malformed_token".into()));
+    assert_eq!(response.field("connection"), Some("close"), "what is still to come is not read");
+    assert_eq!(running.get("/me").field("connection"), None, "without a body it goes on");
+    assert_eq!(upstream.count(), 0);
+}
+
+#[test]
 fn each_kind_of_denial_has_its_status_and_challenge() {
     let (running, upstream, issuer) = guarded();
     let viewer = issuer.viewer();
