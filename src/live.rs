@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::ArcSwap;
 
 /// The current version of an immutable value. Readers take it once per request; publishing a new one
 /// never waits for them, and nobody ever sees half of it.
@@ -13,11 +13,6 @@ impl<T> Live<T> {
     /// Starts with `value`.
     pub fn new(value: T) -> Self {
         Self(ArcSwap::from_pointee(value))
-    }
-
-    /// The current value, cheaply, for the length of one synchronous use.
-    pub fn read(&self) -> Guard<Arc<T>> {
-        self.0.load()
     }
 
     /// The current value, to keep across an `await`.

@@ -117,7 +117,7 @@ impl Doorward {
         drain: &Drain,
     ) -> anyhow::Result<()> {
         let Some(gateway) = &built.gateway else { return Ok(()) };
-        let listener_settings = Arc::new(listener_settings("gateway", settings));
+        let listener_settings = Arc::new(listener_settings(settings));
         for (number, listener) in listeners.into_iter().enumerate() {
             let worker = Worker::new(Arc::clone(gateway), &built.metrics, self.log.as_deref(), logged(settings));
             let (shared, drain) = (Arc::clone(&listener_settings), drain.clone());
@@ -156,7 +156,7 @@ impl Doorward {
         let following = follow_files(built);
         let mut drain = drain.clone();
         let observe = observer(&built.metrics, Listener::Admin, built.metrics.worker());
-        let shared = Arc::new(listener_settings("admin", settings));
+        let shared = Arc::new(listener_settings(settings));
         let audit = self.log.as_deref().filter(|_| settings.events.log).map(AccessLog::worker);
         self.spawn("control", async move {
             let sweeping = tokio::spawn(every(SWEEP, move || {
@@ -241,10 +241,9 @@ fn address_of(listeners: Option<&Vec<TcpListener>>) -> Option<SocketAddr> {
     listeners?.first()?.local_addr().ok()
 }
 
-fn listener_settings(name: &'static str, settings: &Settings) -> ListenerSettings {
+fn listener_settings(settings: &Settings) -> ListenerSettings {
     let limits = &settings.gateway.limits;
     ListenerSettings {
-        name,
         connections: limits.connections,
         guard: GuardSettings {
             head: HeadLimits { bytes: limits.header_bytes, headers: limits.headers },

@@ -27,8 +27,6 @@ const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nc
 /// What a listener allows, shared by its workers.
 #[derive(Debug)]
 pub struct ListenerSettings {
-    /// Its name in metrics: `gateway`, `admin`.
-    pub name: &'static str,
     /// Connections at a time, over all workers.
     pub connections: usize,
     /// Limits and clocks of each.

@@ -82,7 +82,7 @@ fn t05_entries_outlive_the_tokens_that_they_concern() {
 }
 
 #[test]
-fn t06_t18_disabled_subjects_and_keys_stay() {
+fn t06_disabled_subjects_stay() {
     let index = index("{\"disabled\":\"kc:alice\"}\n{\"key\":\"k-1\"}");
     let much_later = NOW.plus(100 * 365 * 86_400);
     for _ in 0..16 {
@@ -93,6 +93,16 @@ fn t06_t18_disabled_subjects_and_keys_stay() {
     index.enable("kc:alice");
     assert_eq!(index.standing(&presented(), much_later), Standing::Revoked, "the key stays");
     assert_eq!(index.len(), 1);
+}
+
+#[test]
+fn t18_a_revoked_key_stays() {
+    let index = index("{\"key\":\"k-1\"}");
+    let much_later = NOW.plus(100 * 365 * 86_400);
+    for _ in 0..16 {
+        assert_eq!(index.sweep(much_later), 0);
+    }
+    assert_eq!(index.standing(&presented(), much_later), Standing::Revoked);
 }
 
 #[test]
