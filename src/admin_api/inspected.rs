@@ -106,7 +106,7 @@ impl Service<Request<Incoming>> for Inspected {
     }
 
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
-        let (arrived, in_flight) = self.connection.begin();
+        let (arrived, in_flight) = self.connection.begin(&request);
         let mut inspected = self.clone();
         Box::pin(async move {
             // Admin answers are short: the exchange counts as in flight until the answer is made.

@@ -129,8 +129,8 @@ impl Doorward {
                 };
                 let sweeper = Arc::clone(&worker);
                 let sweeping = tokio::spawn(every(SWEEP, move || sweeper.sweep()));
-                net::serve(listener, shared, drain, observe, move |peer, connection| {
-                    let (worker, from) = (Arc::clone(&worker), worker.meet(peer));
+                net::serve(listener, shared, drain, observe, move |established, connection| {
+                    let (worker, from) = (Arc::clone(&worker), worker.meet(established));
                     service_fn(move |request| {
                         Arc::clone(&worker).serve(Arc::clone(&from), Arc::clone(&connection), request)
                     })
@@ -170,10 +170,11 @@ impl Doorward {
                 None => drain.begun().await,
                 Some((state, listener)) => match tokio::net::TcpListener::from_std(listener) {
                     Ok(listener) => {
-                        net::serve(listener, shared, drain, observe, move |peer, connection| {
-                            let router = admin_api::router(Arc::clone(&state), peer.0);
+                        net::serve(listener, shared, drain, observe, move |established, connection| {
+                            let peer = established.client;
+                            let router = admin_api::router(Arc::clone(&state), peer);
                             let audit = audit.clone();
-                            TowerToHyperService::new(admin_api::Inspected::new(router, connection, peer.0, audit))
+                            TowerToHyperService::new(admin_api::Inspected::new(router, connection, peer, audit))
                         })
                         .await;
                     }

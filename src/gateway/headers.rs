@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, EXPIRES, FORWARDED, HOST, HeaderMap, PRAGMA,
@@ -12,6 +12,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use smallvec::SmallVec;
 
 use crate::admission::Permit;
+use crate::net::Established;
 use crate::policy::source::CachePolicy;
 
 /// Names a request in logs and answers.
@@ -28,7 +29,9 @@ const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 /// What is the same for every request of one connection, made once.
 #[derive(Debug)]
 pub struct PeerHeaders {
-    /// The TCP peer.
+    /// The connection.
+    pub connection: Arc<Established>,
+    /// Who made it: the peer, or who a PROXY protocol header named.
     pub peer: IpAddr,
     /// Whether it is a trusted proxy, whose forwarding headers are extended and not replaced.
     pub trusted: bool,
@@ -177,19 +180,25 @@ fn set_forwarding(headers: &mut HeaderMap, forwarding: &Forwarding<'_>) {
     headers.insert(FORWARDED_FOR, chain.unwrap_or_else(|| from.address.clone()));
     headers.insert(FORWARDED, elements.unwrap_or(element));
     // What a trusted proxy says of scheme and host is what the client used; only where it is silent is it known here.
-    headers.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
+    headers.entry(FORWARDED_PROTO).or_insert(from.proto());
     if let Some(host) = host {
         headers.entry(FORWARDED_HOST).or_insert(host);
     }
 }
 
 impl PeerHeaders {
-    /// Of a connection from `peer`.
+    /// Of a connection.
     #[must_use]
-    pub fn new(peer: IpAddr, trusted: bool) -> Self {
+    pub fn new(connection: Arc<Established>, trusted: bool) -> Self {
+        let peer = connection.client.ip();
         let address = HeaderValue::try_from(peer.to_canonical().to_string());
         let address = address.unwrap_or(HeaderValue::from_static("unknown"));
-        Self { peer, trusted, address, forwarded: Mutex::new(None) }
+        Self { connection, peer, trusted, address, forwarded: Mutex::new(None) }
+    }
+
+    /// The scheme that the client used.
+    fn proto(&self) -> HeaderValue {
+        HeaderValue::from_static(if self.connection.tls.is_some() { "https" } else { "http" })
     }
 
     /// The connection's element of `Forwarded` (RFC 7239) for a request to `host`.
@@ -208,7 +217,8 @@ impl PeerHeaders {
             // A host holds neither a quote nor a backslash; it was parsed.
             let _ = write!(element, ";host=\"{host}\"");
         }
-        element.push_str(";proto=http");
+        element.push_str(";proto=");
+        element.push_str(self.proto().to_str().unwrap_or_default());
         let element = HeaderValue::try_from(element).unwrap_or(HeaderValue::from_static("for=unknown"));
         if let Some(host) = host {
             *kept = Some((host.clone(), element.clone()));

@@ -18,7 +18,7 @@ use super::rate_limit::{Asker, Budget, RateLimits};
 use super::reply::{self, Denial};
 use super::upstream::{Pool, UpstreamSettings};
 use crate::admission::{Admission, Admitted, Desk, Permit};
-use crate::net::{ConnectionState, Peer};
+use crate::net::{ConnectionState, Established};
 use crate::policy::source::BodyLimit;
 use crate::reason::Reason;
 use crate::request::head::Framing;
@@ -118,7 +118,7 @@ impl Worker {
         connection: Arc<ConnectionState>,
         request: Request<Incoming>,
     ) -> Result<Response<GatewayBody>, Infallible> {
-        let (arrived, in_flight) = connection.begin();
+        let (arrived, in_flight) = connection.begin(&request);
         let (mut parts, body) = request.into_parts();
         let mut exchange = Exchange::begin(&self, &from, &parts, arrived.at, in_flight);
         let head = match arrived.outcome {
@@ -226,11 +226,13 @@ impl Worker {
         }
     }
 
-    /// What is the same for every request of a connection from `peer`.
+    /// What is the same for every request of a connection. Only who stands in the list himself, and not behind a PROXY
+    /// protocol header of somebody else, is believed what he says of others (T29).
     #[must_use]
-    pub fn meet(&self, peer: Peer) -> Arc<PeerHeaders> {
-        let peer = peer.0.ip();
-        Arc::new(PeerHeaders::new(peer, self.gateway.settings.trusted_proxies.contains(peer)))
+    pub fn meet(&self, connection: Arc<Established>) -> Arc<PeerHeaders> {
+        let trusted = &self.gateway.settings.trusted_proxies;
+        let believed = trusted.contains(connection.peer.ip()) && trusted.contains(connection.client.ip());
+        Arc::new(PeerHeaders::new(connection, believed))
     }
 
     fn reject(&self, exchange: Box<Exchange>, rejection: Rejection) -> Response<GatewayBody> {

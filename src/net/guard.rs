@@ -19,13 +19,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use http::Request;
+use http_body::Body;
 use hyper::rt::ReadBufCursor;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
+use super::connection::Protocol;
 use crate::request::Rejection;
 use crate::request::chunked::{ChunkedReader, Progress};
-use crate::request::head::{self, Framing, HeadFacts, HeadLimits};
+use crate::request::head::{self, Framing, HeadFacts, HeadLimits, http2};
 
 /// Size of one read.
 const READ_BYTES: usize = 64 * 1024;
@@ -58,9 +61,11 @@ pub struct Arrived {
 }
 
 /// What a connection's IO and its service share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ConnectionState {
-    /// One for each head that hyper was given and whose request has not reached the service yet.
+    protocol: Protocol,
+    settings: GuardSettings,
+    /// HTTP/1: one for each head that hyper was given and whose request has not reached the service yet.
     heads: Mutex<VecDeque<Arrived>>,
     /// Exchanges whose answer is not finished.
     in_flight: AtomicU32,
@@ -77,9 +82,20 @@ impl Drop for InFlight {
 }
 
 impl ConnectionState {
+    /// Of a new connection.
+    #[must_use]
+    pub fn new(protocol: Protocol, settings: GuardSettings) -> Self {
+        Self { protocol, settings, heads: Mutex::default(), in_flight: AtomicU32::new(0) }
+    }
+
     /// The outcome that belongs to the request which the service was just given, and the guard that says
-    /// it is being answered. Requests reach a service in the order of their heads.
-    pub fn begin(self: &Arc<Self>) -> (Arrived, InFlight) {
+    /// it is being answered. HTTP/1 requests reach a service in the order of their heads; an HTTP/2 head is inspected here.
+    pub fn begin<B: Body>(self: &Arc<Self>, request: &Request<B>) -> (Arrived, InFlight) {
+        if self.protocol == Protocol::Http2 {
+            self.in_flight.fetch_add(1, Ordering::Release);
+            let outcome = http2::inspect(request, request.body().is_end_stream(), &self.settings.head);
+            return (Arrived { outcome, at: Instant::now() }, InFlight(Arc::clone(self)));
+        }
         let arrived = self.heads.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         // A request without an inspected head cannot be; if it were, it would be refused.
         let arrived = arrived.unwrap_or_else(|| Arrived {

@@ -1,11 +1,15 @@
-//! Accepting connections and speaking HTTP/1.1 on them, within limits.
+//! Accepting connections and speaking HTTP/1.1 and HTTP/2 on them, within limits.
 //!
 //! Knows: sockets, hyper, timers, drain. Must not know: what is served.
 
 pub mod bind;
+pub mod connection;
 pub mod guard;
+mod http1;
+mod http2;
 pub mod serve;
 
 pub use self::bind::{BindError, bind};
+pub use self::connection::{Established, Protocol, TlsFacts};
 pub use self::guard::{Arrived, ConnectionState, GuardedIo, HeadOutcome};
-pub use self::serve::{Drain, ListenerSettings, Peer, serve};
+pub use self::serve::{Drain, ListenerSettings, serve};

@@ -1,26 +1,20 @@
 //! The accept loop of one listener on one worker, and the drain of its connections.
 
-use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http_body::Body;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper::{Request, Response};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::guard::{ConnectionState, Expired, GuardSettings, GuardedIo};
+use super::connection::{self, Established};
+use super::guard::{ConnectionState, Expired, GuardSettings};
 
-/// Bytes that one connection buffers each way; hyper's own bound holds several megabytes a busy connection.
-const BUFFER_BYTES: usize = 64 * 1024;
-/// How many header lines hyper parses without allocating.
-const HYPER_HEADERS: usize = 100;
 /// What a connection over the limit is told.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\nretry-after: 1\r\ndoorward-decision: deny; reason=overloaded\r\n\r\n";
 
@@ -49,10 +43,6 @@ pub enum ListenerEvent {
     /// hyper refused a message with this status.
     ParseError(u16),
 }
-
-/// The other end of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Peer(pub SocketAddr);
 
 /// Says when to stop: accepting at once, connections after their current exchange.
 #[derive(Debug, Clone)]
@@ -86,9 +76,9 @@ pub async fn serve<M, S, B>(
     observe: impl Fn(ListenerEvent) + Clone + Send + 'static,
     make_service: M,
 ) where
-    M: Fn(Peer, Arc<ConnectionState>) -> S,
+    M: Fn(Arc<Established>, Arc<ConnectionState>) -> S + Clone + Send + 'static,
     S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
-    S::Future: Send,
+    S::Future: Send + 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     B: Body + Send + 'static,
     B::Data: Send,
@@ -113,9 +103,14 @@ pub async fn serve<M, S, B>(
             continue;
         };
         let _ = stream.set_nodelay(true);
-        let state = Arc::new(ConnectionState::default());
-        let service = make_service(Peer(address), Arc::clone(&state));
-        let connection = serve_connection(stream, state, settings.guard, drain.clone(), observe.clone(), service);
+        let connection = connection::serve(
+            stream,
+            address,
+            Arc::clone(&settings),
+            drain.clone(),
+            observe.clone(),
+            make_service.clone(),
+        );
         let task = tasks.begin();
         observe(ListenerEvent::Opened);
         let observe = observe.clone();
@@ -128,55 +123,6 @@ pub async fn serve<M, S, B>(
     }
     drop(listener);
     tasks.all_ended().await;
-}
-
-async fn serve_connection<S, B>(
-    stream: TcpStream,
-    state: Arc<ConnectionState>,
-    guard: GuardSettings,
-    mut drain: Drain,
-    observe: impl Fn(ListenerEvent) + Clone + Send + 'static,
-    service: S,
-) where
-    S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
-    S::Future: Send,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    let watching = drain.clone();
-    let on_expiry = {
-        let observe = observe.clone();
-        Box::new(move |what| observe(ListenerEvent::Expired(what)))
-    };
-    let io = GuardedIo::new(stream, state, guard, on_expiry);
-    let mut builder = http1::Builder::new();
-    builder.max_buf_size(BUFFER_BYTES.max(guard.head.bytes)).header_read_timeout(None).writev(false);
-    if guard.head.headers > HYPER_HEADERS {
-        builder.max_headers(guard.head.headers);
-    }
-    let mut connection = std::pin::pin!(builder.serve_connection(io, service));
-    let mut draining = std::pin::pin!(drain.begun());
-    let mut asked = false;
-    let mut ending = false;
-    let result = poll_fn(|cx| {
-        // Asking the signal costs more than a look at its value, and its first answer leaves a waker behind.
-        if !ending && (!asked || watching.is_begun()) {
-            asked = true;
-            if draining.as_mut().poll(cx).is_ready() {
-                ending = true;
-                connection.as_mut().graceful_shutdown();
-            }
-        }
-        connection.as_mut().poll(cx)
-    })
-    .await;
-    if let Err(error) = result
-        && error.is_parse()
-    {
-        observe(ListenerEvent::ParseError(if error.is_parse_too_large() { 431 } else { 400 }));
-    }
 }
 
 /// An exhausted process must not spin; a connection that broke before it was accepted is nothing.

@@ -5,6 +5,8 @@
 //! another parser must not: whatever two parsers could read differently is refused here, also where RFC 9112
 //! lets a lone server be lenient (an empty line before the request, white space around a length).
 
+pub mod http2;
+
 use memchr::memchr;
 
 use super::Rejection;
