@@ -22,4 +22,5 @@ mod observability;
 mod rate_limits;
 mod running;
 mod targets;
+mod tls;
 mod tokens;
