@@ -12,6 +12,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 
 use super::body::{GatewayBody, RequestBody};
+use super::cors;
 use super::exchange::Exchange;
 use super::headers::{self, Forwarding, PeerHeaders};
 use super::rate_limit::{Asker, Budget, RateLimits};
@@ -139,13 +140,25 @@ impl Worker {
             Err(rejection) => return Ok(self.reject(exchange, rejection)),
         };
         exchange.client(client, host.as_ref());
+        if parts.version == Version::HTTP_2 {
+            headers::from_http2(&mut parts);
+        }
         let facts = RequestFacts {
             method: parts.method.as_str(),
             host: host.as_ref(),
             target: parts.uri.path_and_query().map_or("/", PathAndQuery::as_str),
             client,
         };
-        let permit = match self.gateway.admission.admit(&facts, &parts.headers, exchange.now(), &self.desk) {
+        if parts.method == Method::OPTIONS && head.framing == Framing::None {
+            let snapshot = self.gateway.admission.snapshot();
+            if let Some((answer, service)) = cors::preflight(&snapshot, &facts, &parts.headers) {
+                exchange.preflight(snapshot, service);
+                return Ok(exchange.answer(answer));
+            }
+        }
+        let admitted = self.gateway.admission.admit(&facts, &parts.headers, exchange.now(), &self.desk);
+        exchange.crosses(cors::cross_origin(admitted.judged(), host.as_ref(), &parts.headers));
+        let permit = match admitted {
             Admitted::Permit(permit) => permit,
             Admitted::Refusal(refusal) => {
                 let reason = refusal.reason();
