@@ -4,7 +4,8 @@
 //! with a permit. Only this room makes a `Permit`, so forwarding without a decision does not compile.
 
 pub mod admit;
+pub mod cross_site;
 pub mod identity;
 
 pub use self::admit::{Admission, Admitted, Desk, Judged, Permit, Refusal};
-pub use self::identity::{Identified, Identity};
+pub use self::identity::{AuthMethod, Identified, Identity};

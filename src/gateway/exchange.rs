@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use uuid::Uuid;
 
 use super::body::{GatewayBody, RelayedBody, Transfer};
+use super::cors::CrossOrigin;
 use super::headers::{self, PeerHeaders};
 use super::proxy::Worker;
 use super::rate_limit::Budget;
@@ -61,6 +62,7 @@ pub struct Exchange {
     has_body: bool,
     transfer: Option<Arc<Transfer>>,
     budget: Option<Budget>,
+    cross_origin: Option<Box<CrossOrigin>>,
     bytes_out: u64,
     finished: Option<Duration>,
     _in_flight: InFlight,
@@ -114,6 +116,7 @@ impl Exchange {
             has_body: false,
             transfer: None,
             budget: None,
+            cross_origin: None,
             bytes_out: 0,
             finished: None,
             _in_flight: in_flight,
@@ -176,6 +179,16 @@ impl Exchange {
         self.budget = Some(budget);
     }
 
+    /// Pages of other origins may learn of the answer.
+    pub fn crosses(&mut self, cross_origin: Option<Box<CrossOrigin>>) {
+        self.cross_origin = cross_origin;
+    }
+
+    /// It is a preflight, which the service's `cors:` answers and no route does.
+    pub fn preflight(&mut self, snapshot: Arc<Snapshot>, service: u32) {
+        (self.snapshot, self.service) = (Some(snapshot), Some(service));
+    }
+
     /// It is being sent to the upstream.
     pub fn forwarded(&mut self, upstream: &Arc<UpstreamMetrics>, transfer: Option<Arc<Transfer>>, at: Instant) {
         self.upstream = Some((Arc::clone(upstream), at));
@@ -204,6 +217,9 @@ impl Exchange {
         if let Some(budget) = &self.budget {
             budget.tell(&mut parts.headers);
         }
+        if let Some(cross_origin) = &self.cross_origin {
+            cross_origin.tell(&mut parts.headers);
+        }
         let body = (!body.is_empty()).then_some(body);
         Response::from_parts(parts, GatewayBody::Own(body, self))
     }
@@ -224,11 +240,19 @@ impl Exchange {
             upstream.answered(took);
             self.upstream_time = Some(took);
         }
-        let cache = self.matched().and_then(|(_, route)| route.cache);
-        headers::rewrite_response(&mut parts.headers, self.caller.is_some(), cache);
+        let asked = headers::Asked {
+            identified: self.caller.is_some(),
+            service: self.matched().map(|(service, _)| service),
+            cache: self.matched().and_then(|(_, route)| route.cache),
+            cookies: self.snapshot.as_ref().map_or(&[], |snapshot| snapshot.cookies()),
+        };
+        headers::rewrite_response(&mut parts.headers, &asked);
         parts.headers.insert(headers::REQUEST_ID, self.request_id.clone());
         if let Some(budget) = &self.budget {
             budget.tell(&mut parts.headers);
+        }
+        if let Some(cross_origin) = &self.cross_origin {
+            cross_origin.tell(&mut parts.headers);
         }
         parts.extensions.clear();
         Response::from_parts(parts, GatewayBody::Relayed(RelayedBody::new(body, lease, self, idle, now)))

@@ -12,6 +12,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 
 use super::body::{GatewayBody, RequestBody};
+use super::cors;
 use super::exchange::Exchange;
 use super::headers::{self, Forwarding, PeerHeaders};
 use super::rate_limit::{Asker, Budget, RateLimits};
@@ -148,7 +149,16 @@ impl Worker {
             target: parts.uri.path_and_query().map_or("/", PathAndQuery::as_str),
             client,
         };
-        let permit = match self.gateway.admission.admit(&facts, &parts.headers, exchange.now(), &self.desk) {
+        if parts.method == Method::OPTIONS && head.framing == Framing::None {
+            let snapshot = self.gateway.admission.snapshot();
+            if let Some((answer, service)) = cors::preflight(&snapshot, &facts, &parts.headers) {
+                exchange.preflight(snapshot, service);
+                return Ok(exchange.answer(answer));
+            }
+        }
+        let admitted = self.gateway.admission.admit(&facts, &parts.headers, exchange.now(), &self.desk);
+        exchange.crosses(cors::cross_origin(admitted.judged(), host.as_ref(), &parts.headers));
+        let permit = match admitted {
             Admitted::Permit(permit) => permit,
             Admitted::Refusal(refusal) => {
                 let reason = refusal.reason();

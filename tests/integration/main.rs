@@ -13,6 +13,8 @@ mod harness;
 
 mod attacks;
 mod audit;
+mod cookies;
+mod cors;
 mod demo;
 mod denials;
 mod faults;
