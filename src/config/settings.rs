@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use super::mistake::{ConfigError, Warning};
 use super::{sources, validate};
+use crate::admission::DecisionSettings;
 use crate::secret::Secret;
 use crate::telemetry::tracing::{LogFormat, LogLevel};
 use crate::token::{Algorithm, ClaimPaths, Confers, RolesFrom};
@@ -28,6 +29,8 @@ pub struct Settings {
     pub roles: Option<PathBuf>,
     /// `[admin]`
     pub admin: AdminSettings,
+    /// `[probes] listen`: where health and readiness are answered besides, if anywhere.
+    pub probes: Option<SocketAddr>,
     /// `[revocation]`
     pub revocation: RevocationSettings,
     /// `[log]`
@@ -79,6 +82,17 @@ pub struct GatewaySettings {
     pub grace: Duration,
     /// Limits of every connection.
     pub limits: Limits,
+}
+
+impl GatewaySettings {
+    /// How many threads serve requests.
+    #[must_use]
+    pub fn worker_count(&self) -> usize {
+        match self.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            workers => workers,
+        }
+    }
 }
 
 /// Limits of a listener.
@@ -188,6 +202,8 @@ pub struct AdminSettings {
     pub policy: PathBuf,
     /// Whether `/metrics` is answered without a token.
     pub metrics_open: bool,
+    /// How many decisions are remembered for `GET /api/decisions/{request_id}`.
+    pub decisions: DecisionSettings,
 }
 
 /// Where revocations come from.

@@ -13,6 +13,7 @@ mod harness;
 
 mod attacks;
 mod audit;
+mod decisions;
 mod demo;
 mod denials;
 mod faults;
