@@ -47,10 +47,7 @@ impl Doorward {
     /// What is wrong with settings, files or addresses.
     pub fn start(settings: &Settings) -> anyhow::Result<Self> {
         let built = build(settings)?;
-        let workers = match settings.gateway.workers {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            workers => workers,
-        };
+        let workers = settings.gateway.worker_count();
         let gateway = built.gateway.as_ref().map(|_| net::bind(settings.gateway.listen, workers)).transpose()?;
         let admin = built.admin.as_ref().map(|_| net::bind(settings.admin.listen, 1)).transpose()?;
         let logged = logged(settings);
@@ -286,6 +283,7 @@ fn follow_files(built: &Built) -> impl Future<Output = ()> + Send + 'static {
     let gateway = built.gateway.as_ref().map(|gateway| Arc::clone(gateway.admission()));
     let admin = built.admin.as_ref().map(|admin| Arc::clone(&admin.admission));
     let metrics = (Arc::clone(&built.metrics), Arc::clone(&built.metrics));
+    let decisions = Arc::clone(&built.decisions);
     let publish = move |loaded: Loaded| {
         if let Some((admission, snapshot)) = admin.as_ref().zip(loaded.admin) {
             admission.publish(snapshot);
@@ -293,7 +291,9 @@ fn follow_files(built: &Built) -> impl Future<Output = ()> + Send + 'static {
         if let Some((admission, snapshot)) = gateway.as_ref().zip(loaded.gateway) {
             tell_of_snapshot(&metrics.0, &snapshot);
             tracing::info!(version = snapshot.version(), "the changed policy is in force");
+            let version = snapshot.version();
             admission.publish(snapshot);
+            decisions.in_force(version);
         }
     };
     let refused = move |unusable: &Unusable| {

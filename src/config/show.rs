@@ -86,10 +86,19 @@ impl Settings {
                 "hosts": texts(&self.admin.hosts),
                 "policy": self.admin.policy.display().to_string(),
                 "metrics_open": self.admin.metrics_open,
+                "decisions": table! {
+                    "denials": number(self.admin.decisions.denials),
+                    "sample_every": i64::from(self.admin.decisions.sample_every),
+                    "samples": number(self.admin.decisions.samples),
+                    "memory": show_size(self.admin.decisions.memory as u64),
+                },
             },
         );
         if let (Some(tls), Some(Value::Table(admin))) = (&self.admin.tls, root.get_mut("admin")) {
             admin.insert("tls".into(), show_tls(tls));
+        }
+        if let Some(listen) = self.probes {
+            root.insert("probes".into(), table! { "listen": listen.to_string() });
         }
         if let Some(file) = &self.revocation.file {
             root.insert("revocation".into(), table! { "file": file.display().to_string() });

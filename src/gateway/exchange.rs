@@ -1,6 +1,9 @@
 //! One request and its answer, as metrics and the access log will tell of it. Whatever becomes of it, it is told once: when the
 //! exchange is dropped.
 
+mod remember;
+
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
@@ -56,6 +59,8 @@ pub struct Exchange {
     reason: Option<Reason>,
     would_deny: Option<Reason>,
     denied: bool,
+    /// More about a denial.
+    detail: Cow<'static, str>,
     status: u16,
     upstream: Option<(Arc<UpstreamMetrics>, Instant)>,
     upstream_time: Option<Duration>,
@@ -110,6 +115,7 @@ impl Exchange {
             reason: None,
             would_deny: None,
             denied: false,
+            detail: Cow::Borrowed(""),
             status: 0,
             upstream: None,
             upstream_time: None,
@@ -200,6 +206,7 @@ impl Exchange {
     pub fn deny(mut self: Box<Self>, denial: &Denial) -> Response<GatewayBody> {
         self.denied = true;
         self.reason = Some(denial.reason);
+        self.detail = denial.detail.clone();
         let mut answer = denial.answer(self.request_id.to_str().unwrap_or_default());
         if self.has_body && !self.transfer.as_ref().is_some_and(|transfer| transfer.has_ended()) {
             // What is still to come is taken off the wire and not read as a request: the connection ends.
@@ -298,6 +305,7 @@ impl Drop for Exchange {
         if let Some(reason) = self.would_deny {
             count.report_only(service, route, reason);
         }
+        self.remember(duration);
         let Some(log) = &self.worker.log else { return };
         if self.worker.logged.access {
             self.tell(log, service, route, method, duration);

@@ -18,6 +18,7 @@ use super::headers::{self, Forwarding, PeerHeaders};
 use super::rate_limit::{Asker, Budget, RateLimits};
 use super::reply::{self, Denial};
 use super::upstream::{Pool, UpstreamSettings};
+use crate::admission::decisions::{Decisions, Ring};
 use crate::admission::{Admission, Admitted, Desk, Permit};
 use crate::net::{ConnectionState, Established};
 use crate::policy::source::BodyLimit;
@@ -53,6 +54,7 @@ pub struct Gateway {
     settings: GatewaySettings,
     /// Counted by all workers together, and over changes of the policy.
     rates: RateLimits,
+    decisions: Arc<Decisions>,
 }
 
 /// One worker's part: its own upstream pools and its own counters, so that workers share nothing on the request path.
@@ -65,13 +67,15 @@ pub struct Worker {
     pub(super) log: Option<AccessSink>,
     /// Which of them are.
     pub(super) logged: Logged,
+    /// Its decisions of late, if they are remembered.
+    ring: Option<Arc<Ring>>,
 }
 
 impl Gateway {
-    /// A gateway that decides by `admission`.
+    /// A gateway that decides by `admission` and remembers in `decisions`.
     #[must_use]
-    pub fn new(admission: Arc<Admission>, settings: GatewaySettings) -> Arc<Self> {
-        Arc::new(Self { admission, settings, rates: RateLimits::default() })
+    pub fn new(admission: Arc<Admission>, settings: GatewaySettings, decisions: Arc<Decisions>) -> Arc<Self> {
+        Arc::new(Self { admission, settings, rates: RateLimits::default(), decisions })
     }
 
     /// What it decides by.
@@ -83,6 +87,7 @@ impl Gateway {
     /// Forgets what no longer counts. Called beside requests, every few seconds.
     pub fn sweep(&self) {
         self.rates.sweep(Instant::now());
+        self.decisions.in_force(self.admission.snapshot().version());
     }
 }
 
@@ -95,7 +100,14 @@ impl Worker {
         let pools = upstreams
             .map(|(name, settings)| (name.clone(), Pool::new(Arc::clone(settings), count.upstream(name))))
             .collect();
-        Arc::new(Self { gateway, pools, desk: Desk::new(count), log: log.map(AccessLog::worker), logged })
+        let ring = gateway.decisions.ring();
+        Arc::new(Self { gateway, pools, desk: Desk::new(count), log: log.map(AccessLog::worker), logged, ring })
+    }
+
+    /// Where it remembers decisions, if it does.
+    #[must_use]
+    pub fn ring(&self) -> Option<&Ring> {
+        self.ring.as_deref()
     }
 
     /// Its counters.

@@ -48,6 +48,8 @@ families! {
     BUILD_INFO = GAUGE "doorward_build_info" "The running version; always 1.";
     UPSTREAM_UNPROTECTED = GAUGE "doorward_upstream_unprotected" "1 if the upstream can be reached around the gateway in plain text.";
     LOG_DROPPED = COUNTER "doorward_log_dropped_total" "Access lines lost because the log's reader was too slow or gone.";
+    DECISIONS = GAUGE "doorward_decisions_remembered" "Decisions that GET /api/decisions/{request_id} can explain: denials, and a sample of the rest.";
+    DECISION_BYTES = GAUGE "doorward_decisions_remembered_bytes" "Memory that these decisions take, roughly.";
     PROCESS_CPU = COUNTER "process_cpu_seconds_total" "CPU time of the process, user and system.";
     PROCESS_RESIDENT = GAUGE "process_resident_memory_bytes" "Resident memory of the process.";
     PROCESS_OPEN_FDS = GAUGE "process_open_fds" "Open file descriptors of the process.";
@@ -185,6 +187,8 @@ pub struct Metrics {
     policies: Mutex<BTreeSet<(String, String)>>,
     unprotected: Mutex<BTreeMap<String, bool>>,
     log_dropped: Arc<AtomicU64>,
+    /// Denials, samples, and the bytes of both.
+    decisions: [AtomicU64; 3],
 }
 
 /// What is known of a listener that speaks TLS.
@@ -210,6 +214,7 @@ impl Metrics {
             policies: Mutex::default(),
             unprotected: Mutex::default(),
             log_dropped: Arc::default(),
+            decisions: Default::default(),
         })
     }
 
@@ -261,6 +266,13 @@ impl Metrics {
     /// How many revocations are in force.
     pub fn set_revocations(&self, count: u64) {
         self.revocations.store(count, Ordering::Relaxed);
+    }
+
+    /// How many decisions are remembered, and the bytes that they take.
+    pub fn set_decisions(&self, denials: usize, samples: usize, bytes: usize) {
+        for (gauge, value) in self.decisions.iter().zip([denials, samples, bytes]) {
+            gauge.store(value as u64, Ordering::Relaxed);
+        }
     }
 
     /// A snapshot is in force: its number, and service and sha256 of each policy file. Clears the mark of a failed
@@ -362,6 +374,9 @@ impl Metrics {
             unprotected.iter().map(|(upstream, open)| number(&[("upstream", upstream)], f64::from(u8::from(*open)))),
         );
         out.add(&LOG_DROPPED, [number(&[], self.log_dropped.load(Ordering::Relaxed) as f64)]);
+        let [denials, samples, bytes] = self.decisions.each_ref().map(|gauge| gauge.load(Ordering::Relaxed) as f64);
+        out.add(&DECISIONS, [number(&[("kind", "denial")], denials), number(&[("kind", "sample")], samples)]);
+        out.add(&DECISION_BYTES, [number(&[], bytes)]);
         out.add(&BUILD_INFO, [number(&[("version", env!("CARGO_PKG_VERSION"))], 1.0)]);
     }
 }
@@ -531,7 +546,8 @@ mod tests {
         doorward_token_cache_hits_total doorward_token_cache_misses_total doorward_revocations doorward_policy_info \
         doorward_policy_reload_failed doorward_snapshot_version doorward_upstream_connections doorward_connections \
         doorward_limit_rejections_total doorward_report_only_total doorward_parse_errors_total doorward_build_info \
-        doorward_upstream_unprotected doorward_log_dropped_total process_cpu_seconds_total \
+        doorward_upstream_unprotected doorward_log_dropped_total doorward_decisions_remembered \
+        doorward_decisions_remembered_bytes process_cpu_seconds_total \
         process_resident_memory_bytes process_open_fds process_max_fds process_start_time_seconds process_threads";
 
     fn labels<'a>(service: &'a Arc<str>, route: &'a Arc<str>, status: u16) -> RequestLabels<'a> {

@@ -15,6 +15,7 @@ mod attacks;
 mod audit;
 mod cookies;
 mod cors;
+mod decisions;
 mod demo;
 mod denials;
 mod faults;
