@@ -20,6 +20,7 @@ mod demo;
 mod denials;
 mod faults;
 mod framing;
+mod http2;
 mod identity_headers;
 mod observability;
 mod rate_limits;
