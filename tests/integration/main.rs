@@ -19,6 +19,7 @@ mod faults;
 mod framing;
 mod identity_headers;
 mod observability;
+mod parts;
 mod rate_limits;
 mod running;
 mod targets;
