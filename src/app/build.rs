@@ -17,8 +17,8 @@ use crate::rbac::RoleTable;
 use crate::request::Host;
 use crate::request::peer::TrustedProxies;
 use crate::revocation::{Retention, RevocationIndex, entry};
-use crate::sync::PolicyFiles;
 use crate::sync::policy_files::Texts;
+use crate::sync::{LiveTls, PolicyFiles};
 use crate::telemetry::Metrics;
 use crate::token::{Confers, TokenCache, Verifier};
 
@@ -38,6 +38,10 @@ pub struct Built {
     pub files: PolicyFiles,
     /// What they held at the start.
     pub texts: Texts,
+    /// The gateway's certificates, if it speaks TLS.
+    pub gateway_tls: Option<LiveTls>,
+    /// The admin listener's.
+    pub admin_tls: Option<LiveTls>,
 }
 
 /// Builds everything from files and settings.
@@ -82,7 +86,10 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
         }
         None => None,
     };
-    Ok(Built { gateway, admin, metrics, revocations, readiness, files, texts })
+    let gateway_tls =
+        settings.gateway.tls.as_ref().filter(|_| settings.gateway.enabled).map(LiveTls::load).transpose()?;
+    let admin_tls = settings.admin.tls.as_ref().filter(|_| settings.admin.enabled).map(LiveTls::load).transpose()?;
+    Ok(Built { gateway, admin, metrics, revocations, readiness, files, texts, gateway_tls, admin_tls })
 }
 
 /// Tells the metrics which policy is in force.

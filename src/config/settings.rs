@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use super::mistake::{ConfigError, Warning};
 use super::{sources, validate};
+use crate::net::TlsFiles;
 use crate::secret::Secret;
 use crate::telemetry::tracing::{LogFormat, LogLevel};
 use crate::token::{Algorithm, ClaimPaths, Confers, RolesFrom};
@@ -79,6 +80,8 @@ pub struct GatewaySettings {
     pub grace: Duration,
     /// Limits of every connection.
     pub limits: Limits,
+    /// What is shown by TLS; `None`: the listener is plain.
+    pub tls: Option<TlsFiles>,
 }
 
 /// Limits of a listener.
@@ -188,6 +191,8 @@ pub struct AdminSettings {
     pub policy: PathBuf,
     /// Whether `/metrics` is answered without a token.
     pub metrics_open: bool,
+    /// What is shown by TLS; `None`: the listener is plain.
+    pub tls: Option<TlsFiles>,
 }
 
 /// Where revocations come from.

@@ -1,6 +1,7 @@
 //! What every key means, and what a good value is. One function a section, in the order of the file.
 
 mod auth;
+mod listener;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -73,7 +74,6 @@ fn gateway(section: &Section<'_>) -> GatewaySettings {
         assertion.refuse("enabled");
     }
     let _ = assertion.duration("ttl");
-    section.not_yet("tls");
     if section.texts("proxy_protocol_from").is_some_and(|networks| !networks.is_empty()) {
         section.refuse("proxy_protocol_from");
     }
@@ -93,6 +93,7 @@ fn gateway(section: &Section<'_>) -> GatewaySettings {
             idle_timeout: limits.duration("idle_timeout").unwrap_or(Duration::from_secs(75)),
             connections: limits.number("connections", 1, 10_000_000).unwrap_or(10_000),
         },
+        tls: listener::tls(section, "gateway.tls"),
     }
 }
 
@@ -233,6 +234,7 @@ fn admin(section: &Section<'_>) -> AdminSettings {
         hosts: hosts.unwrap_or_else(|| ["localhost", "127.0.0.1", "[::1]"].map(str::to_owned).to_vec()),
         policy: path(section, "policy").unwrap_or_else(|| "policies/admin.yaml".into()),
         metrics_open: section.boolean("metrics_open").unwrap_or(true),
+        tls: listener::tls(section, "admin.tls"),
     }
 }
 

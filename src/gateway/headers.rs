@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 use crate::admission::Permit;
 use crate::net::Established;
 use crate::policy::source::CachePolicy;
+use crate::request::Host;
 
 /// Names a request in logs and answers.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -194,6 +195,13 @@ impl PeerHeaders {
         let address = HeaderValue::try_from(peer.to_canonical().to_string());
         let address = address.unwrap_or(HeaderValue::from_static("unknown"));
         Self { connection, peer, trusted, address, forwarded: Mutex::new(None) }
+    }
+
+    /// Whether a host is not one of those that the connection's certificate is for (T24): a client that reuses a connection for
+    /// another name of the same address takes one policy's way round another's.
+    #[must_use]
+    pub fn is_misdirected(&self, host: Option<&Host>) -> bool {
+        self.connection.tls.as_ref().zip(host).is_some_and(|(tls, host)| !tls.covers(host))
     }
 
     /// The scheme that the client used.

@@ -139,6 +139,9 @@ impl Worker {
             Err(rejection) => return Ok(self.reject(exchange, rejection)),
         };
         exchange.client(client, host.as_ref());
+        if from.is_misdirected(host.as_ref()) {
+            return Ok(exchange.deny(&Denial::misdirected()));
+        }
         let facts = RequestFacts {
             method: parts.method.as_str(),
             host: host.as_ref(),

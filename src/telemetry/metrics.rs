@@ -42,6 +42,9 @@ families! {
     LIMIT_REJECTIONS = COUNTER "doorward_limit_rejections_total" "Connections and requests turned away by a limit.";
     REPORT_ONLY = COUNTER "doorward_report_only_total" "Denials that report-only mode let through.";
     PARSE_ERRORS = COUNTER "doorward_parse_errors_total" "Requests refused by the HTTP parser.";
+    CERTIFICATE_EXPIRY = GAUGE "doorward_certificate_expiry_timestamp_seconds" "When the first of a listener's certificates ends, in seconds since the Unix epoch.";
+    CERTIFICATE_RELOAD_FAILED = GAUGE "doorward_certificate_reload_failed" "1 while the certificate files on disk are refused and older ones in force.";
+    HANDSHAKES_FAILED = COUNTER "doorward_tls_handshakes_failed_total" "TLS handshakes that did not come to an end.";
     BUILD_INFO = GAUGE "doorward_build_info" "The running version; always 1.";
     UPSTREAM_UNPROTECTED = GAUGE "doorward_upstream_unprotected" "1 if the upstream can be reached around the gateway in plain text.";
     LOG_DROPPED = COUNTER "doorward_log_dropped_total" "Access lines lost because the log's reader was too slow or gone.";
@@ -175,12 +178,22 @@ pub(super) const DECISION_BOUNDS: Bounds = &[
 pub struct Metrics {
     workers: Mutex<Vec<Arc<WorkerMetrics>>>,
     connections: Arc<[AtomicI64]>,
+    tls: Box<[ListenerTls]>,
     revocations: AtomicU64,
     snapshot_version: AtomicU64,
     policy_reload_failed: AtomicBool,
     policies: Mutex<BTreeSet<(String, String)>>,
     unprotected: Mutex<BTreeMap<String, bool>>,
     log_dropped: Arc<AtomicU64>,
+}
+
+/// What is known of a listener that speaks TLS.
+#[derive(Debug, Default)]
+struct ListenerTls {
+    spoken: AtomicBool,
+    expiry: AtomicI64,
+    reload_failed: AtomicBool,
+    handshakes_failed: AtomicU64,
 }
 
 impl Metrics {
@@ -190,6 +203,7 @@ impl Metrics {
         Arc::new(Self {
             workers: Mutex::default(),
             connections: Listener::ALL.iter().map(|_| AtomicI64::new(0)).collect(),
+            tls: Listener::ALL.iter().map(|_| ListenerTls::default()).collect(),
             revocations: AtomicU64::new(0),
             snapshot_version: AtomicU64::new(0),
             policy_reload_failed: AtomicBool::new(false),
@@ -218,6 +232,30 @@ impl Metrics {
     #[must_use]
     pub fn connections(&self, listener: Listener) -> i64 {
         self.connections.get(listener as usize).map_or(0, |gauge| gauge.load(Ordering::Relaxed))
+    }
+
+    /// A listener's certificates are in force, the first of which ends at `expiry` (seconds since the Unix epoch). Clears the
+    /// mark of a failed reload.
+    pub fn set_certificates(&self, listener: Listener, expiry: i64) {
+        if let Some(tls) = self.tls.get(listener as usize) {
+            tls.expiry.store(expiry, Ordering::Relaxed);
+            tls.reload_failed.store(false, Ordering::Relaxed);
+            tls.spoken.store(true, Ordering::Release);
+        }
+    }
+
+    /// A listener's certificates on disk were refused, and older ones stay in force.
+    pub fn set_certificate_reload_failed(&self, listener: Listener) {
+        if let Some(tls) = self.tls.get(listener as usize) {
+            tls.reload_failed.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// A TLS handshake did not come to an end.
+    pub fn handshake_failed(&self, listener: Listener) {
+        if let Some(tls) = self.tls.get(listener as usize) {
+            tls.handshakes_failed.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// How many revocations are in force.
@@ -296,6 +334,27 @@ impl Metrics {
                 [("idle", total.idle), ("active", total.active)]
                     .map(|(state, count)| number(&[("upstream", name), ("state", state)], count as f64))
             }),
+        );
+        let spoken = || {
+            let spoken = |(_, tls): &(_, &ListenerTls)| tls.spoken.load(Ordering::Acquire);
+            Listener::ALL
+                .iter()
+                .zip(&self.tls)
+                .filter(spoken)
+                .map(|(listener, tls)| ([("listener", listener.label())], tls))
+        };
+        out.add(
+            &CERTIFICATE_EXPIRY,
+            spoken().map(|(labels, tls)| number(&labels, tls.expiry.load(Ordering::Relaxed) as f64)),
+        );
+        out.add(
+            &CERTIFICATE_RELOAD_FAILED,
+            spoken()
+                .map(|(labels, tls)| number(&labels, f64::from(u8::from(tls.reload_failed.load(Ordering::Relaxed))))),
+        );
+        out.add(
+            &HANDSHAKES_FAILED,
+            spoken().map(|(labels, tls)| number(&labels, tls.handshakes_failed.load(Ordering::Relaxed) as f64)),
         );
         let unprotected = lock(&self.unprotected);
         out.add(

@@ -23,4 +23,5 @@ mod parts;
 mod rate_limits;
 mod running;
 mod targets;
+mod tls;
 mod tokens;

@@ -5,6 +5,7 @@ mod client;
 mod corpora;
 mod doorward;
 mod issuer;
+pub(crate) mod tls;
 mod upstream;
 mod wire;
 
