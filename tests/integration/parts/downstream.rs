@@ -3,6 +3,7 @@
 use std::process::Command;
 use std::sync::OnceLock;
 
+use crate::harness::tls::Certificate;
 use crate::harness::{Doorward, Issuer, doorward};
 
 use super::part::{missing, run};
@@ -39,14 +40,10 @@ impl Downstream {
     }
 }
 
-/// A certificate for `localhost`, which is its own authority, and its key, both as PEM.
-fn certificate() -> &'static (String, String) {
-    static MADE: OnceLock<(String, String)> = OnceLock::new();
-    MADE.get_or_init(|| {
-        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
-        let made = rcgen::generate_simple_self_signed(names).unwrap();
-        (made.cert.pem(), made.signing_key.serialize_pem())
-    })
+/// A certificate for `localhost`, and who signed it.
+fn certificate() -> &'static Certificate {
+    static MADE: OnceLock<Certificate> = OnceLock::new();
+    MADE.get_or_init(|| Certificate::for_names(&["localhost", "127.0.0.1"]))
 }
 
 /// doorward before some part, and who may pass.
@@ -82,9 +79,10 @@ impl Gateway {
     pub(super) fn start_with(downstream: Downstream, endpoint: &str, settings: &[(&str, toml::Value)]) -> Self {
         let issuer = Issuer::hs256();
         let mut builder = doorward().policy(POLICY).issuer(&issuer).setting("upstreams.oms.endpoints", vec![endpoint]);
-        let (certificate, key) = certificate();
-        // The clients are told to trust this file, so it lies in the folder where there is no TLS too.
-        builder = builder.file("tls/cert.pem", certificate.as_str()).file("tls/key.pem", key.as_str());
+        let made = certificate();
+        // The clients are told to trust this file.
+        builder = builder.file("tls/authority.pem", made.authority.as_str());
+        builder = builder.file("tls/cert.pem", made.cert.as_str()).file("tls/key.pem", made.key.as_str());
         if downstream.has_tls() {
             let mut pair = toml::Table::new();
             pair.insert("cert".into(), "tls/cert.pem".into());
@@ -119,7 +117,7 @@ impl Gateway {
 
     /// Whom the client is to trust.
     pub(super) fn authority_file(&self) -> Option<String> {
-        let path = self.doorward.path("tls/cert.pem").into_os_string().into_string().unwrap();
+        let path = self.doorward.path("tls/authority.pem").into_os_string().into_string().unwrap();
         self.downstream.has_tls().then_some(path)
     }
 

@@ -14,13 +14,11 @@ fn every_request_of_h2load_is_answered_over_h1() {
 }
 
 #[test]
-#[ignore = "TLS listeners are not merged yet"]
 fn every_request_of_h2load_is_answered_over_h1_with_tls() {
     load(Downstream::H1Tls);
 }
 
 #[test]
-#[ignore = "TLS listeners are not merged yet"]
 fn every_request_of_h2load_is_answered_over_h2_with_tls() {
     load(Downstream::H2Tls);
 }

@@ -7,7 +7,6 @@ use super::part::run;
 use super::service::Service;
 
 #[test]
-#[ignore = "TLS listeners are not merged yet"]
 fn sslscan_finds_tls_1_2_and_1_3_with_strong_ciphers_only() {
     let service = Service::start();
     let gateway = Gateway::start(Downstream::H2Tls, &service.url());
