@@ -23,6 +23,7 @@ mod framing;
 mod http2;
 mod identity_headers;
 mod observability;
+mod parts;
 mod rate_limits;
 mod running;
 mod targets;
