@@ -6,5 +6,5 @@
 pub mod admit;
 pub mod identity;
 
-pub use self::admit::{Admission, Admitted, Desk, Judged, Permit, Refusal};
+pub use self::admit::{Admission, Admitted, Changes, Desk, Expiry, Judged, Permit, Refusal};
 pub use self::identity::{Identified, Identity};
