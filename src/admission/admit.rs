@@ -104,6 +104,14 @@ impl<'r> Refusal<'r> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Changes([u64; 3]);
 
+#[cfg(test)]
+impl Changes {
+    /// A state that is made up.
+    pub(crate) fn of(numbers: [u64; 3]) -> Self {
+        Self(numbers)
+    }
+}
+
 /// Whether an open exchange ends when its token expires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expiry {
