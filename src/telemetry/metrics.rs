@@ -598,6 +598,7 @@ mod tests {
         worker.upstream("oms").answered(Duration::from_millis(1));
         metrics.set_snapshot(1, [("oms", "ab")]);
         metrics.set_upstream_unprotected("oms", true);
+        metrics.set_certificates(Listener::Gateway, 1);
         let text = metrics.render().unwrap();
         let rendered: BTreeSet<_> =
             text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
