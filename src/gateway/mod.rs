@@ -11,4 +11,4 @@ pub mod reply;
 pub mod upstream;
 
 pub use self::proxy::{Gateway, GatewaySettings, Logged, Worker};
-pub use self::upstream::{Endpoint, UpstreamSettings};
+pub use self::upstream::{UpstreamSettings, Upstreams};

@@ -1,6 +1,5 @@
 //! The life of a request, on one screen: [`Worker::serve`].
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,7 +15,7 @@ use super::exchange::Exchange;
 use super::headers::{self, Forwarding, PeerHeaders};
 use super::rate_limit::{Asker, Budget, RateLimits};
 use super::reply::{self, Denial};
-use super::upstream::{Pool, UpstreamSettings};
+use super::upstream::{Pool, Upstreams, WorkerPools};
 use crate::admission::{Admission, Admitted, Desk, Permit};
 use crate::net::{ConnectionState, Established};
 use crate::policy::source::BodyLimit;
@@ -27,14 +26,13 @@ use crate::request::{Host, Rejection, RequestFacts, host};
 use crate::telemetry::{AccessLog, AccessSink, Limit, Listener, Metrics, WorkerMetrics};
 
 /// What the gateway is configured with.
-#[derive(Debug, Clone)]
 pub struct GatewaySettings {
     /// Whose forwarding headers are believed.
     pub trusted_proxies: TrustedProxies,
     /// Largest request body in bytes, where the route says nothing.
     pub body_limit: u64,
-    /// The upstreams, by the names that policies use.
-    pub upstreams: BTreeMap<Box<str>, Arc<UpstreamSettings>>,
+    /// The upstreams.
+    pub upstreams: Upstreams,
 }
 
 /// What of requests is logged.
@@ -57,7 +55,7 @@ pub struct Gateway {
 /// One worker's part: its own upstream pools and its own counters, so that workers share nothing on the request path.
 pub struct Worker {
     gateway: Arc<Gateway>,
-    pools: BTreeMap<Box<str>, Arc<Pool>>,
+    pools: Arc<WorkerPools>,
     /// Its counters, and the tokens that it saw last.
     desk: Desk,
     /// Its buffer of the log, if requests or events are logged.
@@ -79,6 +77,12 @@ impl Gateway {
         &self.admission
     }
 
+    /// The upstreams, which may change while it runs.
+    #[must_use]
+    pub fn upstreams(&self) -> &Upstreams {
+        &self.settings.upstreams
+    }
+
     /// Forgets what no longer counts. Called beside requests, every few seconds.
     pub fn sweep(&self) {
         self.rates.sweep(Instant::now());
@@ -90,10 +94,7 @@ impl Worker {
     #[must_use]
     pub fn new(gateway: Arc<Gateway>, metrics: &Metrics, log: Option<&AccessLog>, logged: Logged) -> Arc<Self> {
         let count = metrics.worker();
-        let upstreams = gateway.settings.upstreams.iter();
-        let pools = upstreams
-            .map(|(name, settings)| (name.clone(), Pool::new(Arc::clone(settings), count.upstream(name))))
-            .collect();
+        let pools = gateway.settings.upstreams.worker(&count);
         Arc::new(Self { gateway, pools, desk: Desk::new(count), log: log.map(AccessLog::worker), logged })
     }
 
@@ -105,7 +106,7 @@ impl Worker {
 
     /// Closes upstream connections that nobody used for a while. The worker's own timer calls it.
     pub fn sweep(&self) {
-        self.pools.values().for_each(|pool| pool.sweep());
+        self.pools.sweep();
     }
 
     /// Serves one request: clean, match, authenticate, check revocation, authorize, rewrite, forward, observe.
@@ -259,7 +260,7 @@ impl Worker {
                 judged.decision.service.and_then(|index| judged.snapshot.services()[index as usize].upstream.as_ref())
             }
         };
-        name.and_then(|name| self.pools.get(&**name)).map(Arc::clone).ok_or(Reason::NoRoute)
+        name.and_then(|name| self.pools.get(name)).ok_or(Reason::NoRoute)
     }
 
     /// Counts the request, if its route has a limit. Only what is permitted counts, so that nobody uses up another's budget
