@@ -16,4 +16,4 @@ pub mod upstream;
 pub mod watch;
 
 pub use self::proxy::{Gateway, GatewaySettings, Logged, Worker};
-pub use self::upstream::{Endpoint, UpstreamSettings};
+pub use self::upstream::{UpstreamSettings, Upstreams};
