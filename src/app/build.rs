@@ -10,8 +10,8 @@ use http::HeaderValue;
 use crate::admin_api::{AdminState, Readiness};
 use crate::admission::{Admission, Desk};
 use crate::clock::Timestamp;
-use crate::config::{self, AuthSettings, ConfigError, IssuerSettings, Settings, issuers};
-use crate::gateway::{self, Gateway, GatewaySettings};
+use crate::config::{self, AssertionSettings, AuthSettings, ConfigError, IssuerSettings, Settings, issuers};
+use crate::gateway::{self, Assertions, Gateway, GatewaySettings, assertion};
 use crate::policy::Snapshot;
 use crate::rbac::RoleTable;
 use crate::request::Host;
@@ -20,7 +20,8 @@ use crate::revocation::{Retention, RevocationIndex, entry};
 use crate::sync::PolicyFiles;
 use crate::sync::policy_files::Texts;
 use crate::telemetry::Metrics;
-use crate::token::{Confers, TokenCache, Verifier};
+use crate::token::jwk::Trust;
+use crate::token::{Algorithm, Confers, KeySet, Signer, TokenCache, Verifier, local_keys};
 
 /// What a process consists of before it is bound to anything.
 pub struct Built {
@@ -178,7 +179,28 @@ fn gateway_settings(settings: &Settings) -> anyhow::Result<GatewaySettings> {
         trusted_proxies: TrustedProxies::new(settings.gateway.trusted_proxies.clone()),
         body_limit: settings.gateway.limits.body,
         upstreams,
+        assertions: settings.gateway.assertion.as_ref().map(assertions).transpose()?,
     })
+}
+
+/// A key of a file stays the same over restarts and for all processes that share it; another one has to be asked for again.
+fn assertions(settings: &AssertionSettings) -> anyhow::Result<Assertions> {
+    let algorithms = [Algorithm::EdDSA];
+    let keys = match &settings.key_file {
+        Some(path) => local_keys::load_or_create(path, &algorithms),
+        None => {
+            KeySet::generate(Algorithm::EdDSA).and_then(|made| KeySet::parse(made.expose(), &algorithms, Trust::File))
+        }
+    };
+    let signer = keys.and_then(|keys| Signer::new(&keys, assertion::TYPE)).context("[gateway.assertion] key_file")?;
+    if settings.key_file.is_none() {
+        tracing::info!(
+            keys = assertion::KEYS_PATH,
+            "X-User-Assertion is signed with a key made at this start; name a [gateway.assertion] key_file to keep one, \
+             and to share it between processes"
+        );
+    }
+    Ok(Assertions::new(signer, settings.ttl))
 }
 
 /// A gateway in front of itself would forward for ever, and its admin listener behind it would be open (T24).
@@ -209,17 +231,18 @@ fn refuse_own_listener(settings: &Settings, name: &str, endpoint: &config::Endpo
     Ok(())
 }
 
-/// Whoever reaches a plain upstream by network can write `X-User-Id` there (T31).
+/// Whoever reaches a plain upstream by network can write `X-User-Id` there (T31), but no assertion.
 fn warn_of_unprotected_upstreams(settings: &Settings, metrics: &Metrics) {
     for (name, upstream) in &settings.upstreams {
         let open = upstream.endpoints.iter().find(|endpoint| !is_loopback(&endpoint.host));
+        let open = open.filter(|_| settings.gateway.assertion.is_none());
         metrics.set_upstream_unprotected(name, open.is_some());
         if let Some(endpoint) = open {
             tracing::warn!(
                 upstream = name,
                 endpoint = endpoint.authority,
                 "the upstream is reached by plain HTTP over a network: whoever reaches it too can forge an identity there; \
-                 keep it on loopback or let nobody else reach its port"
+                 keep it on loopback, let nobody else reach its port, or switch on [gateway.assertion] and verify it there"
             );
         }
     }

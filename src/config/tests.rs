@@ -230,7 +230,6 @@ fn what_is_not_built_is_refused_when_switched_on() {
         "[identity]\nenabled = true",
         "[gateway]\ntls = { certificates = [] }",
         "[gateway]\nproxy_protocol_from = [\"10.0.0.0/8\"]",
-        "[gateway.assertion]\nenabled = true",
         "[probes]\nlisten = \"127.0.0.1:1\"",
         "[mail]\nsmtp = \"x\"",
         "[database]\nurl = \"sqlite://x\"",

@@ -2,6 +2,7 @@
 //!
 //! Knows: admission, net, telemetry. Must not know: accounts, roles' administration, SQL.
 
+pub mod assertion;
 pub mod body;
 pub mod cors;
 pub mod exchange;
@@ -11,5 +12,6 @@ pub mod rate_limit;
 pub mod reply;
 pub mod upstream;
 
+pub use self::assertion::Assertions;
 pub use self::proxy::{Gateway, GatewaySettings, Logged, Worker};
 pub use self::upstream::{Endpoint, UpstreamSettings};

@@ -11,6 +11,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 
+use super::assertion::{self, Assertions};
 use super::body::{GatewayBody, RequestBody};
 use super::cors;
 use super::exchange::Exchange;
@@ -36,6 +37,8 @@ pub struct GatewaySettings {
     pub body_limit: u64,
     /// The upstreams, by the names that policies use.
     pub upstreams: BTreeMap<Box<str>, Arc<UpstreamSettings>>,
+    /// Vouches for callers to the services behind it.
+    pub assertions: Option<Assertions>,
 }
 
 /// What of requests is logged.
@@ -149,6 +152,15 @@ impl Worker {
             target: parts.uri.path_and_query().map_or("/", PathAndQuery::as_str),
             client,
         };
+        if let Some(assertions) = &self.gateway.settings.assertions
+            && parts.uri.path() == assertion::KEYS_PATH
+            && head.framing == Framing::None
+        {
+            return Ok(match assertions.published(&parts.method) {
+                Ok(answer) => exchange.answer(answer),
+                Err(denial) => exchange.deny(&denial),
+            });
+        }
         if parts.method == Method::OPTIONS && head.framing == Framing::None {
             let snapshot = self.gateway.admission.snapshot();
             if let Some((answer, service)) = cors::preflight(&snapshot, &facts, &parts.headers) {
@@ -200,6 +212,10 @@ impl Worker {
             trace: exchange.trace(),
         };
         headers::rewrite(&mut parts.headers, &permit, &forwarding);
+        if let Some(assertions) = &self.gateway.settings.assertions {
+            let id = exchange.request_id();
+            assertions.vouch(&mut parts.headers, &permit, &parts.method, &uri, id, exchange.now());
+        }
         let first_byte = first_byte(&permit).unwrap_or(pool.settings().first_byte);
         exchange.judge(permit.into_judged());
         parts.uri = uri;
