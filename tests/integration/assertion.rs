@@ -91,10 +91,11 @@ fn doorwards_own_tokens_bring_session_and_memberships() {
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         String::from_utf8(done.stdout).unwrap().trim().to_owned()
     };
-    let token = mint(&["--sub", "u-2", "--role", "ROLE_VIEWER"]);
+    let token = mint(&["--sub", "u-2", "--role", "ROLE_VIEWER", "--session", "s-1", "--membership", "oms=PREMIUM"]);
     assert_eq!(running.get_as("/items", &token).status, 200);
     let claims = verified(&running, upstream.last().field("x-user-assertion").unwrap(), "oms");
     assert_eq!((&claims["sub"], &claims["roles"]), (&json!("u-2"), &json!(["ROLE_VIEWER"])));
+    assert_eq!((&claims["sid"], &claims["memberships"]), (&json!("s-1"), &json!({"oms": "PREMIUM"})));
 }
 
 #[test]
