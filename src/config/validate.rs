@@ -114,7 +114,8 @@ fn check_assertion_key(settings: &Settings, root: &Section<'_>) {
     if key_file == Some(&settings.auth.local_keys) {
         let gateway = root.section("gateway");
         let section = gateway.section("assertion");
-        (gateway.ignore_rest(), section.ignore_rest());
+        gateway.ignore_rest();
+        section.ignore_rest();
         section.mistake(
             "key_file",
             "is the file of `auth.local_keys`, which sign access tokens",
