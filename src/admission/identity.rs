@@ -76,9 +76,23 @@ impl Identity {
     }
 
     fn derive(claims: &Claims, table: &RoleTable, service: &Arc<str>) -> Self {
-        let grants = table.resolve(service, claims.conferred(table), &claims.memberships);
+        let grants = table.resolve_for_policy(service, claims.conferred(table), &claims.memberships);
         let headers = headers(claims, &grants);
         Self { service: Arc::clone(service), grants, headers }
+    }
+
+    /// The subject.
+    #[must_use]
+    pub fn subject(&self) -> &str {
+        self.header(&USER_ID).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    /// Roughly how many bytes it holds.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let headers = self.headers.iter().map(|(name, value)| size_of_val(name) + value.len() + 2 * size_of_val(value));
+        let words = self.grants.roles().len() * size_of::<usize>() * 4 + self.grants.memberships().len() * 64;
+        size_of::<Self>() + headers.sum::<usize>() + words
     }
 
     /// What the subject holds in the service.

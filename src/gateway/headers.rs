@@ -5,10 +5,9 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, COOKIE, EXPIRES, Entry, FORWARDED, HOST, HeaderMap,
-    PRAGMA, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VARY,
+    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, EXPIRES, FORWARDED, HOST, HeaderMap, PRAGMA,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VARY,
 };
-use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode};
 use smallvec::SmallVec;
 
@@ -16,6 +15,7 @@ use crate::admission::{Permit, identity};
 use crate::net::Established;
 use crate::policy::Service;
 use crate::policy::source::CachePolicy;
+use crate::request::Host;
 use crate::token::credential;
 
 /// Names a request in logs and answers.
@@ -166,24 +166,6 @@ pub fn rewrite(headers: &mut HeaderMap, permit: &Permit<'_>, forwarding: &Forwar
     }
 }
 
-/// Makes of an HTTP/2 head what it would be in HTTP/1.1: one `Cookie` line (RFC 9113 section 8.2.3), and a `Host` header
-/// (section 8.3.1).
-pub fn from_http2(parts: &mut Parts) {
-    let mut crumbs = parts.headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
-    if let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) {
-        let all: Vec<&[u8]> = [first, second].into_iter().chain(crumbs).collect();
-        if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
-            parts.headers.insert(COOKIE, joined);
-        }
-    }
-    if let Some(authority) = parts.uri.authority()
-        && let Entry::Vacant(host) = parts.headers.entry(HOST)
-        && let Ok(authority) = HeaderValue::from_str(authority.as_str())
-    {
-        host.insert(authority);
-    }
-}
-
 fn is_stripped(strip: &[Box<str>], name: &str) -> bool {
     !strip.is_empty()
         && strip.iter().any(|stripped| {
@@ -221,6 +203,13 @@ impl PeerHeaders {
         let address = HeaderValue::try_from(peer.to_canonical().to_string());
         let address = address.unwrap_or(HeaderValue::from_static("unknown"));
         Self { connection, peer, trusted, address, forwarded: Mutex::new(None) }
+    }
+
+    /// Whether a host is not one of those that the connection's certificate is for (T24): a client that reuses a connection for
+    /// another name of the same address takes one policy's way round another's.
+    #[must_use]
+    pub fn is_misdirected(&self, host: Option<&Host>) -> bool {
+        self.connection.tls.as_ref().zip(host).is_some_and(|(tls, host)| !tls.covers(host))
     }
 
     /// The scheme that the client used.

@@ -93,7 +93,7 @@ pub(super) fn ask<'r>(
             tier: crate::rbac::TierKey::parse(tier).unwrap(),
         })
         .collect();
-    let grants = snapshot.roles().resolve(pending.service(), &roles, &memberships);
+    let grants = snapshot.roles().resolve_for_policy(pending.service(), &roles, &memberships);
     pending.with_caller(&Caller { subject, grants: &grants })
 }
 
