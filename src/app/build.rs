@@ -9,8 +9,8 @@ use super::upstreams::{self, Listeners, Upstreams};
 use crate::admin_api::{AdminState, Readiness};
 use crate::admission::{Admission, Decisions, Desk};
 use crate::clock::Timestamp;
-use crate::config::{self, AuthSettings, ConfigError, IssuerSettings, Settings, issuers};
-use crate::gateway::{self, Gateway, GatewaySettings};
+use crate::config::{self, AssertionSettings, AuthSettings, ConfigError, IssuerSettings, Settings, issuers};
+use crate::gateway::{self, Assertions, Gateway, GatewaySettings, assertion};
 use crate::policy::Snapshot;
 use crate::rbac::RoleTable;
 use crate::request::Host;
@@ -19,7 +19,8 @@ use crate::revocation::{Retention, RevocationIndex, entry};
 use crate::sync::policy_files::Texts;
 use crate::sync::{LiveTls, PolicyFiles};
 use crate::telemetry::Metrics;
-use crate::token::{Confers, TokenCache, Verifier};
+use crate::token::jwk::Trust;
+use crate::token::{Algorithm, Confers, KeySet, Signer, TokenCache, Verifier, local_keys};
 
 /// What a process consists of before it is bound to anything.
 pub struct Built {
@@ -73,7 +74,7 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
         }
         None => None,
     };
-    upstreams::warn_of_unprotected(&upstreams, &metrics);
+    upstreams::warn_of_unprotected(&upstreams, settings.gateway.assertion.is_some(), &metrics);
 
     let admin = match loaded.admin {
         Some(snapshot) => {
@@ -199,7 +200,28 @@ fn gateway_settings(
         trusted_proxies: TrustedProxies::new(settings.gateway.trusted_proxies.clone()),
         body_limit: settings.gateway.limits.body,
         upstreams: gateway::Upstreams::new(upstreams.clone(), metrics)?,
+        assertions: settings.gateway.assertion.as_ref().map(assertions).transpose()?,
     })
+}
+
+/// A key of a file stays the same over restarts and for all processes that share it; another one has to be asked for again.
+fn assertions(settings: &AssertionSettings) -> anyhow::Result<Assertions> {
+    let algorithms = [Algorithm::EdDSA];
+    let keys = match &settings.key_file {
+        Some(path) => local_keys::load_or_create(path, &algorithms),
+        None => {
+            KeySet::generate(Algorithm::EdDSA).and_then(|made| KeySet::parse(made.expose(), &algorithms, Trust::File))
+        }
+    };
+    let signer = keys.and_then(|keys| Signer::new(&keys, assertion::TYPE)).context("[gateway.assertion] key_file")?;
+    if settings.key_file.is_none() {
+        tracing::info!(
+            keys = assertion::KEYS_PATH,
+            "X-User-Assertion is signed with a key made at this start; name a [gateway.assertion] key_file to keep one, \
+             and to share it between processes"
+        );
+    }
+    Ok(Assertions::new(signer, settings.ttl))
 }
 
 #[cfg(test)]

@@ -321,10 +321,11 @@ fn follow_files(
     };
     let metrics = (Arc::clone(&built.metrics), Arc::clone(&built.metrics));
     let decisions = Arc::clone(&built.decisions);
+    let asserted = settings.gateway.assertion.is_some();
     let publish = move |news: News<Ready>| {
         if let Some((gateway, Ready { reading, prepared })) = gateway.as_ref().zip(news.configuration) {
             gateway.upstreams().publish(prepared);
-            warn_of_unprotected(&reading.upstreams, &metrics.0);
+            warn_of_unprotected(&reading.upstreams, asserted, &metrics.0);
             metrics.0.set_config_reload_failed(false);
             tracing::info!("the changed configuration of upstreams is in force");
             if !reading.waiting.is_empty() {

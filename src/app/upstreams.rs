@@ -106,17 +106,18 @@ impl Listeners {
     }
 }
 
-/// Whoever reaches a plain upstream by network can write `X-User-Id` there (T31).
-pub(super) fn warn_of_unprotected(upstreams: &Upstreams, metrics: &Metrics) {
+/// Whoever reaches a plain upstream by network can write `X-User-Id` there (T31), but no assertion.
+pub(super) fn warn_of_unprotected(upstreams: &Upstreams, asserted: bool, metrics: &Metrics) {
     for (name, upstream) in upstreams {
-        let open = upstream.endpoints.iter().find(|endpoint| is_unprotected(endpoint));
+        let open = upstream.endpoints.iter().find(|endpoint| !asserted && is_unprotected(endpoint));
         metrics.set_upstream_unprotected(name, open.is_some());
         if let Some(endpoint) = open {
             tracing::warn!(
                 upstream = &**name,
                 %endpoint,
                 "the upstream is reached by plain HTTP over a network: whoever reaches it too can forge an identity there; \
-                 keep it on loopback or a unix socket, use https, or let nobody else reach its port"
+                 keep it on loopback or a unix socket, use https, let nobody else reach its port, or switch on \
+                 [gateway.assertion] and verify it there"
             );
         }
     }

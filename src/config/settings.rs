@@ -86,6 +86,17 @@ pub struct GatewaySettings {
     pub limits: Limits,
     /// What is shown by TLS; `None`: the listener is plain.
     pub tls: Option<TlsFiles>,
+    /// `assertion`, if it is switched on.
+    pub assertion: Option<AssertionSettings>,
+}
+
+/// `X-User-Assertion`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AssertionSettings {
+    /// How long one is good; whole seconds, at most 5 minutes.
+    pub ttl: Duration,
+    /// The private JWK set to sign with, made where it is missing; without it a new key is made at each start.
+    pub key_file: Option<PathBuf>,
 }
 
 impl GatewaySettings {

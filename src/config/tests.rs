@@ -245,7 +245,6 @@ fn what_is_not_built_is_refused_when_switched_on() {
     for text in [
         "[identity]\nenabled = true",
         "[gateway]\nproxy_protocol_from = [\"10.0.0.0/8\"]",
-        "[gateway.assertion]\nenabled = true",
         "[mail]\nsmtp = \"x\"",
         "[database]\nurl = \"sqlite://x\"",
         "[redis]\nurl = \"redis://x\"",
@@ -373,6 +372,12 @@ fn every_mistake_has_a_place_and_a_mend() {
         ),
         ("a list that is no TOML", "", &[("DOORWARD_ADMIN__HOSTS", "[localhost]"), ("DOORWARD___LISTEN", "x")]),
         ("a bad log level and file", "[log]\nlevel = \"loud=very\"\nformat = \"xml\"\n[roles]\nfile = \"\"", &[]),
+        (
+            "an assertion that lives too long, by the keys of access tokens",
+            "[gateway.assertion]\nenabled = true\nttl = \"10m\"\nkey_file = \"data/local-keys.jwks.json\"",
+            &[],
+        ),
+        ("an assertion in parts of a second", "[gateway.assertion]\nttl = \"1500ms\"\nkeyfile = \"x\"", &[]),
         ("hosts with ports", "[admin]\nhosts = [\"localhost:8091\"]", &[]),
     ];
     let mut said = String::new();

@@ -14,8 +14,8 @@ use ipnet::IpNet;
 use super::mistake::{ConfigError, Warning};
 use super::quantity;
 use super::settings::{
-    AdminSettings, AuthSettings, EventSettings, GatewaySettings, KeySource, Limits, LogSettings, RevocationSettings,
-    Settings,
+    AdminSettings, AssertionSettings, AuthSettings, EventSettings, GatewaySettings, KeySource, Limits, LogSettings,
+    RevocationSettings, Settings,
 };
 use super::sources::Tree;
 use super::walk::{Findings, Section};
@@ -24,6 +24,8 @@ use crate::telemetry::tracing::{LogFormat, LogLevel};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
+/// A longer one outlives every request that it could vouch for.
+const LONGEST_ASSERTION: Duration = Duration::from_mins(5);
 
 /// Validates a whole tree.
 ///
@@ -61,6 +63,7 @@ pub(super) fn everything(tree: &Tree) -> (Settings, ConfigError, Vec<Warning>, B
         root.section("redis").not_yet("url");
         publication(&root.section("publication"));
         check_listeners(&settings, &root);
+        check_assertion_key(&settings, &root);
         settings
     };
     let (mistakes, warnings, asked) = findings.into_parts();
@@ -69,11 +72,6 @@ pub(super) fn everything(tree: &Tree) -> (Settings, ConfigError, Vec<Warning>, B
 
 fn gateway(section: &Section<'_>) -> GatewaySettings {
     let limits = section.section("limits");
-    let assertion = section.section("assertion");
-    if assertion.boolean("enabled") == Some(true) {
-        assertion.refuse("enabled");
-    }
-    let _ = assertion.duration("ttl");
     if section.texts("proxy_protocol_from").is_some_and(|networks| !networks.is_empty()) {
         section.refuse("proxy_protocol_from");
     }
@@ -94,6 +92,36 @@ fn gateway(section: &Section<'_>) -> GatewaySettings {
             connections: limits.number("connections", 1, 10_000_000).unwrap_or(10_000),
         },
         tls: listener::tls(section, "gateway.tls"),
+        assertion: assertion(&section.section("assertion")),
+    }
+}
+
+fn assertion(section: &Section<'_>) -> Option<AssertionSettings> {
+    let ttl = section.duration("ttl").unwrap_or(Duration::from_mins(1));
+    if ttl > LONGEST_ASSERTION || ttl.subsec_nanos() != 0 {
+        section.mistake(
+            "ttl",
+            format!("is {}; it is whole seconds, 5 minutes at most", quantity::show_duration(ttl)),
+            "Write a little more than a request takes to the service, such as \"60s\".",
+        );
+    }
+    let key_file = path(section, "key_file");
+    section.boolean("enabled").unwrap_or(false).then_some(AssertionSettings { ttl, key_file })
+}
+
+/// T19: a key that signs both could make of a service a holder of tokens.
+fn check_assertion_key(settings: &Settings, root: &Section<'_>) {
+    let key_file = settings.gateway.assertion.as_ref().and_then(|assertion| assertion.key_file.as_ref());
+    if key_file == Some(&settings.auth.local_keys) {
+        let gateway = root.section("gateway");
+        let section = gateway.section("assertion");
+        gateway.ignore_rest();
+        section.ignore_rest();
+        section.mistake(
+            "key_file",
+            "is the file of `auth.local_keys`, which sign access tokens",
+            "Give the assertion a key file of its own.",
+        );
     }
 }
 

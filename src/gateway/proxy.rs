@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, V
 use http_body::Body as _;
 use hyper::body::Incoming;
 
+use super::assertion::{self, Assertions};
 use super::body::{GatewayBody, RequestBody};
 use super::cors;
 use super::exchange::Exchange;
@@ -41,6 +42,8 @@ pub struct GatewaySettings {
     pub body_limit: u64,
     /// The upstreams.
     pub upstreams: Upstreams,
+    /// Vouches for callers to the services behind it.
+    pub assertions: Option<Assertions>,
 }
 
 /// What of requests is logged.
@@ -206,6 +209,15 @@ impl Worker {
             target: parts.uri.path_and_query().map_or("/", PathAndQuery::as_str),
             client: asked.client,
         };
+        if let Some(assertions) = &self.gateway.settings.assertions
+            && parts.uri.path() == assertion::KEYS_PATH
+            && asked.head.framing == Framing::None
+        {
+            return Ok(match assertions.published(&parts.method) {
+                Ok(answer) => exchange.answer(answer),
+                Err(denial) => exchange.deny(&denial),
+            });
+        }
         if parts.method == Method::OPTIONS && asked.head.framing == Framing::None {
             let snapshot = self.gateway.admission.snapshot();
             if let Some((answer, service)) = cors::preflight(&snapshot, &facts, &parts.headers) {
@@ -233,6 +245,10 @@ impl Worker {
             }
         };
         let switch = self.rewrite(&mut parts.headers, &permit, &bound, &asked, (&from, &exchange), handshake);
+        if let Some(assertions) = &self.gateway.settings.assertions {
+            let id = exchange.request_id();
+            assertions.vouch(&mut parts.headers, &permit, &parts.method, &bound.uri, id, exchange.now());
+        }
         exchange.judge(permit.into_judged());
         parts.uri = bound.uri.clone();
         parts.version = Version::HTTP_11;
