@@ -47,6 +47,11 @@ impl Settings {
                 },
             },
         );
+        if !gateway.drain_delay.is_zero()
+            && let Some(Value::Table(shown)) = root.get_mut("gateway")
+        {
+            shown.insert("drain_delay".into(), show_duration(gateway.drain_delay).into());
+        }
         let upstreams = self.upstreams.iter().map(|(name, upstream)| {
             let settings = table! {
                 "endpoints": texts(upstream.endpoints.iter().map(|endpoint| format!("http://{}", endpoint.authority))),

@@ -9,8 +9,9 @@ use hyper::service::Service;
 use hyper::{Request, Response};
 use tokio::net::TcpStream;
 
+use super::drain::Drain;
 use super::guard::ConnectionState;
-use super::serve::{Drain, ListenerEvent, ListenerSettings};
+use super::serve::{ListenerEvent, ListenerSettings};
 use super::{http1, http2};
 
 /// What both sides agreed to speak.

@@ -11,8 +11,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+use super::drain::Drain;
 use super::guard::GuardSettings;
-use super::serve::{Drain, ListenerEvent};
+use super::serve::ListenerEvent;
 
 /// How a client begins that speaks HTTP/2 without having been asked (RFC 9113 section 3.4). No HTTP/1 request begins with
 /// its first three bytes.

@@ -4,6 +4,7 @@
 
 pub mod bind;
 pub mod connection;
+pub mod drain;
 pub mod guard;
 mod http1;
 mod http2;
@@ -11,5 +12,6 @@ pub mod serve;
 
 pub use self::bind::{BindError, bind};
 pub use self::connection::{Established, Protocol, TlsFacts};
+pub use self::drain::{Drain, DrainSender, Stage};
 pub use self::guard::{Arrived, ConnectionState, GuardedIo, HeadOutcome};
-pub use self::serve::{Drain, ListenerSettings, serve};
+pub use self::serve::{ListenerSettings, serve};

@@ -83,6 +83,8 @@ labels! {
         Gateway = "gateway",
         /// Metrics, health and the admin API.
         Admin = "admin",
+        /// Health and readiness alone.
+        Probes = "probes",
     }
 }
 

@@ -22,5 +22,6 @@ mod identity_headers;
 mod observability;
 mod rate_limits;
 mod running;
+mod stopping;
 mod targets;
 mod tokens;
