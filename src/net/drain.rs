@@ -35,27 +35,29 @@ pub enum Stage {
 /// Moves the end on.
 #[derive(Debug)]
 pub struct DrainSender {
-    sender: watch::Sender<Stage>,
+    last_call: watch::Sender<bool>,
+    ending: watch::Sender<bool>,
     stage: Arc<AtomicU8>,
 }
 
 impl DrainSender {
-    /// Enters a stage; one that is behind already is passed over.
+    /// Enters a stage, and with it those before; what is behind already stays so.
     pub fn advance(&self, to: Stage) {
         self.stage.fetch_max(to as u8, Ordering::Release);
-        self.sender.send_if_modified(|stage| {
-            let further = to > *stage;
-            *stage = to.max(*stage);
-            further
-        });
+        for (stage, signal) in [(Stage::LastCall, &self.last_call), (Stage::Ending, &self.ending)] {
+            if to >= stage {
+                signal.send_replace(true);
+            }
+        }
     }
 }
 
-/// Says how far the end has come.
+/// Says how far the end has come. Each stage that is waited for has a signal of its own: a connection is woken once, and then it ends.
 #[derive(Debug, Clone)]
 pub struct Drain {
-    receiver: watch::Receiver<Stage>,
-    /// The same, for those who look at every request.
+    last_call: watch::Receiver<bool>,
+    ending: watch::Receiver<bool>,
+    /// For those who look at every request.
     stage: Arc<AtomicU8>,
 }
 
@@ -63,19 +65,20 @@ impl Drain {
     /// A signal and those who wait for it.
     #[must_use]
     pub fn new() -> (DrainSender, Self) {
-        let (sender, receiver) = watch::channel(Stage::Serving);
+        let ((last_call, called), (ending, ended)) = (watch::channel(false), watch::channel(false));
         let stage = Arc::new(AtomicU8::new(Stage::Serving as u8));
-        (DrainSender { sender, stage: Arc::clone(&stage) }, Self { receiver, stage })
+        let drain = Self { last_call: called, ending: ended, stage: Arc::clone(&stage) };
+        (DrainSender { last_call, ending, stage }, drain)
     }
 
     /// Waits until connections are to end (or the sender is gone).
     pub async fn begun(&mut self) {
-        self.reached(Stage::Ending).await;
+        let _ = self.ending.wait_for(|ending| *ending).await;
     }
 
-    /// Waits until a stage is reached (or the sender is gone).
-    pub async fn reached(&mut self, stage: Stage) {
-        let _ = self.receiver.wait_for(|reached| *reached >= stage).await;
+    /// Waits until listeners are to close (or the sender is gone).
+    pub async fn last_call(&mut self) {
+        let _ = self.last_call.wait_for(|called| *called).await;
     }
 
     /// Whether connections are to end.
@@ -132,7 +135,7 @@ mod tests {
         sender.advance(Stage::LastCall);
         sender.advance(Stage::Leaving);
         assert!(drain.has_reached(Stage::LastCall) && !drain.is_begun());
-        drain.reached(Stage::LastCall).await;
+        drain.last_call().await;
         drop(sender);
         drain.begun().await;
     }

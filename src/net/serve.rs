@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::time::Sleep;
 
 use super::connection::{self, Established};
-use super::drain::{self, Drain, LAST_CALL, Stage};
+use super::drain::{self, Drain, LAST_CALL};
 use super::guard::{ConnectionState, Expired, GuardSettings};
 
 /// What a connection over the limit is told.
@@ -98,7 +98,7 @@ pub async fn serve<M, S, B>(
             // In this order: a stream of new connections does not put the end off, and as long as somebody waits behind the
             // last call, the listener is not closed.
             biased;
-            () = drain.reached(Stage::LastCall), if closing.is_none() => {
+            () = drain.last_call(), if closing.is_none() => {
                 drain::turn_away(&listener);
                 // Where nobody is served any more, nobody is waited for.
                 let wait = if drain.is_begun() { Duration::ZERO } else { LAST_CALL };

@@ -13,7 +13,7 @@ const ONCE: &str = "GET /public HTTP/1.1\r\nHost: a\r\n\r\n";
 const LONG: Duration = Duration::from_secs(30);
 
 fn builder(upstream: &Upstream) -> Builder {
-    doorward().issuer(&Issuer::hs256()).upstream(upstream).setting("gateway.grace", "30s")
+    doorward().issuer(&Issuer::hs256()).upstream(upstream).setting("gateway.grace", "10m")
 }
 
 fn probe(address: SocketAddr, path: &str) -> Response {
@@ -171,10 +171,10 @@ fn a_stop_under_load_loses_no_request_that_was_accepted() {
     let upstream = Upstream::start(Behaviour::Slow(Duration::from_millis(2)));
     let mut running = builder(&upstream).setting("gateway.workers", 2).start();
     let seen = Arc::new(Seen::default());
-    let clients: Vec<_> = (0..16)
+    let clients: Vec<_> = (0..32)
         .map(|number| {
             let (seen, address) = (Arc::clone(&seen), running.gateway);
-            std::thread::spawn(move || seen.hammer(address, number % 2 == 0))
+            std::thread::spawn(move || seen.hammer(address, number % 4 == 0))
         })
         .collect();
     eventually("load", LONG, || (seen.answered.load(Ordering::SeqCst) > 200).then_some(()));
@@ -186,4 +186,22 @@ fn a_stop_under_load_loses_no_request_that_was_accepted() {
     }
     let lost = seen.lost.lock().unwrap();
     assert!(lost.is_empty(), "{} of {} were lost: {lost:#?}", lost.len(), seen.answered.load(Ordering::SeqCst));
+}
+
+#[test]
+fn who_waits_in_the_queue_is_accepted_before_the_listener_closes() {
+    let upstream = Upstream::echo();
+    let mut running = builder(&upstream).setting("gateway.workers", 2).start();
+    // While the process stands still, the kernel accepts for it.
+    running.signal("-STOP");
+    let mut waiting: Vec<_> = (0..100).map(|_| running.connect()).collect();
+    for connection in &mut waiting {
+        connection.send(ONCE);
+    }
+    running.signal("-TERM");
+    running.signal("-CONT");
+    for connection in &mut waiting {
+        assert_eq!(connection.response().status, 200);
+    }
+    assert_eq!(running.wait(LONG).code(), Some(0));
 }
