@@ -16,6 +16,12 @@ use crate::rbac::RoleTable;
 /// is not taken for a finished one; that is within the 2 s of SPEC 4.3.
 const PERIOD: Duration = Duration::from_millis(500);
 
+/// How long after a reading on SIGHUP the next is made, with which it has to agree: several files that are replaced at once, as by the
+/// symbolic link of a Kubernetes ConfigMap, may be read half before and half after.
+const AGAIN: Duration = Duration::from_millis(20);
+/// How often that is tried; files that still change then are left to the next readings.
+const TRIES: usize = 10;
+
 /// Which files make the state that requests are decided by.
 #[derive(Debug, Clone)]
 pub struct PolicyFiles {
@@ -119,18 +125,26 @@ impl PolicyFiles {
                 _ = ticks.tick() => false,
                 asked = asked(&mut hangup) => asked,
             };
-            let before = in_force.clone();
-            let Some(read) = aside(&files, move |files| files.read_again(&before)).await else { continue };
-            let settled = read == last;
+            let Some(mut read) = reading(&files, &in_force).await else { continue };
+            let mut settled = read == last;
+            for _ in 0..TRIES {
+                if settled || !asked {
+                    break;
+                }
+                tokio::time::sleep(AGAIN).await;
+                let Some(again) = reading(&files, &in_force).await else { continue };
+                settled = again == read;
+                read = again;
+            }
             let news = match &read {
                 // Readable again: what was told of is over, though nothing changed.
                 Ok(texts) if *texts == in_force && !told => None,
-                Ok(texts) if settled || asked => {
+                Ok(texts) if settled => {
                     let texts = texts.clone();
                     aside(&files, move |files| files.compile(&texts)).await
                 }
                 // A file is also unreadable for a moment while it is replaced.
-                Err(unusable) if (settled || asked) && !told => Some(Err(unusable.clone())),
+                Err(unusable) if settled && !told => Some(Err(unusable.clone())),
                 Err(_) | Ok(_) => None,
             };
             match (news, &read) {
@@ -165,6 +179,11 @@ impl PolicyFiles {
             .collect();
         if gone.is_empty() { Ok(texts) } else { Err(Unusable(gone.join("\n"))) }
     }
+}
+
+async fn reading(files: &Arc<PolicyFiles>, in_force: &Texts) -> Option<Result<Texts, Unusable>> {
+    let before = in_force.clone();
+    aside(files, move |files| files.read_again(&before)).await
 }
 
 /// Does work on a thread of its own: a pipe, or a file system that does not answer, must hold up neither the admin listener

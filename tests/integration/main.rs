@@ -21,6 +21,7 @@ mod framing;
 mod identity_headers;
 mod observability;
 mod rate_limits;
+mod reloads;
 mod running;
 mod stopping;
 mod targets;

@@ -192,16 +192,17 @@ fn a_stop_under_load_loses_no_request_that_was_accepted() {
 fn who_waits_in_the_queue_is_accepted_before_the_listener_closes() {
     let upstream = Upstream::echo();
     let mut running = builder(&upstream).setting("gateway.workers", 2).start();
-    // While the process stands still, the kernel accepts for it.
+    // While the process stands still, the kernel accepts for it: more than the workers take before they hear of the stop.
     running.signal("-STOP");
-    let mut waiting: Vec<_> = (0..100).map(|_| running.connect()).collect();
+    let mut waiting: Vec<_> = (0..400).map(|_| running.connect()).collect();
     for connection in &mut waiting {
-        connection.send(ONCE);
+        connection.send("GET /closed HTTP/1.1\r\nHost: a\r\n\r\n");
     }
     running.signal("-TERM");
     running.signal("-CONT");
     for connection in &mut waiting {
-        assert_eq!(connection.response().status, 200);
+        connection.set_read_timeout(LONG);
+        assert_eq!(connection.response().denial(), (403, "route_denied".into()));
     }
     assert_eq!(running.wait(LONG).code(), Some(0));
 }
