@@ -255,6 +255,7 @@ impl Exchange {
         if let Some(cross_origin) = &self.cross_origin {
             cross_origin.tell(&mut parts.headers);
         }
+        self.say_if_last(&mut parts.headers);
         let body = (!body.is_empty()).then_some(body);
         Response::from_parts(parts, GatewayBody::Own(body, self))
     }
@@ -301,8 +302,17 @@ impl Exchange {
         if let Some(cross_origin) = &self.cross_origin {
             cross_origin.tell(&mut parts.headers);
         }
+        self.say_if_last(&mut parts.headers);
         parts.extensions.clear();
         Response::from_parts(parts, GatewayBody::Relayed(RelayedBody::new(body, lease, self, idle, now)))
+    }
+
+    /// Once the process is to stop, an answer is the last of its connection. (Over HTTP/2, which has GOAWAY for it, hyper takes the
+    /// header off again.)
+    fn say_if_last(&self, headers: &mut HeaderMap) {
+        if self.worker.is_leaving() {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
     }
 
     /// The upstream agreed to speak WebSocket: what it answered is passed on, and the exchange lasts as long as the tunnel.
