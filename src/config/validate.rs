@@ -2,8 +2,9 @@
 
 mod auth;
 mod listener;
+mod upstreams;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,8 +14,8 @@ use ipnet::IpNet;
 use super::mistake::{ConfigError, Warning};
 use super::quantity;
 use super::settings::{
-    AdminSettings, AssertionSettings, AuthSettings, Endpoint, EventSettings, GatewaySettings, KeySource, Limits,
-    LogSettings, RevocationSettings, Settings, UpstreamSettings,
+    AdminSettings, AssertionSettings, AuthSettings, EventSettings, GatewaySettings, KeySource, Limits, LogSettings,
+    RevocationSettings, Settings,
 };
 use super::sources::Tree;
 use super::walk::{Findings, Section};
@@ -25,8 +26,6 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 /// A longer one outlives every request that it could vouch for.
 const LONGEST_ASSERTION: Duration = Duration::from_mins(5);
-/// Upstreams that doorward is itself; policies name them, the configuration may not.
-const RESERVED_UPSTREAMS: [&str; 2] = ["doorward-admin", "doorward-identity"];
 
 /// Validates a whole tree.
 ///
@@ -43,7 +42,7 @@ pub(super) fn everything(tree: &Tree) -> (Settings, ConfigError, Vec<Warning>, B
     let settings = {
         let root = findings.root();
         let gateway = gateway(&root.section("gateway"));
-        let upstreams = upstreams(&root.section("upstreams"));
+        let upstreams = upstreams::upstreams(&root.section("upstreams"));
         let auth = auth::auth(&root.section("auth"));
         let access_token = identity(&root.section("identity"));
         check_access_token(access_token, &auth, &root.section("identity"));
@@ -141,82 +140,6 @@ fn trusted_proxies(section: &Section<'_>) -> Vec<IpNet> {
         );
     }
     networks
-}
-
-fn upstreams(section: &Section<'_>) -> BTreeMap<String, UpstreamSettings> {
-    let mut upstreams = BTreeMap::new();
-    for name in section.names() {
-        let upstream = section.section(name);
-        if RESERVED_UPSTREAMS.contains(&name) {
-            section.mistake(name, "is a name of doorward's own", "Give the upstream another name.");
-        }
-        let endpoints = upstream.texts("endpoints").map(|texts| {
-            let mut endpoints = Vec::with_capacity(texts.len());
-            for text in &texts {
-                match endpoint(text) {
-                    Ok(endpoint) => endpoints.push(endpoint),
-                    Err((message, help)) => upstream.mistake("endpoints", format!("{text:?} {message}"), help),
-                }
-            }
-            if texts.is_empty() {
-                upstream.mistake("endpoints", "names no endpoint", "Write `endpoints = [\"http://127.0.0.1:8000\"]`.");
-            }
-            endpoints
-        });
-        if endpoints.is_none() && !upstream.has("endpoints") {
-            upstream.mistake("endpoints", "is missing", "Write `endpoints = [\"http://127.0.0.1:8000\"]`.");
-        }
-        upstream.not_yet("health");
-        let timeouts = upstream.section("timeouts");
-        let settings = UpstreamSettings {
-            endpoints: endpoints.unwrap_or_default(),
-            connect: timeouts.duration("connect").unwrap_or(Duration::from_secs(1)),
-            first_byte: timeouts.duration("first_byte").unwrap_or(Duration::from_secs(30)),
-            idle: timeouts.duration("idle").unwrap_or(Duration::from_mins(1)),
-        };
-        upstreams.insert(name.to_owned(), settings);
-    }
-    upstreams
-}
-
-/// Reads `http://HOST[:PORT]`.
-fn endpoint(text: &str) -> Result<Endpoint, (&'static str, &'static str)> {
-    const FORM: &str = "Write http://HOST:PORT, without a path.";
-    let Some((scheme, rest)) = text.split_once("://") else {
-        return Err(("is not a URL", FORM));
-    };
-    match scheme {
-        "http" => {}
-        "https" | "h2c" | "unix" => {
-            return Err((
-                "has a scheme that is not part of this version",
-                "Use http://; https, h2c and unix arrive later.",
-            ));
-        }
-        _ => return Err(("has an unknown scheme", FORM)),
-    }
-    let authority = rest.strip_suffix('/').unwrap_or(rest);
-    if authority.contains('@') {
-        return Err(("has user info", FORM));
-    }
-    if authority.contains(['/', '?', '#']) {
-        return Err(("has a path or query; requests keep their own", FORM));
-    }
-    let authority: http::uri::Authority = authority.parse().map_err(|_| ("is not a URL", FORM))?;
-    let port = match (authority.port_u16(), authority.as_str().rsplit_once(':')) {
-        (Some(port), _) if port > 0 => port,
-        (None, None) => 80,
-        // An IPv6 literal has colons of its own.
-        (None, Some((_, after))) if after.ends_with(']') => 80,
-        _ => return Err(("has a port that is no number from 1 to 65535", FORM)),
-    };
-    let host = authority.host();
-    if host.is_empty() {
-        return Err(("names no host", FORM));
-    }
-    let shown = if port == 80 { host.to_owned() } else { format!("{host}:{port}") };
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    Ok(Endpoint { host: host.to_owned(), port, authority: shown })
 }
 
 /// Identity is not built yet: switching it on is refused, its values are checked all the same. Gives the access token's lifetime.

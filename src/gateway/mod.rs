@@ -18,4 +18,4 @@ pub mod watch;
 
 pub use self::assertion::Assertions;
 pub use self::proxy::{Gateway, GatewaySettings, Logged, Worker};
-pub use self::upstream::{Endpoint, UpstreamSettings};
+pub use self::upstream::{UpstreamSettings, Upstreams};
