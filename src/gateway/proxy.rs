@@ -377,6 +377,9 @@ impl Worker {
                     Err(detail) => Err(detail),
                 }
             }
+            Some((handshake, _)) if handshake.is_opened_by(answer.status()) => {
+                Err("the upstream answered a WebSocket handshake with a success that is no switch")
+            }
             _ => headers::check_response(answer.status(), answer.headers()),
         };
         match checked {
