@@ -6,6 +6,7 @@
 
 mod client;
 mod compression;
+mod conversion;
 mod flow;
 mod frames;
 mod generic;
