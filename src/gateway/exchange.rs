@@ -1,6 +1,9 @@
 //! One request and its answer, as metrics and the access log will tell of it. Whatever becomes of it, it is told once: when the
 //! exchange is dropped.
 
+mod remember;
+
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
@@ -15,6 +18,7 @@ use hyper::body::Incoming;
 use uuid::Uuid;
 
 use super::body::{GatewayBody, RelayedBody, Transfer};
+use super::cors::CrossOrigin;
 use super::headers::{self, PeerHeaders};
 use super::proxy::Worker;
 use super::rate_limit::Budget;
@@ -55,12 +59,15 @@ pub struct Exchange {
     reason: Option<Reason>,
     would_deny: Option<Reason>,
     denied: bool,
+    /// More about a denial.
+    detail: Cow<'static, str>,
     status: u16,
     upstream: Option<(Arc<UpstreamMetrics>, Instant)>,
     upstream_time: Option<Duration>,
     has_body: bool,
     transfer: Option<Arc<Transfer>>,
     budget: Option<Budget>,
+    cross_origin: Option<Box<CrossOrigin>>,
     bytes_out: u64,
     finished: Option<Duration>,
     _in_flight: InFlight,
@@ -108,12 +115,14 @@ impl Exchange {
             reason: None,
             would_deny: None,
             denied: false,
+            detail: Cow::Borrowed(""),
             status: 0,
             upstream: None,
             upstream_time: None,
             has_body: false,
             transfer: None,
             budget: None,
+            cross_origin: None,
             bytes_out: 0,
             finished: None,
             _in_flight: in_flight,
@@ -176,6 +185,16 @@ impl Exchange {
         self.budget = Some(budget);
     }
 
+    /// Pages of other origins may learn of the answer.
+    pub fn crosses(&mut self, cross_origin: Option<Box<CrossOrigin>>) {
+        self.cross_origin = cross_origin;
+    }
+
+    /// It is a preflight, which the service's `cors:` answers and no route does.
+    pub fn preflight(&mut self, snapshot: Arc<Snapshot>, service: u32) {
+        (self.snapshot, self.service) = (Some(snapshot), Some(service));
+    }
+
     /// It is being sent to the upstream.
     pub fn forwarded(&mut self, upstream: &Arc<UpstreamMetrics>, transfer: Option<Arc<Transfer>>, at: Instant) {
         self.upstream = Some((Arc::clone(upstream), at));
@@ -187,6 +206,7 @@ impl Exchange {
     pub fn deny(mut self: Box<Self>, denial: &Denial) -> Response<GatewayBody> {
         self.denied = true;
         self.reason = Some(denial.reason);
+        self.detail = denial.detail.clone();
         let mut answer = denial.answer(self.request_id.to_str().unwrap_or_default());
         if self.has_body && !self.transfer.as_ref().is_some_and(|transfer| transfer.has_ended()) {
             // What is still to come is taken off the wire and not read as a request: the connection ends.
@@ -203,6 +223,9 @@ impl Exchange {
         parts.headers.insert(headers::REQUEST_ID, self.request_id.clone());
         if let Some(budget) = &self.budget {
             budget.tell(&mut parts.headers);
+        }
+        if let Some(cross_origin) = &self.cross_origin {
+            cross_origin.tell(&mut parts.headers);
         }
         let body = (!body.is_empty()).then_some(body);
         Response::from_parts(parts, GatewayBody::Own(body, self))
@@ -224,11 +247,19 @@ impl Exchange {
             upstream.answered(took);
             self.upstream_time = Some(took);
         }
-        let cache = self.matched().and_then(|(_, route)| route.cache);
-        headers::rewrite_response(&mut parts.headers, self.caller.is_some(), cache);
+        let asked = headers::Asked {
+            identified: self.caller.is_some(),
+            service: self.matched().map(|(service, _)| service),
+            cache: self.matched().and_then(|(_, route)| route.cache),
+            cookies: self.snapshot.as_ref().map_or(&[], |snapshot| snapshot.cookies()),
+        };
+        headers::rewrite_response(&mut parts.headers, &asked);
         parts.headers.insert(headers::REQUEST_ID, self.request_id.clone());
         if let Some(budget) = &self.budget {
             budget.tell(&mut parts.headers);
+        }
+        if let Some(cross_origin) = &self.cross_origin {
+            cross_origin.tell(&mut parts.headers);
         }
         parts.extensions.clear();
         Response::from_parts(parts, GatewayBody::Relayed(RelayedBody::new(body, lease, self, idle, now)))
@@ -274,6 +305,7 @@ impl Drop for Exchange {
         if let Some(reason) = self.would_deny {
             count.report_only(service, route, reason);
         }
+        self.remember(duration);
         let Some(log) = &self.worker.log else { return };
         if self.worker.logged.access {
             self.tell(log, service, route, method, duration);

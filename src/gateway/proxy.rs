@@ -12,11 +12,13 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 
 use super::body::{GatewayBody, RequestBody};
+use super::cors;
 use super::exchange::Exchange;
 use super::headers::{self, Forwarding, PeerHeaders};
 use super::rate_limit::{Asker, Budget, RateLimits};
 use super::reply::{self, Denial};
 use super::upstream::{Pool, UpstreamSettings};
+use crate::admission::decisions::{Decisions, Ring};
 use crate::admission::{Admission, Admitted, Desk, Permit};
 use crate::net::{ConnectionState, Established};
 use crate::policy::source::BodyLimit;
@@ -52,6 +54,7 @@ pub struct Gateway {
     settings: GatewaySettings,
     /// Counted by all workers together, and over changes of the policy.
     rates: RateLimits,
+    decisions: Arc<Decisions>,
 }
 
 /// One worker's part: its own upstream pools and its own counters, so that workers share nothing on the request path.
@@ -64,13 +67,15 @@ pub struct Worker {
     pub(super) log: Option<AccessSink>,
     /// Which of them are.
     pub(super) logged: Logged,
+    /// Its decisions of late, if they are remembered.
+    ring: Option<Arc<Ring>>,
 }
 
 impl Gateway {
-    /// A gateway that decides by `admission`.
+    /// A gateway that decides by `admission` and remembers in `decisions`.
     #[must_use]
-    pub fn new(admission: Arc<Admission>, settings: GatewaySettings) -> Arc<Self> {
-        Arc::new(Self { admission, settings, rates: RateLimits::default() })
+    pub fn new(admission: Arc<Admission>, settings: GatewaySettings, decisions: Arc<Decisions>) -> Arc<Self> {
+        Arc::new(Self { admission, settings, rates: RateLimits::default(), decisions })
     }
 
     /// What it decides by.
@@ -82,6 +87,7 @@ impl Gateway {
     /// Forgets what no longer counts. Called beside requests, every few seconds.
     pub fn sweep(&self) {
         self.rates.sweep(Instant::now());
+        self.decisions.in_force(self.admission.snapshot().version());
     }
 }
 
@@ -94,7 +100,14 @@ impl Worker {
         let pools = upstreams
             .map(|(name, settings)| (name.clone(), Pool::new(Arc::clone(settings), count.upstream(name))))
             .collect();
-        Arc::new(Self { gateway, pools, desk: Desk::new(count), log: log.map(AccessLog::worker), logged })
+        let ring = gateway.decisions.ring();
+        Arc::new(Self { gateway, pools, desk: Desk::new(count), log: log.map(AccessLog::worker), logged, ring })
+    }
+
+    /// Where it remembers decisions, if it does.
+    #[must_use]
+    pub fn ring(&self) -> Option<&Ring> {
+        self.ring.as_deref()
     }
 
     /// Its counters.
@@ -139,13 +152,25 @@ impl Worker {
             Err(rejection) => return Ok(self.reject(exchange, rejection)),
         };
         exchange.client(client, host.as_ref());
+        if from.is_misdirected(host.as_ref()) {
+            return Ok(exchange.deny(&Denial::misdirected()));
+        }
         let facts = RequestFacts {
             method: parts.method.as_str(),
             host: host.as_ref(),
             target: parts.uri.path_and_query().map_or("/", PathAndQuery::as_str),
             client,
         };
-        let permit = match self.gateway.admission.admit(&facts, &parts.headers, exchange.now(), &self.desk) {
+        if parts.method == Method::OPTIONS && head.framing == Framing::None {
+            let snapshot = self.gateway.admission.snapshot();
+            if let Some((answer, service)) = cors::preflight(&snapshot, &facts, &parts.headers) {
+                exchange.preflight(snapshot, service);
+                return Ok(exchange.answer(answer));
+            }
+        }
+        let admitted = self.gateway.admission.admit(&facts, &parts.headers, exchange.now(), &self.desk);
+        exchange.crosses(cors::cross_origin(admitted.judged(), host.as_ref(), &parts.headers));
+        let permit = match admitted {
             Admitted::Permit(permit) => permit,
             Admitted::Refusal(refusal) => {
                 let reason = refusal.reason();
