@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use http::HeaderMap;
@@ -16,11 +17,13 @@ use crate::request::RequestFacts;
 use crate::revocation::{Presented, RevocationIndex, Standing};
 use crate::telemetry::{ValidationSource, WorkerMetrics};
 use crate::token::cache::Source;
-use crate::token::{Credential, NearCache, TokenCache, credential};
+use crate::token::{Credential, Entry, NearCache, TokenCache, credential};
 
 /// All that a listener decides by. What is replaced while running is read once a request.
 pub struct Admission {
     snapshot: Live<Snapshot>,
+    /// How many snapshots were published.
+    published: AtomicU64,
     tokens: Arc<TokenCache<Identity>>,
     revocations: Arc<RevocationIndex>,
 }
@@ -132,6 +135,27 @@ pub fn decide_within<'r>(
     pending.with_caller(&Caller { subject: &claims.subject, grants: &grants })
 }
 
+/// A state of all that is decided by; see [`Admission::changes`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Changes([u64; 3]);
+
+#[cfg(test)]
+impl Changes {
+    /// A state that is made up.
+    pub(crate) fn of(numbers: [u64; 3]) -> Self {
+        Self(numbers)
+    }
+}
+
+/// Whether an open exchange ends when its token expires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expiry {
+    /// It does.
+    Counts,
+    /// It goes on (T20: `outlives_token`, and bodies that are no streams).
+    Lifted,
+}
+
 /// A credential that was no good.
 struct Unusable {
     reason: Reason,
@@ -153,7 +177,7 @@ impl Admission {
     /// Decides by this snapshot, these tokens and these revocations.
     #[must_use]
     pub fn new(snapshot: Snapshot, tokens: Arc<TokenCache<Identity>>, revocations: Arc<RevocationIndex>) -> Self {
-        Self { snapshot: Live::new(snapshot), tokens, revocations }
+        Self { snapshot: Live::new(snapshot), published: AtomicU64::new(0), tokens, revocations }
     }
 
     /// The snapshot in force.
@@ -165,6 +189,14 @@ impl Admission {
     /// Puts another snapshot in force. Requests that were begun under the old one end under it.
     pub fn publish(&self, snapshot: Snapshot) {
         self.snapshot.publish(snapshot);
+        self.published.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Differs from an earlier value if anything was changed since then that could turn an admission into a refusal: the
+    /// snapshot, the revocations, or keys and issuers. Three loads.
+    #[must_use]
+    pub fn changes(&self) -> Changes {
+        Changes([self.published.load(Ordering::Acquire), self.revocations.changes(), self.tokens.changes()])
     }
 
     /// The revocations in force.
@@ -279,7 +311,83 @@ impl Admission {
             ended - started,
         );
         let entry = verified.map_err(|rejection| refused(rejection.reason, rejection.detail))?;
-        let identity = Identity::of(&entry, snapshot.roles(), &service.name);
+        self.stand(entry, method, snapshot, &service.name, now).map(|caller| (caller, ended))
+    }
+
+    /// Decides again about an exchange that was admitted before and is still open (T20). Nothing is counted, and no rate limit
+    /// spent. Who is asking (`caller`) was verified then; that is done again only where keys or issuers have changed.
+    ///
+    /// # Errors
+    /// Why it is not to go on.
+    pub fn readmit(
+        &self,
+        facts: &RequestFacts<'_>,
+        caller: Option<&Arc<Entry<Identity>>>,
+        expiry: Expiry,
+        now: Timestamp,
+        desk: &Desk,
+    ) -> Result<(), Reason> {
+        let snapshot = self.snapshot.get();
+        let again = |service: &Arc<str>| match caller {
+            Some(entry) => self.identify_again(entry, &snapshot, service, expiry, now, desk),
+            None => Err(Unusable { reason: Reason::MissingToken, detail: "no token was sent".into(), caller: None }),
+        };
+        let decision = match snapshot.begin(facts, now) {
+            Begin::Decided(decision) => {
+                // A public route is open to anybody, but the upstream was told who is asking, and goes on believing it.
+                if let (Outcome::Allow, Some(route), Some(_)) = (decision.outcome, decision.route, caller) {
+                    let service = &snapshot.services()[snapshot.route(route).service as usize].name;
+                    again(service).map_err(|unusable| unusable.reason)?;
+                }
+                decision
+            }
+            Begin::NeedsCaller(pending) => {
+                let service = &snapshot.services()[snapshot.route(pending.route()).service as usize].name;
+                match again(service) {
+                    Ok(caller) => pending.with_caller(&Caller {
+                        subject: &caller.entry.claims.subject,
+                        grants: caller.identity.grants(),
+                    }),
+                    Err(unusable) => pending.without_caller(unusable.reason, unusable.detail),
+                }
+            }
+        };
+        match decision.outcome {
+            Outcome::Allow => Ok(()),
+            Outcome::Deny(reason) => Err(reason),
+        }
+    }
+
+    fn identify_again(
+        &self,
+        entry: &Arc<Entry<Identity>>,
+        snapshot: &Snapshot,
+        service: &Arc<str>,
+        expiry: Expiry,
+        now: Timestamp,
+        desk: &Desk,
+    ) -> Result<Identified, Unusable> {
+        let entry = match self.tokens.authenticate_again(&desk.near, entry, now) {
+            Ok(entry) => entry,
+            Err(rejection) if rejection.reason == Reason::Expired && expiry == Expiry::Lifted => Arc::clone(entry),
+            Err(rejection) => {
+                return Err(Unusable { reason: rejection.reason, detail: rejection.detail, caller: None });
+            }
+        };
+        // How it was sent was looked at when the exchange began, and says nothing now.
+        self.stand(entry, AuthMethod::Bearer, snapshot, service, now)
+    }
+
+    /// Holds a verified token against the revocations.
+    fn stand(
+        &self,
+        entry: Arc<Entry<Identity>>,
+        method: AuthMethod,
+        snapshot: &Snapshot,
+        service: &Arc<str>,
+        now: Timestamp,
+    ) -> Result<Identified, Unusable> {
+        let identity = Identity::of(&entry, snapshot.roles(), service);
         let caller = Identified { entry, identity, method };
         let claims = &caller.entry.claims;
         let standing = self.revocations.standing(
@@ -295,7 +403,7 @@ impl Admission {
             now,
         );
         match standing {
-            Standing::Good => Ok((caller, ended)),
+            Standing::Good => Ok(caller),
             Standing::Revoked => Err(Unusable {
                 reason: Reason::Revoked,
                 detail: "the token has been revoked".into(),

@@ -16,6 +16,7 @@ use super::build::{Built, build, tell_of_snapshot};
 use crate::admin_api;
 use crate::clock::Timestamp;
 use crate::config::Settings;
+use crate::gateway::watch::PERIOD as WATCH;
 use crate::gateway::{Logged, Worker};
 use crate::net::certificates::TlsError;
 use crate::net::guard::{Expired, GuardSettings};
@@ -28,6 +29,9 @@ use crate::telemetry::{AccessLog, Limit, Listener, WorkerMetrics};
 
 /// How often what is idle or expired is cleared away.
 const SWEEP: Duration = Duration::from_secs(5);
+
+/// How long before the end of the grace time streams are told.
+const LEAVE: Duration = Duration::from_secs(3);
 
 /// A running process.
 pub struct Doorward {
@@ -116,6 +120,7 @@ impl Doorward {
     ) -> anyhow::Result<()> {
         let Some(gateway) = &built.gateway else { return Ok(()) };
         let listener_settings = Arc::new(listener_settings(settings, built.gateway_tls.as_ref()));
+        let grace = settings.gateway.grace;
         for (number, listener) in listeners.into_iter().enumerate() {
             let worker = Worker::new(Arc::clone(gateway), &built.metrics, self.log.as_deref(), logged(settings));
             let (shared, drain) = (Arc::clone(&listener_settings), drain.clone());
@@ -127,6 +132,9 @@ impl Doorward {
                 };
                 let sweeper = Arc::clone(&worker);
                 let sweeping = tokio::spawn(every(SWEEP, move || sweeper.sweep()));
+                let looker = Arc::clone(&worker);
+                let looking = tokio::spawn(every(WATCH, move || looker.look()));
+                let leaving = tokio::spawn(leave(Arc::clone(&worker), drain.clone(), grace));
                 net::serve(listener, shared, drain, observe, move |established, connection| {
                     let (worker, from) = (Arc::clone(&worker), worker.meet(established));
                     service_fn(move |request| {
@@ -134,7 +142,7 @@ impl Doorward {
                     })
                 })
                 .await;
-                sweeping.abort();
+                [sweeping, looking, leaving].iter().for_each(tokio::task::JoinHandle::abort);
             })?;
         }
         Ok(())
@@ -321,6 +329,13 @@ fn follow_certificates(
         tracing::error!(listener = listener.label(), %error, "the changed certificates are refused; the old ones stay in force");
     };
     Some(tls.follow(published, refused))
+}
+
+/// Streams may go on for nearly all of the grace time, and then are ended in their own words.
+async fn leave(worker: Arc<Worker>, mut drain: Drain, grace: Duration) {
+    drain.begun().await;
+    tokio::time::sleep(grace.saturating_sub((grace / 2).min(LEAVE))).await;
+    worker.leave();
 }
 
 async fn every(period: Duration, work: impl Fn()) {

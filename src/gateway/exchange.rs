@@ -8,12 +8,14 @@ use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use http::header::CONNECTION;
+use http::header::{CONNECTION, CONTENT_TYPE};
 use http::request::Parts;
-use http::{HeaderValue, Method, Response};
+use http::{HeaderMap, HeaderValue, Method, Response};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use uuid::Uuid;
 
@@ -24,16 +26,17 @@ use super::proxy::Worker;
 use super::rate_limit::Budget;
 use super::reply::Denial;
 use super::upstream::Lease;
-use crate::admission::{Identified, Judged};
+use super::watch::{Call, End, Notice, OPEN_LONG};
+use crate::admission::{Expiry, Identified, Judged};
 use crate::clock::Timestamp;
 use crate::net::guard::InFlight;
 use crate::policy::{Route, RouteId, Service, Snapshot};
 use crate::rbac::PermissionId;
 use crate::reason::Reason;
-use crate::request::Host;
 use crate::request::head::Framing;
+use crate::request::{Host, RequestFacts};
 use crate::telemetry::{
-    AccessDecision, AccessRecord, AccessSink, AuditEvent, AuditRecord, RequestLabels, UpstreamMetrics,
+    AccessDecision, AccessRecord, AccessSink, AuditEvent, AuditRecord, RequestLabels, Stream, UpstreamMetrics,
 };
 
 /// Longest request id that is taken over from a trusted proxy.
@@ -68,8 +71,16 @@ pub struct Exchange {
     transfer: Option<Arc<Transfer>>,
     budget: Option<Budget>,
     cross_origin: Option<Box<CrossOrigin>>,
+    /// What came through a tunnel; bodies have their transfer.
+    bytes_in: u64,
     bytes_out: u64,
     finished: Option<Duration>,
+    /// What it is, once it is known to last.
+    stream: Option<Stream>,
+    /// How it hears of changes, once it is open for long (T20).
+    notice: Option<Arc<Notice>>,
+    /// It was open and then ended by a decision.
+    ended: bool,
     _in_flight: InFlight,
 }
 
@@ -123,8 +134,12 @@ impl Exchange {
             transfer: None,
             budget: None,
             cross_origin: None,
+            bytes_in: 0,
             bytes_out: 0,
             finished: None,
+            stream: None,
+            notice: None,
+            ended: false,
             _in_flight: in_flight,
         })
     }
@@ -204,10 +219,23 @@ impl Exchange {
     /// Answers with a denial.
     #[must_use]
     pub fn deny(mut self: Box<Self>, denial: &Denial) -> Response<GatewayBody> {
-        self.denied = true;
-        self.reason = Some(denial.reason);
         self.detail = denial.detail.clone();
-        let mut answer = denial.answer(self.request_id.to_str().unwrap_or_default());
+        let answer = denial.answer(self.request_id.to_str().unwrap_or_default());
+        self.refuse(denial.reason, answer)
+    }
+
+    /// Answers a gRPC call that must not go on: its status stands in the head, for nothing was answered before.
+    #[must_use]
+    pub fn end_call(self: Box<Self>, reason: Reason) -> Response<GatewayBody> {
+        let mut answer = Response::new(Bytes::new());
+        answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        answer.headers_mut().extend(grpc_status(End::Denied(reason)));
+        self.refuse(reason, answer)
+    }
+
+    fn refuse(mut self: Box<Self>, reason: Reason, mut answer: Response<Bytes>) -> Response<GatewayBody> {
+        self.denied = true;
+        self.reason = Some(reason);
         if self.has_body && !self.transfer.as_ref().is_some_and(|transfer| transfer.has_ended()) {
             // What is still to come is taken off the wire and not read as a request: the connection ends.
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -231,6 +259,18 @@ impl Exchange {
         Response::from_parts(parts, GatewayBody::Own(body, self))
     }
 
+    /// Makes the upstream's headers the client's.
+    pub fn rewrite(&self, headers: &mut HeaderMap) {
+        let matched = self.matched();
+        let asked = headers::Asked {
+            identified: self.caller.is_some(),
+            service: matched.map(|(service, _)| service),
+            cache: matched.and_then(|(_, route)| route.cache),
+            cookies: self.snapshot.as_ref().map_or(&[], |snapshot| snapshot.cookies()),
+        };
+        headers::rewrite_response(headers, &asked);
+    }
+
     /// Passes the upstream's answer on.
     #[must_use]
     pub fn relay(
@@ -247,13 +287,13 @@ impl Exchange {
             upstream.answered(took);
             self.upstream_time = Some(took);
         }
-        let asked = headers::Asked {
-            identified: self.caller.is_some(),
-            service: self.matched().map(|(service, _)| service),
-            cache: self.matched().and_then(|(_, route)| route.cache),
-            cookies: self.snapshot.as_ref().map_or(&[], |snapshot| snapshot.cookies()),
-        };
-        headers::rewrite_response(&mut parts.headers, &asked);
+        self.rewrite(&mut parts.headers);
+        // What lasts says no length.
+        if body.size_hint().exact().is_none()
+            && let Some(kind) = stream_kind(&parts.headers)
+        {
+            self.becomes(kind);
+        }
         parts.headers.insert(headers::REQUEST_ID, self.request_id.clone());
         if let Some(budget) = &self.budget {
             budget.tell(&mut parts.headers);
@@ -263,6 +303,27 @@ impl Exchange {
         }
         parts.extensions.clear();
         Response::from_parts(parts, GatewayBody::Relayed(RelayedBody::new(body, lease, self, idle, now)))
+    }
+
+    /// The upstream agreed to speak WebSocket: what it answered is passed on, and the exchange lasts as long as the tunnel.
+    pub fn upgraded(&mut self, parts: &mut http::response::Parts) {
+        self.status = parts.status.as_u16();
+        if let Some((upstream, since)) = &self.upstream {
+            let took = since.elapsed();
+            upstream.answered(took);
+            self.upstream_time = Some(took);
+        }
+        parts.headers.insert(headers::REQUEST_ID, self.request_id.clone());
+        if let Some(budget) = &self.budget {
+            budget.tell(&mut parts.headers);
+        }
+        parts.extensions.clear();
+        self.becomes(Stream::WebSocket);
+    }
+
+    /// Bytes came through a tunnel from the client.
+    pub fn received(&mut self, bytes: u64) {
+        self.bytes_in += bytes;
     }
 
     /// Bytes of the answer's body were handed on.
@@ -278,6 +339,110 @@ impl Exchange {
     /// The upstream's answer broke off.
     pub fn broke(&mut self, reason: Reason) {
         self.reason = Some(reason);
+    }
+
+    /// What it is, if it is known to last.
+    #[must_use]
+    pub fn stream(&self) -> Option<Stream> {
+        self.stream
+    }
+
+    /// It was ended by a decision, and why is known.
+    #[must_use]
+    pub fn was_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// The service that it was matched to, for a challenge's realm.
+    #[must_use]
+    pub fn service(&self) -> Option<Arc<str>> {
+        self.matched().map(|(service, _)| Arc::clone(&service.name))
+    }
+
+    /// Whether the client calls by gRPC, as far as it says so itself.
+    #[must_use]
+    pub fn expects_grpc(headers: &HeaderMap) -> bool {
+        stream_kind(headers) == Some(Stream::Grpc)
+    }
+
+    /// It will last. Its token's expiry counts from now on.
+    pub fn becomes(&mut self, kind: Stream) {
+        if let Some(before) = self.stream.replace(kind) {
+            self.worker.count().stream_changed(before, -1);
+        }
+        self.worker.count().stream_changed(kind, 1);
+        // It comes back to the list with its expiry.
+        self.notice = None;
+    }
+
+    /// From when on somebody has to look after it with [`Self::poll_end`]: when it has been open for long, or a stream's token
+    /// has expired; at once where it is sure to last.
+    #[must_use]
+    pub fn watched_from(&self) -> Instant {
+        if matches!(self.stream, Some(Stream::WebSocket | Stream::Events)) {
+            return self.started;
+        }
+        let long = self.started + OPEN_LONG;
+        match self.expires_at() {
+            None => long,
+            Some(at) => {
+                let left = at.0.saturating_sub(self.now().0);
+                long.min(self.started + Duration::from_secs(u64::try_from(left).unwrap_or(0)))
+            }
+        }
+    }
+
+    /// Whether it is in the list of those that are called upon a change.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        self.notice.is_some()
+    }
+
+    /// Whether it has to end. Wakes the task when there is more to say.
+    pub fn poll_end(&mut self, cx: &Context<'_>) -> Poll<End> {
+        if self.notice.is_none() {
+            self.notice = Some(self.worker.watch.enter(self.expires_at()));
+        }
+        if let Some(notice) = &self.notice {
+            notice.wakes(cx.waker());
+        }
+        self.called().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// Whether it has to end, if it was called upon since the last look. One load where it was not.
+    pub fn called(&mut self) -> Option<End> {
+        let call = self.notice.as_ref().filter(|notice| notice.is_raised())?.take()?;
+        if let Err(reason) = self.decide_again() {
+            self.ended = true;
+            self.reason = Some(reason);
+            self.worker.count().exchange_ended(reason);
+            return Some(End::Denied(reason));
+        }
+        (call == Call::Leave && self.stream.is_some()).then_some(End::Leaving)
+    }
+
+    fn decide_again(&self) -> Result<(), Reason> {
+        let facts = RequestFacts {
+            method: self.method.as_str(),
+            host: self.host.as_ref(),
+            // Cleaned once is cleaned twice, and the query takes no part.
+            target: match &self.path {
+                Path::Raw(uri) => uri.path(),
+                Path::Clean(path) => path,
+                Path::Unknown => return Err(Reason::BadRequest),
+            },
+            client: self.peer,
+        };
+        let caller = self.caller.as_ref().map(|caller| &caller.entry);
+        let expiry = if self.expires_at().is_some() { Expiry::Counts } else { Expiry::Lifted };
+        self.worker.admission().readmit(&facts, caller, expiry, Timestamp::now(), self.worker.desk())
+    }
+
+    /// When its token's expiry ends it: only streams end so, and not where the route lets them outlive it.
+    fn expires_at(&self) -> Option<Timestamp> {
+        let caller = self.caller.as_ref().filter(|_| self.stream.is_some())?;
+        let outlives = self.matched().is_some_and(|(_, route)| route.outlives_token);
+        (!outlives).then_some(caller.entry.claims.expires_at)
     }
 
     fn matched(&self) -> Option<(&Service, &Route)> {
@@ -297,6 +462,9 @@ impl Drop for Exchange {
             .map(|service| &service.name);
         let route = self.matched().map(|(_, route)| &route.pattern);
         let count = self.worker.count();
+        if let Some(kind) = self.stream {
+            count.stream_changed(kind, -1);
+        }
         let method = if matches!(self.path, Path::Unknown) { "-" } else { self.method.as_str() };
         count.request(&RequestLabels { service, route, method, status: self.status }, duration);
         if let Some(reason) = self.reason.filter(|_| self.denied) {
@@ -333,7 +501,7 @@ impl Exchange {
     /// What it is to the audit, if anything. An upstream that fails denies nobody.
     fn event(&self) -> Option<AuditEvent> {
         let failed = matches!(self.reason, Some(Reason::UpstreamUnavailable | Reason::UpstreamTimeout));
-        if self.denied && !failed {
+        if self.ended || self.denied && !failed {
             return Some(AuditEvent::Denied);
         }
         self.matched().filter(|(_, route)| route.audit).map(|_| AuditEvent::Audited)
@@ -383,11 +551,40 @@ impl Exchange {
             session: claims.and_then(|claims| claims.session.as_deref()),
             duration,
             upstream: self.upstream_time,
-            bytes_in: self.transfer.as_ref().map_or(0, |transfer| transfer.bytes()),
+            bytes_in: self.transfer.as_ref().map_or(self.bytes_in, |transfer| transfer.bytes()),
             bytes_out: self.bytes_out,
             peer: Some(self.peer),
         });
     }
+}
+
+/// What an answer (or a request) says that it is, if that lasts: `text/event-stream`, `application/grpc`, `application/grpc+proto`, …
+fn stream_kind(headers: &HeaderMap) -> Option<Stream> {
+    let named = |value: &[u8], name: &[u8]| {
+        value.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name))
+            && value.get(name.len()).is_none_or(|next| matches!(next, b';' | b'+' | b' ' | b'\t'))
+    };
+    let value = headers.get(CONTENT_TYPE)?.as_bytes();
+    if named(value, b"text/event-stream") {
+        Some(Stream::Events)
+    } else {
+        named(value, b"application/grpc").then_some(Stream::Grpc)
+    }
+}
+
+/// The trailers that end a gRPC call (gRPC over HTTP/2, "Responses"): `UNAUTHENTICATED` for whatever denies
+/// it (SPEC 3.8), `UNAVAILABLE` for what the client may try again elsewhere.
+#[must_use]
+pub fn grpc_status(end: End) -> HeaderMap {
+    let (status, message) = match end {
+        End::Denied(Reason::AuthUnavailable) => ("14", Reason::AuthUnavailable.code()),
+        End::Denied(reason) => ("16", reason.code()),
+        End::Leaving => ("14", "the gateway is going away"),
+    };
+    let mut trailers = HeaderMap::with_capacity(2);
+    trailers.insert("grpc-status", HeaderValue::from_static(status));
+    trailers.insert("grpc-message", HeaderValue::from_static(message));
+    trailers
 }
 
 /// A well-formed id: letters, digits, `-`, `_`, `.`.

@@ -1,8 +1,10 @@
 //! Connections to one upstream, pooled by each worker for itself.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use http::{Method, Request, Response};
@@ -13,6 +15,8 @@ use tokio::net::TcpStream;
 use tokio::time::{timeout, timeout_at};
 
 use super::body::{RequestBody, Transfer};
+use super::exchange::Exchange;
+use super::watch::End;
 use crate::reason::Reason;
 use crate::telemetry::{UpstreamConnection, UpstreamMetrics};
 
@@ -135,6 +139,7 @@ impl Pool {
         now: Instant,
         first_byte: Duration,
         transfer: Option<&Transfer>,
+        exchange: &mut Exchange,
     ) -> Result<(Response<Incoming>, Lease), UpstreamError> {
         let mut request = request;
         let mut pooled = self.take_idle();
@@ -148,7 +153,7 @@ impl Pool {
                 && is_repeatable(request.method());
             let spare = (doubtful && transfer.is_none()).then(|| copy_of(&request));
             let sending = connection.sender.try_send_request(request);
-            match wait_for_answer(sending, now, first_byte, transfer).await? {
+            match wait_for_answer(sending, now, first_byte, transfer, exchange).await? {
                 Ok(response) => return Ok((response, Lease { pool: Arc::clone(self), pooled: connection })),
                 Err(mut error) => {
                     let unsent = error.take_message().filter(|_| !fresh);
@@ -215,6 +220,7 @@ impl Pool {
         builder.max_buf_size(BUFFER_BYTES).writev(false);
         let (sender, connection) =
             builder.handshake(TokioIo::new(stream)).await.map_err(|error| unavailable(&error))?;
+        let connection = connection.with_upgrades();
         let gauge = self.metrics.connected();
         tokio::spawn(async move {
             if let Err(error) = connection.await {
@@ -255,18 +261,38 @@ mod http1_error {
 }
 
 /// Waits for the head of the answer. While the request's body is still being sent, its progress moves the deadline: an upload
-/// may take as long as it likes.
+/// may take as long as it likes. What takes long is watched (T20): it ends when its exchange has to.
 async fn wait_for_answer(
     sending: impl Future<Output = Sent>,
     now: Instant,
     first_byte: Duration,
     transfer: Option<&Transfer>,
+    exchange: &mut Exchange,
 ) -> Result<Sent, UpstreamError> {
     let mut sending = std::pin::pin!(sending);
     let mut until = now + first_byte;
+    let watched_from = exchange.watched_from();
+    let mut looked = now;
     loop {
-        if let Ok(sent) = timeout_at(until.into(), sending.as_mut()).await {
-            return Ok(sent);
+        let watching = looked >= watched_from;
+        let answered = poll_fn(|cx| match sending.as_mut().poll(cx) {
+            Poll::Ready(sent) => Poll::Ready(Ok(sent)),
+            Poll::Pending if watching => exchange.poll_end(cx).map(Err),
+            Poll::Pending => Poll::Pending,
+        });
+        let look = if watching { until } else { until.min(watched_from) };
+        match timeout_at(look.into(), answered).await {
+            Ok(Ok(sent)) => return Ok(sent),
+            Ok(Err(End::Denied(reason))) => {
+                return Err(UpstreamError { reason, detail: "ended while it waited for an answer".into() });
+            }
+            Ok(Err(End::Leaving)) => {
+                return Err(UpstreamError { reason: Reason::Overloaded, detail: "the grace time is over".into() });
+            }
+            Err(_) => looked = Instant::now(),
+        }
+        if looked < until {
+            continue;
         }
         until = match transfer.map(Transfer::since_progress) {
             Some(since) if since < first_byte => Instant::now() + (first_byte - since),

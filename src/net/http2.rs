@@ -89,6 +89,8 @@ pub(super) async fn serve<I, S, B>(
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
+        // WebSocket by extended CONNECT (RFC 8441); any other CONNECT is refused by the service.
+        .enable_connect_protocol()
         .max_header_list_size(u32::try_from(guard.head.bytes).unwrap_or(u32::MAX));
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), Completed(service)));
     let result = tokio::select! {

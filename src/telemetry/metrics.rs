@@ -40,6 +40,8 @@ families! {
     UPSTREAM_CONNECTIONS = GAUGE "doorward_upstream_connections" "Open connections to each upstream.";
     CONNECTIONS = GAUGE "doorward_connections" "Open client connections of each listener.";
     LIMIT_REJECTIONS = COUNTER "doorward_limit_rejections_total" "Connections and requests turned away by a limit.";
+    STREAMS = GAUGE "doorward_streams" "Open streams: WebSocket tunnels, event streams, gRPC calls.";
+    STREAMS_ENDED = COUNTER "doorward_exchanges_ended_total" "Open exchanges that were ended because they would not be admitted any more.";
     REPORT_ONLY = COUNTER "doorward_report_only_total" "Denials that report-only mode let through.";
     PARSE_ERRORS = COUNTER "doorward_parse_errors_total" "Requests refused by the HTTP parser.";
     CERTIFICATE_EXPIRY = GAUGE "doorward_certificate_expiry_timestamp_seconds" "When the first of a listener's certificates ends, in seconds since the Unix epoch.";
@@ -118,6 +120,18 @@ labels! {
         Verify = "verify",
         /// A delegated user service.
         Iam = "iam",
+    }
+}
+
+labels! {
+    /// What an exchange is that lasts.
+    Stream {
+        /// A connection that was upgraded to WebSocket, or an HTTP/2 stream.
+        WebSocket = "websocket",
+        /// An answer of the type `text/event-stream`.
+        Events = "sse",
+        /// An answer of the type `application/grpc`.
+        Grpc = "grpc",
     }
 }
 
@@ -421,6 +435,19 @@ fn gather_requests(out: &mut Gathered, totals: &Totals) {
         }),
     );
     out.add(
+        &STREAMS,
+        Stream::ALL
+            .iter()
+            .map(|kind| number(&[("kind", kind.label())], totals.streams.get(kind).copied().unwrap_or(0) as f64)),
+    );
+    out.add(
+        &STREAMS_ENDED,
+        Reason::ALL.iter().filter_map(|reason| {
+            let count = totals.ended.get(reason).copied().unwrap_or(0);
+            (count > 0 || reason.is_auth_failure()).then(|| number(&[("reason", reason.code())], count as f64))
+        }),
+    );
+    out.add(
         &PARSE_ERRORS,
         totals.parse_errors.iter().map(|((listener, status), count)| {
             number(&[("listener", listener.label()), ("status", &status_text(*status))], *count as f64)
@@ -547,7 +574,9 @@ mod tests {
         doorward_policy_reload_failed doorward_snapshot_version doorward_upstream_connections doorward_connections \
         doorward_limit_rejections_total doorward_report_only_total doorward_parse_errors_total doorward_build_info \
         doorward_upstream_unprotected doorward_log_dropped_total doorward_decisions_remembered \
-        doorward_decisions_remembered_bytes process_cpu_seconds_total \
+        doorward_decisions_remembered_bytes doorward_streams doorward_exchanges_ended_total \
+        doorward_certificate_expiry_timestamp_seconds doorward_certificate_reload_failed \
+        doorward_tls_handshakes_failed_total process_cpu_seconds_total \
         process_resident_memory_bytes process_open_fds process_max_fds process_start_time_seconds process_threads";
 
     fn labels<'a>(service: &'a Arc<str>, route: &'a Arc<str>, status: u16) -> RequestLabels<'a> {
@@ -569,6 +598,7 @@ mod tests {
         worker.upstream("oms").answered(Duration::from_millis(1));
         metrics.set_snapshot(1, [("oms", "ab")]);
         metrics.set_upstream_unprotected("oms", true);
+        metrics.set_certificates(Listener::Gateway, 1);
         let text = metrics.render().unwrap();
         let rendered: BTreeSet<_> =
             text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();

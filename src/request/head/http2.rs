@@ -4,7 +4,7 @@
 use http::header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST};
 use http::{HeaderValue, Request};
 
-use super::{Framing, HeadFacts, HeadLimits};
+use super::{Expectation, Framing, HeadFacts, HeadLimits};
 use crate::reason::Reason;
 use crate::request::Rejection;
 
@@ -58,10 +58,6 @@ pub fn inspect<B>(request: &Request<B>, ended: bool, limits: &HeadLimits) -> Res
             None => Framing::Chunked,
         },
         upgrade: false,
-        http10: false,
-        expect_continue: headers
-            .get(EXPECT)
-            .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")),
-        connection_close: false,
+        expects: headers.get_all(EXPECT).iter().fold(Expectation::Nothing, |said, value| said.and(value.as_bytes())),
     })
 }
