@@ -12,6 +12,7 @@ mod frames;
 mod generic;
 mod hpack;
 mod messages;
+mod noise;
 mod starting;
 mod streams;
 
