@@ -290,7 +290,7 @@ pub fn strip_trailers(trailers: &mut HeaderMap) {
                 || matches!(**name, AUTHORIZATION | HOST | TRANSFER_ENCODING | CONNECTION | TE | UPGRADE)
                 || matches!(
                     name.as_str(),
-                    "content-length" | "content-type" | "content-encoding" | "trailer" | "cookie"
+                    "content-length" | "content-type" | "content-encoding" | "trailer" | "cookie" | "expect"
                 )
         })
         .cloned()

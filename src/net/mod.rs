@@ -6,6 +6,7 @@ pub mod bind;
 pub mod certificates;
 pub mod connection;
 pub mod drain;
+mod farewell;
 pub mod guard;
 mod http1;
 mod http2;

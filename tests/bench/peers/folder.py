@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 ALGORITHMS = {"hs": "HS256", "rs": "RS256", "es": "ES256"}
 ISSUER, AUDIENCE = "https://idp.local/", "gw"
 ROUTES, PERMISSIONS = 100, 20
+# The item of a route that is large, and that takes large bodies.
+BODY, BODY_BYTES = "body", 1 << 20
 TOKEN_LIFETIME = 30 * 86_400
 HS_SECRET = b"0123456789abcdef0123456789abcdef"
 
@@ -38,6 +40,9 @@ class Folder:
         if not (path / "keys" / "complete").exists():
             self._make_keys()
         self._write_rules()
+        body = self.path / "config" / BODY
+        if not body.exists():
+            body.write_bytes(b"x" * BODY_BYTES)
 
     def write(self, name: str, text: str) -> Path:
         """A configuration file of this name."""

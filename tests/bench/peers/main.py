@@ -28,7 +28,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=int, default=3, help="seconds of load for each peer and round (default: 3)")
     parser.add_argument("--algorithm", choices=ALGORITHMS, default="rs", help="RS256, ES256 or HS256 (default: rs)")
     parser.add_argument("--tokens", type=int, default=1000, help="tokens in rotation: 1, 1000 or 50000 (default: 1000)")
-    parser.add_argument("--connections", type=int, default=32, help="connections of the load generator (default: 32)")
+    parser.add_argument("--connections", type=int, help="connections of the load generator (default: 32; 8 where bodies are large)")
     parser.add_argument("--streams", type=int, default=1, help="requests at a time on a connection of HTTP/2 (default: 1)")
     parser.add_argument("--proxy-core", type=int, default=0, help="the core of the proxy (default: 0)")
     parser.add_argument("--load-core", type=int, default=1, help="the core of wrk and of the upstream (default: 1)")
@@ -41,6 +41,7 @@ def arguments() -> argparse.Namespace:
     if unknown:
         parser.error(f"no peer {', '.join(unknown)}; there are {', '.join(PEERS)}")
     chosen.peers = chosen.peers or (DEFAULT_PEERS if chosen.scenario == "h1" else OTHER_PEERS)
+    chosen.connections = chosen.connections or SCENARIOS[chosen.scenario].connections
     if chosen.scenario != "h1" and any(peer.startswith("envoy") for peer in chosen.peers):
         parser.error("Envoy is measured in the scenario h1 only")
     if chosen.memory and chosen.scenario != "h1":

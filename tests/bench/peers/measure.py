@@ -12,7 +12,7 @@ from proxies import Setting, start
 from scenarios import SCENARIOS
 
 TICKS = os.sysconf("SC_CLK_TCK")
-COLUMNS = ["round", "peer", "cpu_us", "rps", "p50_us", "p99_us", "errors", "requests", "foreign_pct"]
+COLUMNS = ["round", "peer", "cpu_us", "rps", "p50_us", "p99_us", "errors", "requests", "peak_mib", "foreign_pct"]
 
 
 def rounds(chosen, setting: Setting, upstream) -> list[dict]:
@@ -42,9 +42,11 @@ def one(peer: str, chosen, setting: Setting, upstream) -> dict:
         load = drive(proxy.port, chosen.seconds, chosen, setting.folder)
         cpu, elapsed = proxy.cpu_seconds() - cpu, time.monotonic() - began
         others = busy_seconds() - generator_seconds() - upstream.cpu_seconds() - proxy.cpu_seconds() - others
+        peak = proxy.peak_kib() / 1024
     return {
         "cpu_us": round(cpu * 1e6 / load.requests, 2), "rps": round(load.requests / load.micros * 1e6), "p50_us": load.p50_us,
-        "p99_us": load.p99_us, "errors": load.errors, "requests": load.requests, "foreign_pct": round(others / elapsed * 100),
+        "p99_us": load.p99_us, "errors": load.errors, "requests": load.requests,
+        "peak_mib": round(peak, 1), "foreign_pct": round(others / elapsed * 100),
     }
 
 
@@ -67,20 +69,20 @@ def print_table(chosen, rows: list[dict]) -> None:
     streams = f" of {chosen.streams} streams" if scenario.http2 else ""
     print(f"\n{scenario.about}; {chosen.algorithm} {tokens}, {chosen.connections} connections{streams}, {chosen.rounds} rounds of {chosen.seconds} s; "
           f"{len(rows) - len(kept)} of {len(rows)} rows dropped for foreign load\n")
-    print("| peer | CPU µs/request (min-max) | requests/s | p50 µs | p99 µs | errors | rounds | doorward / peer |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| peer | CPU µs/request (min-max) | requests/s | p50 µs | p99 µs | errors | peak MiB | rounds | doorward / peer |")
+    print("|---|---|---|---|---|---|---|---|---|")
     own = {row["round"]: row["cpu_us"] for row in kept if row["peer"] == "doorward"}
     for peer in chosen.peers:
         mine = [row for row in kept if row["peer"] == peer]
         if not mine:
-            print(f"| {peer} | too much foreign load | | | | | 0 | |")
+            print(f"| {peer} | too much foreign load | | | | | | 0 | |")
             continue
         cpu = [row["cpu_us"] for row in mine]
         rps, p50, p99 = (statistics.median(row[column] for row in mine) for column in ("rps", "p50_us", "p99_us"))
         ratios = [own[row["round"]] / row["cpu_us"] for row in mine if row["round"] in own]
         ratio = f"{statistics.median(ratios):.2f}" if ratios else ""
         print(f"| {peer} | {statistics.median(cpu):.1f} ({min(cpu):.1f}-{max(cpu):.1f}) | {rps:.0f} | {p50:.0f} | {p99:.0f} "
-              f"| {sum(row['errors'] for row in mine)} | {len(mine)} | {ratio} |")
+              f"| {sum(row['errors'] for row in mine)} | {max(row['peak_mib'] for row in mine):.1f} | {len(mine)} | {ratio} |")
 
 
 def print_memory(chosen, setting: Setting, connections: int = 1000) -> None:

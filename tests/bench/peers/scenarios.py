@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from folder import ROUTES, Folder
+from folder import BODY, BODY_BYTES, ROUTES, Folder
 
 HERE = Path(__file__).resolve().parent
 
@@ -32,13 +32,15 @@ class Scenario:
     http2: bool = False
     # Whether each request has a token of its own; the other generators send one set of fields with every request.
     rotates: bool = True
+    connections: int = 32
 
 
-def wrk(port: int, seconds: int, chosen, folder: Folder, close: bool = False) -> Load:
-    """`close` ends the connection with each request; wrk then resumes the TLS session on the next."""
+def wrk(port: int, seconds: int, chosen, folder: Folder, close: bool = False, item: str = "", upload: int = 0) -> Load:
+    """`close` ends the connection with each request; wrk then resumes the TLS session on the next. Requests for one item only,
+    and so many bytes with each, if this is said."""
     scheme = "https" if SCENARIOS[chosen.scenario].tls else "http"
     argv = ["wrk", "-t1", f"-c{chosen.connections}", f"-d{seconds}s", "-s", str(HERE / "load.lua"), f"{scheme}://127.0.0.1:{port}/"]
-    more = {"TOKENS": str(folder.tokens(chosen.algorithm, chosen.tokens)), "CONNECTION": "close" if close else ""}
+    more = {"TOKENS": str(folder.tokens(chosen.algorithm, chosen.tokens)), "CONNECTION": "close" if close else "", "ITEM": item, "UPLOAD": str(upload)}
     output = run(chosen, argv, more)
     found = re.search(r"^RESULT (.*)$", output, re.M) or fail("wrk", output)
     requests, micros, bad_status, broken, late, p50, _, p99 = map(int, found[1].split())
@@ -47,6 +49,14 @@ def wrk(port: int, seconds: int, chosen, folder: Folder, close: bool = False) ->
 
 def wrk_closing(port: int, seconds: int, chosen, folder: Folder) -> Load:
     return wrk(port, seconds, chosen, folder, close=True)
+
+
+def downloads(port: int, seconds: int, chosen, folder: Folder) -> Load:
+    return wrk(port, seconds, chosen, folder, item=BODY)
+
+
+def uploads(port: int, seconds: int, chosen, folder: Folder) -> Load:
+    return wrk(port, seconds, chosen, folder, item=BODY, upload=BODY_BYTES)
 
 
 def h2load(port: int, seconds: int, chosen, folder: Folder) -> Load:
@@ -104,6 +114,10 @@ def fail(name: str, output: str):
 SCENARIOS = {
     "h1": Scenario("HTTP/1.1, keep-alive", wrk),
     "h2c": Scenario("HTTP/2 without TLS", h2load, http2=True, rotates=False),
+    "down": Scenario("answers of 1 MiB over HTTP/1.1", downloads, connections=8),
+    "up": Scenario("requests of 1 MiB over HTTP/1.1", uploads, connections=8),
+    "tls-down": Scenario("answers of 1 MiB over HTTP/1.1 and TLS 1.3", downloads, tls=True, connections=8),
+    "tls-up": Scenario("requests of 1 MiB over HTTP/1.1 and TLS 1.3", uploads, tls=True, connections=8),
     "tls-h1": Scenario("HTTP/1.1 over TLS 1.3, keep-alive", wrk, tls=True),
     "tls-h2": Scenario("HTTP/2 over TLS 1.3", h2load, tls=True, http2=True, rotates=False),
     "tls-new": Scenario("a new TLS 1.3 connection for every request, with a whole handshake", ab, tls=True, rotates=False),

@@ -6,6 +6,11 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
 use super::{Verdict, hpack};
 
 /// How long a frame may take. h2spec waits for two seconds; this is only an upper bound on a busy machine.
@@ -57,14 +62,25 @@ pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 #[derive(Debug, Clone)]
 pub(super) struct Target {
     address: SocketAddr,
-    scheme: &'static str,
     path: &'static str,
+    tls: Option<Arc<ClientConfig>>,
 }
 
 impl Target {
     /// HTTP/2 by prior knowledge without TLS.
     pub(super) fn plain(address: SocketAddr, path: &'static str) -> Self {
-        Self { address, scheme: "http", path }
+        Self { address, path, tls: None }
+    }
+
+    /// HTTP/2 by ALPN. `authority` (PEM) signed a certificate for the address.
+    pub(super) fn tls(address: SocketAddr, path: &'static str, authority: &str) -> Self {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(authority.as_bytes()).expect("PEM")).expect("a certificate");
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let mut config = builder.expect("versions").with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Self { address, path, tls: Some(Arc::new(config)) }
     }
 }
 
@@ -93,10 +109,14 @@ impl Frame {
     }
 }
 
+/// What frames travel on.
+trait Stream: Read + Write {}
+impl<S: Read + Write> Stream for S {}
+
 /// One connection.
 pub(super) struct Client {
     target: Arc<Target>,
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     /// What the server's first SETTINGS said.
     pub(super) settings: BTreeMap<u16, u32>,
 }
@@ -110,7 +130,22 @@ impl Client {
             stream.set_write_timeout(Some(PATIENCE))?;
             Ok(stream)
         };
-        let stream = open().map_err(|error: io::Error| format!("no connection: {error}"))?;
+        let plain = open().map_err(|error: io::Error| format!("no connection: {error}"))?;
+        let stream: Box<dyn Stream> = match &target.tls {
+            None => Box::new(plain),
+            Some(config) => {
+                let name = ServerName::from(target.address.ip());
+                let mut connection = ClientConnection::new(Arc::clone(config), name).expect("a TLS client");
+                let mut plain = plain;
+                while connection.is_handshaking() {
+                    connection.complete_io(&mut plain).map_err(|error| format!("no handshake: {error}"))?;
+                }
+                if connection.alpn_protocol() != Some(b"h2") {
+                    return Err(format!("ALPN chose {:?}", connection.alpn_protocol()));
+                }
+                Box::new(StreamOwned::new(connection, plain))
+            }
+        };
         Ok(Self { target: Arc::clone(target), stream, settings: BTreeMap::new() })
     }
 
@@ -121,7 +156,8 @@ impl Client {
 
     /// The fields of a request for the target's path: method, scheme, path and authority, in this order.
     pub(super) fn request(&self, method: &str) -> Vec<(&'static str, String)> {
-        let Target { address, scheme, path } = *self.target;
+        let Target { address, path, .. } = *self.target;
+        let scheme = if self.target.tls.is_some() { "https" } else { "http" };
         let authority = format!("{}:{}", address.ip(), address.port());
         vec![(":method", method.into()), (":scheme", scheme.into()), (":path", path.into()), (":authority", authority)]
     }
@@ -135,7 +171,7 @@ impl Client {
 
     /// Sends these bytes. That the other side has closed already is for the judgement to find out.
     pub(super) fn raw(&mut self, bytes: &[u8]) {
-        let _ = self.stream.write_all(bytes);
+        let _ = self.stream.write_all(bytes).and_then(|()| self.stream.flush());
     }
 
     pub(super) fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
@@ -292,6 +328,15 @@ impl Client {
         }
     }
 
+    /// The status of the answer; how the stream ended if there is none.
+    pub(super) fn status(&mut self) -> Result<u16, String> {
+        let frame = self.wait("an answer", |frame| frame.kind == HEADERS || frame.code().is_some())?;
+        match frame.code() {
+            Some(code) => Err(format!("error code {code}")),
+            None => hpack::status(&frame.payload).ok_or_else(|| format!("no status in {frame:?}")),
+        }
+    }
+
     /// SETTINGS are acknowledged.
     pub(super) fn expect_settings_ack(&mut self) -> Verdict {
         match self.expect(SETTINGS)? {
@@ -341,7 +386,8 @@ impl Client {
         }
     }
 
-    /// The next frame; `None` at an orderly end between two frames.
+    /// The next frame; `None` at an orderly end between two frames (with TLS: after `close_notify`, without which a client
+    /// cannot know that all came).
     fn read_frame(&mut self) -> io::Result<Option<Frame>> {
         let mut head = [0; 9];
         match self.stream.read(&mut head)? {

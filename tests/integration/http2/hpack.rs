@@ -34,6 +34,39 @@ pub(super) fn size_update(size: u32) -> Vec<u8> {
     block
 }
 
+/// The status that a header block of an answer begins with.
+pub(super) fn status(block: &[u8]) -> Option<u16> {
+    // Updates of the dynamic table's size may come first.
+    let begin = block.iter().position(|byte| byte & 0xe0 != 0x20)?;
+    match &block[begin..] {
+        [indexed @ 0x88..=0x8e, ..] => Some([200, 204, 206, 304, 400, 404, 500][usize::from(indexed - 0x88)]),
+        [0x48 | 0x08 | 0x18, 3, digits @ ..] => std::str::from_utf8(digits.get(..3)?).ok()?.parse().ok(),
+        [0x48 | 0x08 | 0x18, length, coded @ ..] if length & 0x80 != 0 => {
+            let bits =
+                coded.iter().take(usize::from(length & 0x7f)).fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte));
+            digits(bits, u32::from(length & 0x7f) * 8)
+        }
+        _ => None,
+    }
+}
+
+/// Three digits in Huffman coding (RFC 7541 appendix B): 0 to 2 have five bits, the others six.
+fn digits(bits: u32, mut left: u32) -> Option<u16> {
+    let mut number = 0;
+    for _ in 0..3 {
+        let five = bits >> left.checked_sub(5)? & 0x1f;
+        let digit = if five < 3 {
+            left -= 5;
+            five
+        } else {
+            left = left.checked_sub(6)?;
+            (bits >> left & 0x3f).checked_sub(0x19)? + 3
+        };
+        number = number * 10 + digit;
+    }
+    u16::try_from(number).ok()
+}
+
 fn string(block: &mut Vec<u8>, text: &str) {
     integer(block, 0, 7, u32::try_from(text.len()).expect("a short string"));
     block.extend_from_slice(text.as_bytes());

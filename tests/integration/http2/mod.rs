@@ -6,11 +6,13 @@
 
 mod client;
 mod compression;
+mod conversion;
 mod flow;
 mod frames;
 mod generic;
 mod hpack;
 mod messages;
+mod noise;
 mod starting;
 mod streams;
 
@@ -20,6 +22,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use self::client::{Client, Target};
+use crate::harness::tls::Certificate;
 use crate::harness::{Behaviour, Doorward, Upstream, doorward};
 
 /// What a case found out: nothing amiss, or what came instead of what is required.
@@ -137,4 +140,21 @@ fn h2c_conforms_where_the_upstream_is_slow() {
     let running = start(&upstream);
     // The answer is `ok`: too short for one case.
     conforms_but(Target::plain(running.gateway, "/"), |name| name != "http2/6.9.2/2");
+}
+
+#[test]
+fn tls_conforms() {
+    let upstream = Upstream::echo();
+    let certificate = Certificate::for_names(&["127.0.0.1"]);
+    let files = [("cert", "cert.pem"), ("key", "key.pem")].map(|(key, file)| (key.to_owned(), file.into()));
+    let shown = toml::Table::from_iter(files);
+    let running = doorward()
+        .policy(POLICY)
+        .upstream(&upstream)
+        .file("cert.pem", certificate.cert.clone())
+        .file("key.pem", certificate.key.clone())
+        .setting("gateway.tls.certificates", vec![shown])
+        .start();
+    conforms(Target::tls(running.gateway, "/", &certificate.authority));
+    conforms(Target::tls(running.gateway, "/none", &certificate.authority));
 }
