@@ -21,5 +21,8 @@ mod identity_headers;
 mod observability;
 mod rate_limits;
 mod running;
+mod streams;
+mod t20_open_exchanges;
+mod t25_upgrades;
 mod targets;
 mod tokens;

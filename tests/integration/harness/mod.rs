@@ -6,6 +6,7 @@ mod corpora;
 mod doorward;
 mod issuer;
 mod upstream;
+pub(crate) mod websocket;
 mod wire;
 
 pub(crate) use self::client::{Connection, Response};
