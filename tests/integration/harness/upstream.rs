@@ -38,7 +38,9 @@ pub(crate) enum Behaviour {
 
 /// What an upstream does with one request.
 #[derive(Clone)]
-pub(crate) struct Script(Arc<dyn Fn(&Received, &mut Wire) + Send + Sync>);
+pub(crate) struct Script(Arc<Play>);
+
+type Play = dyn Fn(&Received, &mut Wire) + Send + Sync;
 
 impl std::fmt::Debug for Script {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
