@@ -19,7 +19,7 @@
 //! | 3 | [`revocation`] | what has been revoked, in memory | where entries come from |
 //! | 3 | [`telemetry`] | every metric; the access log; program messages | business rules |
 //! | 4 | [`net`] | accept, guard and serve connections; drain | what is served |
-//! | 5 | [`admission`] | facts and a credential → a `Permit` or a `Refusal` | sockets, SQL |
+//! | 5 | [`admission`] | facts and a credential → a `Permit` or a `Refusal`; the decisions of late | sockets, SQL |
 //! | 9 | [`gateway`] | the life of a request; headers; upstream pools; replies | administration |
 //! | 9 | [`admin_api`] | health, metrics, guarded admin calls | the gateway |
 //! | 9 | [`sync`] | every loop beside requests: policy and roles files | the handling of requests |

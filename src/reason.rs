@@ -75,6 +75,8 @@ reasons! {
     BadRequestTarget, "bad_request_target", 400, "The request target is refused";
     /// Host or framing could be read in two ways, or a header is malformed.
     BadRequest, "bad_request", 400, "The request is malformed";
+    /// The host of a request by TLS is not one of the certificate that its connection was shown (RFC 9110 section 15.5.20).
+    MisdirectedRequest, "misdirected_request", 421, "The request came to the wrong connection";
     /// A delegated user service refused the token.
     TokenRejected, "token_rejected", 401, "The token was rejected by the user service";
     /// A rate limit was reached.

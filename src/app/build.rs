@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use http::HeaderValue;
 
 use crate::admin_api::{AdminState, Readiness};
-use crate::admission::{Admission, Desk};
+use crate::admission::{Admission, Decisions, Desk};
 use crate::clock::Timestamp;
 use crate::config::{self, AuthSettings, ConfigError, IssuerSettings, Settings, issuers};
 use crate::gateway::{self, Gateway, GatewaySettings};
@@ -17,8 +17,8 @@ use crate::rbac::RoleTable;
 use crate::request::Host;
 use crate::request::peer::TrustedProxies;
 use crate::revocation::{Retention, RevocationIndex, entry};
-use crate::sync::PolicyFiles;
 use crate::sync::policy_files::Texts;
+use crate::sync::{LiveTls, PolicyFiles};
 use crate::telemetry::Metrics;
 use crate::token::{Confers, TokenCache, Verifier};
 
@@ -34,10 +34,16 @@ pub struct Built {
     pub revocations: Arc<RevocationIndex>,
     /// Whether the process can serve.
     pub readiness: Readiness,
+    /// The gateway's decisions of late.
+    pub decisions: Arc<Decisions>,
     /// The files that are followed while running.
     pub files: PolicyFiles,
     /// What they held at the start.
     pub texts: Texts,
+    /// The gateway's certificates, if it speaks TLS.
+    pub gateway_tls: Option<LiveTls>,
+    /// The admin listener's.
+    pub admin_tls: Option<LiveTls>,
 }
 
 /// Builds everything from files and settings.
@@ -55,10 +61,13 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
     let revocations = Arc::new(revocations(settings, retention)?);
     let admission = |snapshot| Arc::new(Admission::new(snapshot, Arc::clone(&tokens), Arc::clone(&revocations)));
 
+    let decisions = decisions(settings);
+
     let gateway = match loaded.gateway {
         Some(snapshot) => {
             tell_of_snapshot(&metrics, &snapshot);
-            Some(Gateway::new(admission(snapshot), gateway_settings(settings)?))
+            decisions.in_force(snapshot.version());
+            Some(Gateway::new(admission(snapshot), gateway_settings(settings)?, Arc::clone(&decisions)))
         }
         None => None,
     };
@@ -78,11 +87,24 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
                     .map_err(|rejection| anyhow::anyhow!("[admin] hosts: {}", rejection.detail))?,
                 metrics_open: settings.admin.metrics_open,
                 readiness: readiness.clone(),
+                decisions: Arc::clone(&decisions),
             }))
         }
         None => None,
     };
-    Ok(Built { gateway, admin, metrics, revocations, readiness, files, texts })
+    let gateway_tls =
+        settings.gateway.tls.as_ref().filter(|_| settings.gateway.enabled).map(LiveTls::load).transpose()?;
+    let admin_tls = settings.admin.tls.as_ref().filter(|_| settings.admin.enabled).map(LiveTls::load).transpose()?;
+    Ok(Built { gateway, admin, metrics, revocations, readiness, decisions, files, texts, gateway_tls, admin_tls })
+}
+
+/// Nothing is remembered where nobody can ask.
+fn decisions(settings: &Settings) -> Arc<Decisions> {
+    let mut remembered = settings.admin.decisions;
+    if !settings.admin.enabled {
+        (remembered.denials, remembered.samples) = (0, 0);
+    }
+    Decisions::new(remembered, settings.gateway.worker_count())
 }
 
 /// Tells the metrics which policy is in force.
@@ -186,6 +208,7 @@ fn refuse_own_listener(settings: &Settings, name: &str, endpoint: &config::Endpo
     let listeners = [
         ("gateway", settings.gateway.enabled, settings.gateway.listen),
         ("admin", settings.admin.enabled, settings.admin.listen),
+        ("probes", settings.probes.is_some(), settings.probes.unwrap_or(settings.admin.listen)),
     ];
     for (listener, enabled, listen) in listeners {
         let address = endpoint.host.parse::<std::net::IpAddr>().ok().map(|address| address.to_canonical());

@@ -18,12 +18,13 @@ use crate::clock::Timestamp;
 use crate::config::Settings;
 use crate::gateway::watch::PERIOD as WATCH;
 use crate::gateway::{Logged, Worker};
+use crate::net::certificates::TlsError;
 use crate::net::guard::{Expired, GuardSettings};
 use crate::net::serve::ListenerEvent;
-use crate::net::{self, Drain, ListenerSettings};
+use crate::net::{self, Drain, ListenerSettings, Tls};
 use crate::request::head::HeadLimits;
-use crate::sync::Loaded;
 use crate::sync::policy_files::Unusable;
+use crate::sync::{LiveTls, Loaded};
 use crate::telemetry::{AccessLog, Limit, Listener, WorkerMetrics};
 
 /// How often what is idle or expired is cleared away.
@@ -50,10 +51,7 @@ impl Doorward {
     /// What is wrong with settings, files or addresses.
     pub fn start(settings: &Settings) -> anyhow::Result<Self> {
         let built = build(settings)?;
-        let workers = match settings.gateway.workers {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            workers => workers,
-        };
+        let workers = settings.gateway.worker_count();
         let gateway = built.gateway.as_ref().map(|_| net::bind(settings.gateway.listen, workers)).transpose()?;
         let admin = built.admin.as_ref().map(|_| net::bind(settings.admin.listen, 1)).transpose()?;
         let logged = logged(settings);
@@ -121,7 +119,7 @@ impl Doorward {
         drain: &Drain,
     ) -> anyhow::Result<()> {
         let Some(gateway) = &built.gateway else { return Ok(()) };
-        let listener_settings = Arc::new(listener_settings(settings));
+        let listener_settings = Arc::new(listener_settings(settings, built.gateway_tls.as_ref()));
         let grace = settings.gateway.grace;
         for (number, listener) in listeners.into_iter().enumerate() {
             let worker = Worker::new(Arc::clone(gateway), &built.metrics, self.log.as_deref(), logged(settings));
@@ -162,9 +160,13 @@ impl Doorward {
         let gateway = built.gateway.clone();
         let admin = built.admin.clone().zip(listeners.and_then(|mut listeners| listeners.pop()));
         let following = follow_files(built);
+        let certificates = [
+            follow_certificates(built, Listener::Gateway, built.gateway_tls.as_ref()),
+            follow_certificates(built, Listener::Admin, built.admin_tls.as_ref()),
+        ];
         let mut drain = drain.clone();
         let observe = observer(&built.metrics, Listener::Admin, built.metrics.worker());
-        let shared = Arc::new(listener_settings(settings));
+        let shared = Arc::new(listener_settings(settings, built.admin_tls.as_ref()));
         let audit = self.log.as_deref().filter(|_| settings.events.log).map(AccessLog::worker);
         self.spawn("control", async move {
             let sweeping = tokio::spawn(every(SWEEP, move || {
@@ -174,6 +176,7 @@ impl Doorward {
                 }
             }));
             let following = tokio::spawn(following);
+            let certificates = certificates.map(|following| following.map(tokio::spawn));
             match admin {
                 None => drain.begun().await,
                 Some((state, listener)) => match tokio::net::TcpListener::from_std(listener) {
@@ -190,6 +193,7 @@ impl Doorward {
                 },
             }
             following.abort();
+            certificates.into_iter().flatten().for_each(|following| following.abort());
             sweeping.abort();
         })
     }
@@ -250,7 +254,7 @@ fn address_of(listeners: Option<&Vec<TcpListener>>) -> Option<SocketAddr> {
     listeners?.first()?.local_addr().ok()
 }
 
-fn listener_settings(settings: &Settings) -> ListenerSettings {
+fn listener_settings(settings: &Settings, tls: Option<&LiveTls>) -> ListenerSettings {
     let limits = &settings.gateway.limits;
     ListenerSettings {
         connections: limits.connections,
@@ -260,6 +264,7 @@ fn listener_settings(settings: &Settings) -> ListenerSettings {
             idle_timeout: limits.idle_timeout,
         },
         open: AtomicUsize::new(0),
+        tls: tls.map(|tls| Arc::clone(&tls.live)),
     }
 }
 
@@ -273,6 +278,7 @@ fn observer(
     move |event| match event {
         ListenerEvent::Opened => metrics.connection_changed(listener, 1),
         ListenerEvent::Closed => metrics.connection_changed(listener, -1),
+        ListenerEvent::HandshakeFailed => metrics.handshake_failed(listener),
         ListenerEvent::Full => count.limit_rejection(Limit::Connections),
         ListenerEvent::Expired(Expired::HeaderTimeout) => count.limit_rejection(Limit::HeaderTimeout),
         ListenerEvent::Expired(Expired::IdleTimeout) => count.limit_rejection(Limit::IdleTimeout),
@@ -285,6 +291,7 @@ fn follow_files(built: &Built) -> impl Future<Output = ()> + Send + 'static {
     let gateway = built.gateway.as_ref().map(|gateway| Arc::clone(gateway.admission()));
     let admin = built.admin.as_ref().map(|admin| Arc::clone(&admin.admission));
     let metrics = (Arc::clone(&built.metrics), Arc::clone(&built.metrics));
+    let decisions = Arc::clone(&built.decisions);
     let publish = move |loaded: Loaded| {
         if let Some((admission, snapshot)) = admin.as_ref().zip(loaded.admin) {
             admission.publish(snapshot);
@@ -292,7 +299,9 @@ fn follow_files(built: &Built) -> impl Future<Output = ()> + Send + 'static {
         if let Some((admission, snapshot)) = gateway.as_ref().zip(loaded.gateway) {
             tell_of_snapshot(&metrics.0, &snapshot);
             tracing::info!(version = snapshot.version(), "the changed policy is in force");
+            let version = snapshot.version();
             admission.publish(snapshot);
+            decisions.in_force(version);
         }
     };
     let refused = move |unusable: &Unusable| {
@@ -300,6 +309,26 @@ fn follow_files(built: &Built) -> impl Future<Output = ()> + Send + 'static {
         tracing::error!(%unusable, "the changed policy is refused; the old one stays in force");
     };
     built.files.clone().follow(built.texts.clone(), publish, refused)
+}
+
+/// Publishes a listener's changed certificates; a bad change leaves the old ones in force.
+fn follow_certificates(
+    built: &Built,
+    listener: Listener,
+    tls: Option<&LiveTls>,
+) -> Option<impl Future<Output = ()> + Send + 'static> {
+    let tls = tls?.clone();
+    let metrics = (Arc::clone(&built.metrics), Arc::clone(&built.metrics));
+    metrics.0.set_certificates(listener, tls.live.get().expiry());
+    let published = move |tls: &Tls| {
+        metrics.0.set_certificates(listener, tls.expiry());
+        tracing::info!(listener = listener.label(), "the changed certificates are in force");
+    };
+    let refused = move |error: &TlsError| {
+        metrics.1.set_certificate_reload_failed(listener);
+        tracing::error!(listener = listener.label(), %error, "the changed certificates are refused; the old ones stay in force");
+    };
+    Some(tls.follow(published, refused))
 }
 
 /// Streams may go on for nearly all of the grace time, and then are ended in their own words.

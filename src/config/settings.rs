@@ -9,6 +9,8 @@ use ipnet::IpNet;
 
 use super::mistake::{ConfigError, Warning};
 use super::{sources, validate};
+use crate::admission::DecisionSettings;
+use crate::net::TlsFiles;
 use crate::secret::Secret;
 use crate::telemetry::tracing::{LogFormat, LogLevel};
 use crate::token::{Algorithm, ClaimPaths, Confers, RolesFrom};
@@ -28,6 +30,8 @@ pub struct Settings {
     pub roles: Option<PathBuf>,
     /// `[admin]`
     pub admin: AdminSettings,
+    /// `[probes] listen`: where health and readiness are answered besides, if anywhere.
+    pub probes: Option<SocketAddr>,
     /// `[revocation]`
     pub revocation: RevocationSettings,
     /// `[log]`
@@ -79,6 +83,19 @@ pub struct GatewaySettings {
     pub grace: Duration,
     /// Limits of every connection.
     pub limits: Limits,
+    /// What is shown by TLS; `None`: the listener is plain.
+    pub tls: Option<TlsFiles>,
+}
+
+impl GatewaySettings {
+    /// How many threads serve requests.
+    #[must_use]
+    pub fn worker_count(&self) -> usize {
+        match self.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            workers => workers,
+        }
+    }
 }
 
 /// Limits of a listener.
@@ -188,6 +205,10 @@ pub struct AdminSettings {
     pub policy: PathBuf,
     /// Whether `/metrics` is answered without a token.
     pub metrics_open: bool,
+    /// What is shown by TLS; `None`: the listener is plain.
+    pub tls: Option<TlsFiles>,
+    /// How many decisions are remembered for `GET /api/decisions/{request_id}`.
+    pub decisions: DecisionSettings,
 }
 
 /// Where revocations come from.

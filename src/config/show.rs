@@ -4,6 +4,7 @@ use toml::{Table, Value};
 
 use super::quantity::{show_duration, show_size};
 use super::settings::{IssuerSettings, KeySource, Settings};
+use crate::net::{ClientAuth, TlsFiles};
 use crate::telemetry::tracing::{LogFormat, LogLevel};
 use crate::token::{Confers, RolesFrom};
 
@@ -47,6 +48,9 @@ impl Settings {
                 },
             },
         );
+        if let (Some(tls), Some(Value::Table(gateway))) = (&gateway.tls, root.get_mut("gateway")) {
+            gateway.insert("tls".into(), show_tls(tls));
+        }
         let upstreams = self.upstreams.iter().map(|(name, upstream)| {
             let settings = table! {
                 "endpoints": texts(upstream.endpoints.iter().map(|endpoint| format!("http://{}", endpoint.authority))),
@@ -82,8 +86,20 @@ impl Settings {
                 "hosts": texts(&self.admin.hosts),
                 "policy": self.admin.policy.display().to_string(),
                 "metrics_open": self.admin.metrics_open,
+                "decisions": table! {
+                    "denials": number(self.admin.decisions.denials),
+                    "sample_every": i64::from(self.admin.decisions.sample_every),
+                    "samples": number(self.admin.decisions.samples),
+                    "memory": show_size(self.admin.decisions.memory as u64),
+                },
             },
         );
+        if let (Some(tls), Some(Value::Table(admin))) = (&self.admin.tls, root.get_mut("admin")) {
+            admin.insert("tls".into(), show_tls(tls));
+        }
+        if let Some(listen) = self.probes {
+            root.insert("probes".into(), table! { "listen": listen.to_string() });
+        }
         if let Some(file) = &self.revocation.file {
             root.insert("revocation".into(), table! { "file": file.display().to_string() });
         }
@@ -104,6 +120,19 @@ impl Settings {
         root.insert("log".into(), table! { "format": format, "level": level, "access": self.log.access });
         root
     }
+}
+
+fn show_tls(tls: &TlsFiles) -> Value {
+    let path = |path: &std::path::Path| path.display().to_string();
+    let certificates =
+        tls.certificates.iter().map(|files| table! { "cert": path(&files.cert), "key": path(&files.key) });
+    let mut shown = Table::from_iter([("certificates".to_owned(), Value::Array(certificates.collect()))]);
+    if let Some(authorities) = &tls.client_ca {
+        let word = if tls.client_auth == ClientAuth::Required { "required" } else { "optional" };
+        shown.insert("client_ca".into(), path(authorities).into());
+        shown.insert("client_auth".into(), word.into());
+    }
+    Value::Table(shown)
 }
 
 fn show_issuer(issuer: &IssuerSettings) -> Value {

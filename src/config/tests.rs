@@ -228,10 +228,8 @@ fn t29_trusting_everybody_has_to_be_said_twice() {
 fn what_is_not_built_is_refused_when_switched_on() {
     for text in [
         "[identity]\nenabled = true",
-        "[gateway]\ntls = { certificates = [] }",
         "[gateway]\nproxy_protocol_from = [\"10.0.0.0/8\"]",
         "[gateway.assertion]\nenabled = true",
-        "[probes]\nlisten = \"127.0.0.1:1\"",
         "[mail]\nsmtp = \"x\"",
         "[database]\nurl = \"sqlite://x\"",
         "[redis]\nurl = \"redis://x\"",
@@ -254,6 +252,26 @@ fn what_is_not_built_is_refused_when_switched_on() {
     }
     let remote = foreign("subject_prefix = \"kc:\"").replace("jwks+file://kc.json", "jwks+https://kc/jwks");
     assert!(mistakes(&remote, &[]).contains("jwks+file://"));
+}
+
+#[test]
+fn tls_names_its_files_and_client_auth_needs_an_authority() {
+    let tls = |table: &str| format!("[gateway]\ntls = {{ {table} }}\n[admin]\ntls = {{ {table} }}");
+    let one = "certificates = [{ cert = \"a.crt\", key = \"a.key\" }]";
+    let mut settings = good(&tls(&format!("{one}, client_ca = \"ca.crt\", client_auth = \"optional\"")), &[]);
+    let mut again = good(&settings.show(), &[]);
+    (settings.source, again.source) = (None, None);
+    assert_eq!(settings, again);
+    assert_eq!(settings.admin.tls.unwrap().key, "admin.tls");
+    assert_eq!(good(&tls(one), &[]).gateway.tls.unwrap().client_auth, crate::net::ClientAuth::Required);
+    for (table, said) in [
+        ("certificates = []", "`gateway.tls.certificates`: names no certificate"),
+        ("certificates = [{ cert = \"a.crt\" }]", "`gateway.tls.certificates[0].key`: is missing"),
+        (&format!("{one}, client_auth = \"optional\""), "`gateway.tls.client_auth`: says how"),
+    ] {
+        let mistakes = mistakes(&tls(table), &[]);
+        assert!(mistakes.contains(said), "{mistakes}");
+    }
 }
 
 #[test]

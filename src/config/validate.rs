@@ -1,6 +1,7 @@
 //! What every key means, and what a good value is. One function a section, in the order of the file.
 
 mod auth;
+mod listener;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -17,6 +18,7 @@ use super::settings::{
 };
 use super::sources::Tree;
 use super::walk::{Findings, Section};
+use crate::admission::DecisionSettings;
 use crate::telemetry::tracing::{LogFormat, LogLevel};
 
 const KIB: u64 = 1 << 10;
@@ -50,11 +52,11 @@ pub(super) fn everything(tree: &Tree) -> (Settings, ConfigError, Vec<Warning>, B
             auth,
             roles: Some(path(&root.section("roles"), "file").unwrap_or_else(|| "config/roles.yaml".into())),
             admin: admin(&root.section("admin")),
+            probes: root.section("probes").address("listen"),
             revocation: revocation(&root.section("revocation")),
             log: log(&root.section("log")),
             events: events(&root.section("events")),
         };
-        root.section("probes").not_yet("listen");
         root.section("mail").not_yet("smtp");
         root.section("database").not_yet("url");
         root.section("redis").not_yet("url");
@@ -73,7 +75,6 @@ fn gateway(section: &Section<'_>) -> GatewaySettings {
         assertion.refuse("enabled");
     }
     let _ = assertion.duration("ttl");
-    section.not_yet("tls");
     if section.texts("proxy_protocol_from").is_some_and(|networks| !networks.is_empty()) {
         section.refuse("proxy_protocol_from");
     }
@@ -93,6 +94,7 @@ fn gateway(section: &Section<'_>) -> GatewaySettings {
             idle_timeout: limits.duration("idle_timeout").unwrap_or(Duration::from_secs(75)),
             connections: limits.number("connections", 1, 10_000_000).unwrap_or(10_000),
         },
+        tls: listener::tls(section, "gateway.tls"),
     }
 }
 
@@ -233,6 +235,20 @@ fn admin(section: &Section<'_>) -> AdminSettings {
         hosts: hosts.unwrap_or_else(|| ["localhost", "127.0.0.1", "[::1]"].map(str::to_owned).to_vec()),
         policy: path(section, "policy").unwrap_or_else(|| "policies/admin.yaml".into()),
         metrics_open: section.boolean("metrics_open").unwrap_or(true),
+        tls: listener::tls(section, "admin.tls"),
+        decisions: decisions(&section.section("decisions")),
+    }
+}
+
+fn decisions(section: &Section<'_>) -> DecisionSettings {
+    DecisionSettings {
+        denials: section.number("denials", 0, 1_000_000).unwrap_or(4096),
+        sample_every: section
+            .number("sample_every", 0, 1_000_000_000)
+            .and_then(|every| u32::try_from(every).ok())
+            .unwrap_or(1000),
+        samples: section.number("samples", 0, 1_000_000).unwrap_or(1024),
+        memory: section.size("memory").and_then(|size| usize::try_from(size).ok()).unwrap_or(8 << 20),
     }
 }
 
@@ -287,18 +303,27 @@ fn log(section: &Section<'_>) -> LogSettings {
 
 /// Two listeners on one port is a mistake that the operating system would report less clearly.
 fn check_listeners(settings: &Settings, root: &Section<'_>) {
-    let (gateway, admin) = (settings.gateway.listen, settings.admin.listen);
-    let clash = gateway.port() != 0
-        && gateway.port() == admin.port()
-        && (gateway.ip() == admin.ip() || gateway.ip().is_unspecified() || admin.ip().is_unspecified());
-    if settings.gateway.enabled && settings.admin.enabled && clash {
-        let section = root.section("admin");
-        section.ignore_rest();
-        section.mistake(
-            "listen",
-            format!("is port {}, and so is `gateway.listen`", admin.port()),
-            "Give each listener a port of its own.",
-        );
+    let listeners = [
+        ("gateway", settings.gateway.enabled.then_some(settings.gateway.listen)),
+        ("admin", settings.admin.enabled.then_some(settings.admin.listen)),
+        ("probes", settings.probes),
+    ];
+    let listeners: Vec<_> = listeners.iter().filter_map(|(name, at)| Some((*name, (*at)?))).collect();
+    for (number, (name, at)) in listeners.iter().enumerate() {
+        let clash = listeners[..number].iter().find(|(_, other)| {
+            at.port() != 0
+                && at.port() == other.port()
+                && (at.ip() == other.ip() || at.ip().is_unspecified() || other.ip().is_unspecified())
+        });
+        if let Some((other, _)) = clash {
+            let section = root.section(name);
+            section.ignore_rest();
+            section.mistake(
+                "listen",
+                format!("is port {}, and so is `{other}.listen`", at.port()),
+                "Give each listener a port of its own.",
+            );
+        }
     }
     if !settings.gateway.enabled && !settings.admin.enabled {
         let section = root.section("gateway");

@@ -1,6 +1,9 @@
 //! One request and its answer, as metrics and the access log will tell of it. Whatever becomes of it, it is told once: when the
 //! exchange is dropped.
 
+mod remember;
+
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
@@ -17,6 +20,7 @@ use hyper::body::Incoming;
 use uuid::Uuid;
 
 use super::body::{GatewayBody, RelayedBody, Transfer};
+use super::cors::CrossOrigin;
 use super::headers::{self, PeerHeaders};
 use super::proxy::Worker;
 use super::rate_limit::Budget;
@@ -58,12 +62,15 @@ pub struct Exchange {
     reason: Option<Reason>,
     would_deny: Option<Reason>,
     denied: bool,
+    /// More about a denial.
+    detail: Cow<'static, str>,
     status: u16,
     upstream: Option<(Arc<UpstreamMetrics>, Instant)>,
     upstream_time: Option<Duration>,
     has_body: bool,
     transfer: Option<Arc<Transfer>>,
     budget: Option<Budget>,
+    cross_origin: Option<Box<CrossOrigin>>,
     /// What came through a tunnel; bodies have their transfer.
     bytes_in: u64,
     bytes_out: u64,
@@ -119,12 +126,14 @@ impl Exchange {
             reason: None,
             would_deny: None,
             denied: false,
+            detail: Cow::Borrowed(""),
             status: 0,
             upstream: None,
             upstream_time: None,
             has_body: false,
             transfer: None,
             budget: None,
+            cross_origin: None,
             bytes_in: 0,
             bytes_out: 0,
             finished: None,
@@ -191,6 +200,16 @@ impl Exchange {
         self.budget = Some(budget);
     }
 
+    /// Pages of other origins may learn of the answer.
+    pub fn crosses(&mut self, cross_origin: Option<Box<CrossOrigin>>) {
+        self.cross_origin = cross_origin;
+    }
+
+    /// It is a preflight, which the service's `cors:` answers and no route does.
+    pub fn preflight(&mut self, snapshot: Arc<Snapshot>, service: u32) {
+        (self.snapshot, self.service) = (Some(snapshot), Some(service));
+    }
+
     /// It is being sent to the upstream.
     pub fn forwarded(&mut self, upstream: &Arc<UpstreamMetrics>, transfer: Option<Arc<Transfer>>, at: Instant) {
         self.upstream = Some((Arc::clone(upstream), at));
@@ -199,7 +218,8 @@ impl Exchange {
 
     /// Answers with a denial.
     #[must_use]
-    pub fn deny(self: Box<Self>, denial: &Denial) -> Response<GatewayBody> {
+    pub fn deny(mut self: Box<Self>, denial: &Denial) -> Response<GatewayBody> {
+        self.detail = denial.detail.clone();
         let answer = denial.answer(self.request_id.to_str().unwrap_or_default());
         self.refuse(denial.reason, answer)
     }
@@ -232,8 +252,23 @@ impl Exchange {
         if let Some(budget) = &self.budget {
             budget.tell(&mut parts.headers);
         }
+        if let Some(cross_origin) = &self.cross_origin {
+            cross_origin.tell(&mut parts.headers);
+        }
         let body = (!body.is_empty()).then_some(body);
         Response::from_parts(parts, GatewayBody::Own(body, self))
+    }
+
+    /// Makes the upstream's headers the client's.
+    pub fn rewrite(&self, headers: &mut HeaderMap) {
+        let matched = self.matched();
+        let asked = headers::Asked {
+            identified: self.caller.is_some(),
+            service: matched.map(|(service, _)| service),
+            cache: matched.and_then(|(_, route)| route.cache),
+            cookies: self.snapshot.as_ref().map_or(&[], |snapshot| snapshot.cookies()),
+        };
+        headers::rewrite_response(headers, &asked);
     }
 
     /// Passes the upstream's answer on.
@@ -252,17 +287,19 @@ impl Exchange {
             upstream.answered(took);
             self.upstream_time = Some(took);
         }
+        self.rewrite(&mut parts.headers);
         // What lasts says no length.
         if body.size_hint().exact().is_none()
             && let Some(kind) = stream_kind(&parts.headers)
         {
             self.becomes(kind);
         }
-        let cache = self.matched().and_then(|(_, route)| route.cache);
-        headers::rewrite_response(&mut parts.headers, self.caller.is_some(), cache);
         parts.headers.insert(headers::REQUEST_ID, self.request_id.clone());
         if let Some(budget) = &self.budget {
             budget.tell(&mut parts.headers);
+        }
+        if let Some(cross_origin) = &self.cross_origin {
+            cross_origin.tell(&mut parts.headers);
         }
         parts.extensions.clear();
         Response::from_parts(parts, GatewayBody::Relayed(RelayedBody::new(body, lease, self, idle, now)))
@@ -436,6 +473,7 @@ impl Drop for Exchange {
         if let Some(reason) = self.would_deny {
             count.report_only(service, route, reason);
         }
+        self.remember(duration);
         let Some(log) = &self.worker.log else { return };
         if self.worker.logged.access {
             self.tell(log, service, route, method, duration);

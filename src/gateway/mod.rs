@@ -4,6 +4,7 @@
 //! Knows: admission, net, telemetry. Must not know: accounts, roles' administration, SQL.
 
 pub mod body;
+pub mod cors;
 pub mod exchange;
 pub mod headers;
 pub mod proxy;

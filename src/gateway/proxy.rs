@@ -14,6 +14,7 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 
 use super::body::{GatewayBody, RequestBody};
+use super::cors;
 use super::exchange::Exchange;
 use super::headers::{self, Forwarding, PeerHeaders};
 use super::rate_limit::{Asker, Budget, RateLimits};
@@ -22,10 +23,11 @@ use super::tunnel::Tunnel;
 use super::upgrade::{self, Handshake};
 use super::upstream::{Lease, Pool, UpstreamError, UpstreamSettings};
 use super::watch::Watch;
+use crate::admission::decisions::{Decisions, Ring};
 use crate::admission::{Admission, Admitted, Desk, Permit};
 use crate::clock::Timestamp;
 use crate::net::{ConnectionState, Established, HeadOutcome};
-use crate::policy::source::{BodyLimit, CachePolicy};
+use crate::policy::source::BodyLimit;
 use crate::reason::Reason;
 use crate::request::head::{Expectation, Framing, HeadFacts};
 use crate::request::peer::TrustedProxies;
@@ -58,6 +60,7 @@ pub struct Gateway {
     settings: GatewaySettings,
     /// Counted by all workers together, and over changes of the policy.
     rates: RateLimits,
+    decisions: Arc<Decisions>,
 }
 
 /// One worker's part: its own upstream pools and its own counters, so that workers share nothing on the request path.
@@ -70,6 +73,8 @@ pub struct Worker {
     pub(super) log: Option<AccessSink>,
     /// Which of them are.
     pub(super) logged: Logged,
+    /// Its decisions of late, if they are remembered.
+    ring: Option<Arc<Ring>>,
     /// Its exchanges that are open for long.
     pub(super) watch: Watch,
 }
@@ -93,10 +98,10 @@ struct Bound {
 }
 
 impl Gateway {
-    /// A gateway that decides by `admission`.
+    /// A gateway that decides by `admission` and remembers in `decisions`.
     #[must_use]
-    pub fn new(admission: Arc<Admission>, settings: GatewaySettings) -> Arc<Self> {
-        Arc::new(Self { admission, settings, rates: RateLimits::default() })
+    pub fn new(admission: Arc<Admission>, settings: GatewaySettings, decisions: Arc<Decisions>) -> Arc<Self> {
+        Arc::new(Self { admission, settings, rates: RateLimits::default(), decisions })
     }
 
     /// What it decides by.
@@ -108,6 +113,7 @@ impl Gateway {
     /// Forgets what no longer counts. Called beside requests, every few seconds.
     pub fn sweep(&self) {
         self.rates.sweep(Instant::now());
+        self.decisions.in_force(self.admission.snapshot().version());
     }
 }
 
@@ -120,14 +126,22 @@ impl Worker {
         let pools = upstreams
             .map(|(name, settings)| (name.clone(), Pool::new(Arc::clone(settings), count.upstream(name))))
             .collect();
+        let ring = gateway.decisions.ring();
         Arc::new(Self {
             gateway,
             pools,
             desk: Desk::new(count),
             log: log.map(AccessLog::worker),
             logged,
+            ring,
             watch: Watch::default(),
         })
+    }
+
+    /// Where it remembers decisions, if it does.
+    #[must_use]
+    pub fn ring(&self) -> Option<&Ring> {
+        self.ring.as_deref()
     }
 
     /// Its counters.
@@ -178,7 +192,7 @@ impl Worker {
         let handshake = arrived.outcome.as_ref().ok().and_then(|head| Handshake::of(head, &mut request));
         let (mut parts, body) = request.into_parts();
         let mut exchange = Exchange::begin(&self, &from, &parts, arrived.at, in_flight);
-        let asked = match self.read(&mut exchange, arrived.outcome, &parts, from.peer) {
+        let asked = match self.read(&mut exchange, arrived.outcome, &parts, &from) {
             Ok(asked) => asked,
             Err(denial) => return Ok(exchange.deny(&denial)),
         };
@@ -191,7 +205,16 @@ impl Worker {
             target: parts.uri.path_and_query().map_or("/", PathAndQuery::as_str),
             client: asked.client,
         };
-        let permit = match self.gateway.admission.admit(&facts, &parts.headers, exchange.now(), &self.desk) {
+        if parts.method == Method::OPTIONS && asked.head.framing == Framing::None {
+            let snapshot = self.gateway.admission.snapshot();
+            if let Some((answer, service)) = cors::preflight(&snapshot, &facts, &parts.headers) {
+                exchange.preflight(snapshot, service);
+                return Ok(exchange.answer(answer));
+            }
+        }
+        let admitted = self.gateway.admission.admit(&facts, &parts.headers, exchange.now(), &self.desk);
+        exchange.crosses(cors::cross_origin(admitted.judged(), asked.host.as_ref(), &parts.headers));
+        let permit = match admitted {
             Admitted::Permit(permit) => permit,
             Admitted::Refusal(refusal) => {
                 let reason = refusal.reason();
@@ -221,7 +244,7 @@ impl Worker {
         exchange: &mut Exchange,
         outcome: HeadOutcome,
         parts: &Parts,
-        peer: IpAddr,
+        from: &PeerHeaders,
     ) -> Result<Asked, Denial> {
         let refused = |rejection: Rejection| {
             if rejection.reason == Reason::HeadersTooLarge {
@@ -235,8 +258,11 @@ impl Worker {
             refused(rejection)
         })?;
         exchange.frames(head.framing);
-        let (client, host) = self.client_and_host(parts, peer).map_err(refused)?;
+        let (client, host) = self.client_and_host(parts, from.peer).map_err(refused)?;
         exchange.client(client, host.as_ref());
+        if from.is_misdirected(host.as_ref()) {
+            return Err(Denial::misdirected());
+        }
         Ok(Asked { head, client, host })
     }
 
@@ -420,7 +446,7 @@ fn tunnel(
 ) -> Response<GatewayBody> {
     let upstream = hyper::upgrade::on(&mut answer);
     let (mut parts, _) = answer.into_parts();
-    headers::rewrite_response(&mut parts.headers, true, Some(CachePolicy::Shared));
+    exchange.rewrite(&mut parts.headers);
     parts.status = handshake.agree(&mut parts.headers);
     exchange.upgraded(&mut parts);
     let hold = connection.open_tunnel();

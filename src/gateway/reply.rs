@@ -63,6 +63,12 @@ impl Denial {
         }
     }
 
+    /// Of a host that the connection's certificate is not for. The client may ask again on a connection of its own.
+    #[must_use]
+    pub fn misdirected() -> Self {
+        Self::plain(Reason::MisdirectedRequest, "the certificate of this connection is not for this host")
+    }
+
     /// Of a body over its limit.
     #[must_use]
     pub fn too_large(limit: u64) -> Self {

@@ -44,9 +44,14 @@ families! {
     STREAMS_ENDED = COUNTER "doorward_exchanges_ended_total" "Open exchanges that were ended because they would not be admitted any more.";
     REPORT_ONLY = COUNTER "doorward_report_only_total" "Denials that report-only mode let through.";
     PARSE_ERRORS = COUNTER "doorward_parse_errors_total" "Requests refused by the HTTP parser.";
+    CERTIFICATE_EXPIRY = GAUGE "doorward_certificate_expiry_timestamp_seconds" "When the first of a listener's certificates ends, in seconds since the Unix epoch.";
+    CERTIFICATE_RELOAD_FAILED = GAUGE "doorward_certificate_reload_failed" "1 while the certificate files on disk are refused and older ones in force.";
+    HANDSHAKES_FAILED = COUNTER "doorward_tls_handshakes_failed_total" "TLS handshakes that did not come to an end.";
     BUILD_INFO = GAUGE "doorward_build_info" "The running version; always 1.";
     UPSTREAM_UNPROTECTED = GAUGE "doorward_upstream_unprotected" "1 if the upstream can be reached around the gateway in plain text.";
     LOG_DROPPED = COUNTER "doorward_log_dropped_total" "Access lines lost because the log's reader was too slow or gone.";
+    DECISIONS = GAUGE "doorward_decisions_remembered" "Decisions that GET /api/decisions/{request_id} can explain: denials, and a sample of the rest.";
+    DECISION_BYTES = GAUGE "doorward_decisions_remembered_bytes" "Memory that these decisions take, roughly.";
     PROCESS_CPU = COUNTER "process_cpu_seconds_total" "CPU time of the process, user and system.";
     PROCESS_RESIDENT = GAUGE "process_resident_memory_bytes" "Resident memory of the process.";
     PROCESS_OPEN_FDS = GAUGE "process_open_fds" "Open file descriptors of the process.";
@@ -189,12 +194,24 @@ pub(super) const DECISION_BOUNDS: Bounds = &[
 pub struct Metrics {
     workers: Mutex<Vec<Arc<WorkerMetrics>>>,
     connections: Arc<[AtomicI64]>,
+    tls: Box<[ListenerTls]>,
     revocations: AtomicU64,
     snapshot_version: AtomicU64,
     policy_reload_failed: AtomicBool,
     policies: Mutex<BTreeSet<(String, String)>>,
     unprotected: Mutex<BTreeMap<String, bool>>,
     log_dropped: Arc<AtomicU64>,
+    /// Denials, samples, and the bytes of both.
+    decisions: [AtomicU64; 3],
+}
+
+/// What is known of a listener that speaks TLS.
+#[derive(Debug, Default)]
+struct ListenerTls {
+    spoken: AtomicBool,
+    expiry: AtomicI64,
+    reload_failed: AtomicBool,
+    handshakes_failed: AtomicU64,
 }
 
 impl Metrics {
@@ -204,12 +221,14 @@ impl Metrics {
         Arc::new(Self {
             workers: Mutex::default(),
             connections: Listener::ALL.iter().map(|_| AtomicI64::new(0)).collect(),
+            tls: Listener::ALL.iter().map(|_| ListenerTls::default()).collect(),
             revocations: AtomicU64::new(0),
             snapshot_version: AtomicU64::new(0),
             policy_reload_failed: AtomicBool::new(false),
             policies: Mutex::default(),
             unprotected: Mutex::default(),
             log_dropped: Arc::default(),
+            decisions: Default::default(),
         })
     }
 
@@ -234,9 +253,40 @@ impl Metrics {
         self.connections.get(listener as usize).map_or(0, |gauge| gauge.load(Ordering::Relaxed))
     }
 
+    /// A listener's certificates are in force, the first of which ends at `expiry` (seconds since the Unix epoch). Clears the
+    /// mark of a failed reload.
+    pub fn set_certificates(&self, listener: Listener, expiry: i64) {
+        if let Some(tls) = self.tls.get(listener as usize) {
+            tls.expiry.store(expiry, Ordering::Relaxed);
+            tls.reload_failed.store(false, Ordering::Relaxed);
+            tls.spoken.store(true, Ordering::Release);
+        }
+    }
+
+    /// A listener's certificates on disk were refused, and older ones stay in force.
+    pub fn set_certificate_reload_failed(&self, listener: Listener) {
+        if let Some(tls) = self.tls.get(listener as usize) {
+            tls.reload_failed.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// A TLS handshake did not come to an end.
+    pub fn handshake_failed(&self, listener: Listener) {
+        if let Some(tls) = self.tls.get(listener as usize) {
+            tls.handshakes_failed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// How many revocations are in force.
     pub fn set_revocations(&self, count: u64) {
         self.revocations.store(count, Ordering::Relaxed);
+    }
+
+    /// How many decisions are remembered, and the bytes that they take.
+    pub fn set_decisions(&self, denials: usize, samples: usize, bytes: usize) {
+        for (gauge, value) in self.decisions.iter().zip([denials, samples, bytes]) {
+            gauge.store(value as u64, Ordering::Relaxed);
+        }
     }
 
     /// A snapshot is in force: its number, and service and sha256 of each policy file. Clears the mark of a failed
@@ -311,12 +361,36 @@ impl Metrics {
                     .map(|(state, count)| number(&[("upstream", name), ("state", state)], count as f64))
             }),
         );
+        let spoken = || {
+            let spoken = |(_, tls): &(_, &ListenerTls)| tls.spoken.load(Ordering::Acquire);
+            Listener::ALL
+                .iter()
+                .zip(&self.tls)
+                .filter(spoken)
+                .map(|(listener, tls)| ([("listener", listener.label())], tls))
+        };
+        out.add(
+            &CERTIFICATE_EXPIRY,
+            spoken().map(|(labels, tls)| number(&labels, tls.expiry.load(Ordering::Relaxed) as f64)),
+        );
+        out.add(
+            &CERTIFICATE_RELOAD_FAILED,
+            spoken()
+                .map(|(labels, tls)| number(&labels, f64::from(u8::from(tls.reload_failed.load(Ordering::Relaxed))))),
+        );
+        out.add(
+            &HANDSHAKES_FAILED,
+            spoken().map(|(labels, tls)| number(&labels, tls.handshakes_failed.load(Ordering::Relaxed) as f64)),
+        );
         let unprotected = lock(&self.unprotected);
         out.add(
             &UPSTREAM_UNPROTECTED,
             unprotected.iter().map(|(upstream, open)| number(&[("upstream", upstream)], f64::from(u8::from(*open)))),
         );
         out.add(&LOG_DROPPED, [number(&[], self.log_dropped.load(Ordering::Relaxed) as f64)]);
+        let [denials, samples, bytes] = self.decisions.each_ref().map(|gauge| gauge.load(Ordering::Relaxed) as f64);
+        out.add(&DECISIONS, [number(&[("kind", "denial")], denials), number(&[("kind", "sample")], samples)]);
+        out.add(&DECISION_BYTES, [number(&[], bytes)]);
         out.add(&BUILD_INFO, [number(&[("version", env!("CARGO_PKG_VERSION"))], 1.0)]);
     }
 }
@@ -499,7 +573,10 @@ mod tests {
         doorward_token_cache_hits_total doorward_token_cache_misses_total doorward_revocations doorward_policy_info \
         doorward_policy_reload_failed doorward_snapshot_version doorward_upstream_connections doorward_connections \
         doorward_limit_rejections_total doorward_report_only_total doorward_parse_errors_total doorward_build_info \
-        doorward_upstream_unprotected doorward_log_dropped_total doorward_streams doorward_exchanges_ended_total process_cpu_seconds_total \
+        doorward_upstream_unprotected doorward_log_dropped_total doorward_decisions_remembered \
+        doorward_decisions_remembered_bytes doorward_streams doorward_exchanges_ended_total \
+        doorward_certificate_expiry_timestamp_seconds doorward_certificate_reload_failed \
+        doorward_tls_handshakes_failed_total process_cpu_seconds_total \
         process_resident_memory_bytes process_open_fds process_max_fds process_start_time_seconds process_threads";
 
     fn labels<'a>(service: &'a Arc<str>, route: &'a Arc<str>, status: u16) -> RequestLabels<'a> {

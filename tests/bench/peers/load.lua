@@ -1,11 +1,14 @@
--- wrk script: rotates over the tokens of the file $TOKENS and over the 100 routes.
+-- wrk script: rotates over the tokens of the file $TOKENS and over the 100 routes; $CONNECTION is a field if not empty.
 local requests, at = {}, 0
+local connection = os.getenv('CONNECTION')
+if connection == '' then connection = nil end
 
 function init()
   for token in io.lines(os.getenv('TOKENS')) do
     local path = '/api/v1/res' .. ((#requests * 37 + 42) % 100) .. '/items/12345'
     requests[#requests + 1] = wrk.format('GET', path, {
       ['Authorization'] = 'Bearer ' .. token, ['Host'] = 'gw.local', ['User-Agent'] = 'wrk', ['Accept'] = 'application/json',
+      ['Connection'] = connection,
     })
   end
 end
