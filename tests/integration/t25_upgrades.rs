@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::harness::websocket::{agreement, echo, frame, handshake, read_frame};
-use crate::harness::{Behaviour, Connection, Doorward, Issuer, Upstream, doorward, eventually};
+use crate::harness::{Behaviour, Connection, Doorward, Issuer, POLICY, Upstream, doorward, eventually};
 
 fn behind(behaviour: Behaviour) -> (Doorward, Upstream, Issuer) {
     let (upstream, issuer) = (Upstream::start(behaviour), Issuer::hs256());
@@ -181,5 +181,31 @@ fn t25_a_101_that_proves_nothing_is_no_tunnel() {
         assert_eq!(response.denial(), (502, "upstream_unavailable".into()), "{fields}");
         connection.send("GET /closed HTTP/1.1\r\nHost: oms.test\r\n\r\n");
         assert_eq!(connection.response().denial(), (403, "route_denied".into()), "and it is HTTP still");
+    }
+}
+
+#[test]
+fn t25_a_cookie_opens_a_websocket_for_pages_of_this_host_or_of_cors_only() {
+    let (upstream, issuer) = (Upstream::start(Behaviour::script(echo)), Issuer::hs256());
+    let policy = format!(
+        "{POLICY}\ncredentials: {{ cookie: __Host-session }}\ncors: {{ origins: ['https://app.test'], credentials: true }}\n"
+    );
+    let running = doorward().policy(&policy).issuer(&issuer).upstream(&upstream).start();
+    let token = issuer.viewer();
+    let with_cookie = |origin: &str| {
+        let request = handshake("/items", &token, origin);
+        request.replace("Authorization: Bearer ", "Cookie: a=b; __Host-session=")
+    };
+    let own = "Sec-Fetch-Site: same-origin\r\n";
+    for foreign in ["", own, "Origin: https://evil.test\r\n", "Origin: null\r\n", "Origin: http://oms.test\r\n"] {
+        assert_eq!(running.send(with_cookie(foreign)).denial(), (403, "route_denied".into()), "{foreign:?}");
+    }
+    assert_eq!(upstream.connections(), 0);
+    for origin in ["Origin: https://oms.test\r\n", "Origin: https://app.test\r\n"] {
+        let mut connection = running.connect();
+        connection.send(with_cookie(origin));
+        assert_eq!(connection.response().status, 101, "{origin}");
+        assert!(converses(&mut connection));
+        assert_eq!(upstream.last().field("cookie"), Some("a=b"), "the token stays here");
     }
 }
