@@ -13,9 +13,11 @@ use hyper_util::service::TowerToHyperService;
 use tokio::sync::watch;
 
 use super::build::{Built, build, tell_of_snapshot};
+use super::upstreams::{Configured, Listeners, Reading, Ready, Reread, warn_of_unprotected};
 use crate::admin_api;
 use crate::clock::Timestamp;
 use crate::config::Settings;
+use crate::gateway::upstream::Check;
 use crate::gateway::watch::PERIOD as WATCH;
 use crate::gateway::{Logged, Worker};
 use crate::net::certificates::TlsError;
@@ -24,7 +26,7 @@ use crate::net::serve::ListenerEvent;
 use crate::net::{self, Drain, ListenerSettings, Tls};
 use crate::request::head::HeadLimits;
 use crate::sync::policy_files::Unusable;
-use crate::sync::{LiveTls, Loaded};
+use crate::sync::{self, Followed, LiveTls, News, Part};
 use crate::telemetry::{AccessLog, Limit, Listener, WorkerMetrics};
 
 /// How often what is idle or expired is cleared away.
@@ -45,11 +47,11 @@ pub struct Doorward {
 }
 
 impl Doorward {
-    /// Builds, binds, and serves on threads of its own.
+    /// Builds, binds, and serves on threads of its own. What `reread` says of upstreams from then on is followed.
     ///
     /// # Errors
     /// What is wrong with settings, files or addresses.
-    pub fn start(settings: &Settings) -> anyhow::Result<Self> {
+    pub fn start(settings: &Settings, reread: Option<Reread>) -> anyhow::Result<Self> {
         let built = build(settings)?;
         let workers = settings.gateway.worker_count();
         let gateway = built.gateway.as_ref().map(|_| net::bind(settings.gateway.listen, workers)).transpose()?;
@@ -70,7 +72,7 @@ impl Doorward {
         if let Some(listeners) = gateway {
             running.spawn_gateway(settings, &built, listeners, &drain)?;
         }
-        running.spawn_control(settings, &built, admin, &drain)?;
+        running.spawn_control(settings, &built, admin, reread, &drain)?;
         running.readiness.set(true);
         let shown = |address: Option<SocketAddr>| address.map(tracing::field::display);
         tracing::info!(gateway = shown(running.gateway), admin = shown(running.admin), "serving");
@@ -154,16 +156,18 @@ impl Doorward {
         settings: &Settings,
         built: &Built,
         listeners: Option<Vec<TcpListener>>,
+        reread: Option<Reread>,
         drain: &Drain,
     ) -> anyhow::Result<()> {
         let revocations = Arc::clone(&built.revocations);
         let gateway = built.gateway.clone();
         let admin = built.admin.clone().zip(listeners.and_then(|mut listeners| listeners.pop()));
-        let following = follow_files(built);
         let certificates = [
             follow_certificates(built, Listener::Gateway, built.gateway_tls.as_ref()),
             follow_certificates(built, Listener::Admin, built.admin_tls.as_ref()),
         ];
+        let following = follow_files(settings, built, reread);
+        let looking_after = built.gateway.clone();
         let mut drain = drain.clone();
         let observe = observer(&built.metrics, Listener::Admin, built.metrics.worker());
         let shared = Arc::new(listener_settings(settings, built.admin_tls.as_ref()));
@@ -177,6 +181,11 @@ impl Doorward {
             }));
             let following = tokio::spawn(following);
             let certificates = certificates.map(|following| following.map(tokio::spawn));
+            let looking_after = looking_after.map(|gateway| {
+                tokio::spawn(sync::endpoints::look_after(move |now| {
+                    gateway.upstreams().due(now).into_iter().map(Check::run).collect()
+                }))
+            });
             match admin {
                 None => drain.begun().await,
                 Some((state, listener)) => match tokio::net::TcpListener::from_std(listener) {
@@ -195,6 +204,9 @@ impl Doorward {
             following.abort();
             certificates.into_iter().flatten().for_each(|following| following.abort());
             sweeping.abort();
+            if let Some(looking_after) = looking_after {
+                looking_after.abort();
+            }
         })
     }
 
@@ -286,29 +298,63 @@ fn observer(
     }
 }
 
-/// Publishes changed policy and roles files to both listeners; a bad change leaves the old state in force.
-fn follow_files(built: &Built) -> impl Future<Output = ()> + Send + 'static {
-    let gateway = built.gateway.as_ref().map(|gateway| Arc::clone(gateway.admission()));
+/// Publishes changed policy and roles files to both listeners, and changed upstreams to the gateway; a bad change leaves the old
+/// state in force.
+fn follow_files(
+    settings: &Settings,
+    built: &Built,
+    reread: Option<Reread>,
+) -> impl Future<Output = ()> + Send + 'static {
+    let gateway = built.gateway.clone();
     let admin = built.admin.as_ref().map(|admin| Arc::clone(&admin.admission));
+    let configuration = gateway.clone().zip(reread).map(|(gateway, reread)| Configured {
+        reread,
+        started: settings.clone(),
+        listeners: Listeners::of(settings),
+        gateway,
+    });
+    let files = Followed {
+        policies: built.files.clone(),
+        texts: built.texts.clone(),
+        configuration,
+        read: Reading { upstreams: built.upstreams.clone(), waiting: Vec::new() },
+    };
     let metrics = (Arc::clone(&built.metrics), Arc::clone(&built.metrics));
     let decisions = Arc::clone(&built.decisions);
-    let publish = move |loaded: Loaded| {
+    let asserted = settings.gateway.assertion.is_some();
+    let publish = move |news: News<Ready>| {
+        if let Some((gateway, Ready { reading, prepared })) = gateway.as_ref().zip(news.configuration) {
+            gateway.upstreams().publish(prepared);
+            warn_of_unprotected(&reading.upstreams, asserted, &metrics.0);
+            metrics.0.set_config_reload_failed(false);
+            tracing::info!("the changed configuration of upstreams is in force");
+            if !reading.waiting.is_empty() {
+                tracing::warn!(keys = reading.waiting.join(", "), "these changed keys wait for a restart");
+            }
+        }
+        let Some(loaded) = news.policies else { return };
         if let Some((admission, snapshot)) = admin.as_ref().zip(loaded.admin) {
             admission.publish(snapshot);
         }
-        if let Some((admission, snapshot)) = gateway.as_ref().zip(loaded.gateway) {
+        if let Some((gateway, snapshot)) = gateway.as_ref().zip(loaded.gateway) {
             tell_of_snapshot(&metrics.0, &snapshot);
             tracing::info!(version = snapshot.version(), "the changed policy is in force");
             let version = snapshot.version();
-            admission.publish(snapshot);
+            gateway.admission().publish(snapshot);
             decisions.in_force(version);
         }
     };
-    let refused = move |unusable: &Unusable| {
-        metrics.1.set_policy_reload_failed();
-        tracing::error!(%unusable, "the changed policy is refused; the old one stays in force");
+    let refused = move |part: Part, unusable: &Unusable| match part {
+        Part::Policies => {
+            metrics.1.set_policy_reload_failed();
+            tracing::error!(%unusable, "the changed policy is refused; the old one stays in force");
+        }
+        Part::Configuration => {
+            metrics.1.set_config_reload_failed(true);
+            tracing::error!(%unusable, "the changed configuration is refused; the old upstreams stay in force");
+        }
     };
-    built.files.clone().follow(built.texts.clone(), publish, refused)
+    files.follow(publish, refused)
 }
 
 /// Publishes a listener's changed certificates; a bad change leaves the old ones in force.

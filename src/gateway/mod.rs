@@ -3,6 +3,7 @@
 //!
 //! Knows: admission, net, telemetry. Must not know: accounts, roles' administration, SQL.
 
+pub mod assertion;
 pub mod body;
 pub mod cors;
 pub mod exchange;
@@ -15,5 +16,6 @@ pub mod upgrade;
 pub mod upstream;
 pub mod watch;
 
+pub use self::assertion::Assertions;
 pub use self::proxy::{Gateway, GatewaySettings, Logged, Worker};
-pub use self::upstream::{Endpoint, UpstreamSettings};
+pub use self::upstream::{UpstreamSettings, Upstreams};

@@ -1,6 +1,5 @@
 //! The life of a request, on one screen: [`Worker::serve`].
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,6 +12,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, V
 use http_body::Body as _;
 use hyper::body::Incoming;
 
+use super::assertion::{self, Assertions};
 use super::body::{GatewayBody, RequestBody};
 use super::cors;
 use super::exchange::Exchange;
@@ -21,7 +21,7 @@ use super::rate_limit::{Asker, Budget, RateLimits};
 use super::reply::{self, Denial};
 use super::tunnel::Tunnel;
 use super::upgrade::{self, Handshake};
-use super::upstream::{Lease, Pool, UpstreamError, UpstreamSettings};
+use super::upstream::{Lease, Pool, UpstreamError, Upstreams, WorkerPools};
 use super::watch::Watch;
 use crate::admission::decisions::{Decisions, Ring};
 use crate::admission::{Admission, Admitted, Desk, Permit};
@@ -35,14 +35,15 @@ use crate::request::{Host, Rejection, RequestFacts, host};
 use crate::telemetry::{AccessLog, AccessSink, Limit, Listener, Metrics, Stream, WorkerMetrics};
 
 /// What the gateway is configured with.
-#[derive(Debug, Clone)]
 pub struct GatewaySettings {
     /// Whose forwarding headers are believed.
     pub trusted_proxies: TrustedProxies,
     /// Largest request body in bytes, where the route says nothing.
     pub body_limit: u64,
-    /// The upstreams, by the names that policies use.
-    pub upstreams: BTreeMap<Box<str>, Arc<UpstreamSettings>>,
+    /// The upstreams.
+    pub upstreams: Upstreams,
+    /// Vouches for callers to the services behind it.
+    pub assertions: Option<Assertions>,
 }
 
 /// What of requests is logged.
@@ -66,7 +67,7 @@ pub struct Gateway {
 /// One worker's part: its own upstream pools and its own counters, so that workers share nothing on the request path.
 pub struct Worker {
     gateway: Arc<Gateway>,
-    pools: BTreeMap<Box<str>, Arc<Pool>>,
+    pools: Arc<WorkerPools>,
     /// Its counters, and the tokens that it saw last.
     desk: Desk,
     /// Its buffer of the log, if requests or events are logged.
@@ -110,6 +111,12 @@ impl Gateway {
         &self.admission
     }
 
+    /// The upstreams, which may change while it runs.
+    #[must_use]
+    pub fn upstreams(&self) -> &Upstreams {
+        &self.settings.upstreams
+    }
+
     /// Forgets what no longer counts. Called beside requests, every few seconds.
     pub fn sweep(&self) {
         self.rates.sweep(Instant::now());
@@ -122,10 +129,7 @@ impl Worker {
     #[must_use]
     pub fn new(gateway: Arc<Gateway>, metrics: &Metrics, log: Option<&AccessLog>, logged: Logged) -> Arc<Self> {
         let count = metrics.worker();
-        let upstreams = gateway.settings.upstreams.iter();
-        let pools = upstreams
-            .map(|(name, settings)| (name.clone(), Pool::new(Arc::clone(settings), count.upstream(name))))
-            .collect();
+        let pools = gateway.settings.upstreams.worker(&count);
         let ring = gateway.decisions.ring();
         Arc::new(Self {
             gateway,
@@ -174,7 +178,7 @@ impl Worker {
 
     /// Closes upstream connections that nobody used for a while. The worker's own timer calls it.
     pub fn sweep(&self) {
-        self.pools.values().for_each(|pool| pool.sweep());
+        self.pools.sweep();
     }
 
     /// Serves one request: read, admit (clean, match, authenticate, check revocation, authorize), bind it to an upstream within
@@ -205,6 +209,15 @@ impl Worker {
             target: parts.uri.path_and_query().map_or("/", PathAndQuery::as_str),
             client: asked.client,
         };
+        if let Some(assertions) = &self.gateway.settings.assertions
+            && parts.uri.path() == assertion::KEYS_PATH
+            && asked.head.framing == Framing::None
+        {
+            return Ok(match assertions.published(&parts.method) {
+                Ok(answer) => exchange.answer(answer),
+                Err(denial) => exchange.deny(&denial),
+            });
+        }
         if parts.method == Method::OPTIONS && asked.head.framing == Framing::None {
             let snapshot = self.gateway.admission.snapshot();
             if let Some((answer, service)) = cors::preflight(&snapshot, &facts, &parts.headers) {
@@ -232,6 +245,10 @@ impl Worker {
             }
         };
         let switch = self.rewrite(&mut parts.headers, &permit, &bound, &asked, (&from, &exchange), handshake);
+        if let Some(assertions) = &self.gateway.settings.assertions {
+            let id = exchange.request_id();
+            assertions.vouch(&mut parts.headers, &permit, &parts.method, &bound.uri, id, exchange.now());
+        }
         exchange.judge(permit.into_judged());
         parts.uri = bound.uri.clone();
         parts.version = Version::HTTP_11;
@@ -411,7 +428,7 @@ impl Worker {
                 judged.decision.service.and_then(|index| judged.snapshot.services()[index as usize].upstream.as_ref())
             }
         };
-        name.and_then(|name| self.pools.get(&**name)).map(Arc::clone).ok_or(Reason::NoRoute)
+        name.and_then(|name| self.pools.get(name)).ok_or(Reason::NoRoute)
     }
 
     /// Counts the request, if its route has a limit. Only what is permitted counts, so that nobody uses up another's budget

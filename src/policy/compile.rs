@@ -114,6 +114,7 @@ fn intern(texts: &mut Texts, text: &str) -> Arc<str> {
 impl<'a> Compiler<'a> {
     fn file(&mut self, file: &'a PolicyFile, number: u32) -> Vec<CompiledPath<'a>> {
         self.admin_has_none(file);
+        self.cors_carries_a_credential(file);
         if let Some(upstream) = &file.upstream {
             self.known_upstream(&file.source, upstream);
         }
@@ -267,6 +268,17 @@ impl<'a> Compiler<'a> {
             if let Some(span) = span {
                 self.not_on_admin(file, key, span);
             }
+        }
+    }
+
+    /// A page that may neither send a token nor has a cookie to be sent can ask for what is public only.
+    fn cors_carries_a_credential(&mut self, file: &PolicyFile) {
+        let Some(cors) = file.cors.as_ref().filter(|_| file.credentials.is_none()) else { return };
+        let headers = &cors.value.headers;
+        if !headers.is_empty() && !headers.iter().any(|header| header == "*" || header == "authorization") {
+            let message = "`headers` of `cors` lists what pages may send, and `Authorization` is not in it";
+            let finding = Diagnostic::warning(&file.source, cors.span, "cors-without-authorization", message);
+            self.found.push(finding.help("Add `Authorization`, unless pages ask for what is public only."));
         }
     }
 

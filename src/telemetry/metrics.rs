@@ -37,6 +37,9 @@ families! {
     POLICY_INFO = GAUGE "doorward_policy_info" "The policy file in force for each service; always 1.";
     POLICY_RELOAD_FAILED = GAUGE "doorward_policy_reload_failed" "1 while the policy on disk is refused and an older one in force.";
     SNAPSHOT_VERSION = GAUGE "doorward_snapshot_version" "The number of the policy snapshot in force.";
+    CONFIG_RELOAD_FAILED = GAUGE "doorward_config_reload_failed" "1 while the configuration on disk is refused and older upstreams in force.";
+    UPSTREAM_HEALTHY = GAUGE "doorward_upstream_healthy" "1 if the endpoint is used, 0 while it is left alone.";
+    UPSTREAM_RETRIES = COUNTER "doorward_upstream_retries_total" "Requests that were sent to an upstream a second time.";
     UPSTREAM_CONNECTIONS = GAUGE "doorward_upstream_connections" "Open connections to each upstream.";
     CONNECTIONS = GAUGE "doorward_connections" "Open client connections of each listener.";
     LIMIT_REJECTIONS = COUNTER "doorward_limit_rejections_total" "Connections and requests turned away by a limit.";
@@ -108,6 +111,8 @@ labels! {
         IdleTimeout = "idle_timeout",
         /// The requests of one caller to one route in a time.
         Rate = "rate",
+        /// The requests to one upstream at a time.
+        UpstreamRequests = "upstream_requests",
     }
 }
 
@@ -189,6 +194,17 @@ pub(super) const DECISION_BOUNDS: Bounds = &[
     MILLISECOND,
 ];
 
+/// An endpoint of an upstream, and the flag that says whether it is used.
+#[derive(Debug, Clone)]
+pub struct EndpointHealth {
+    /// The upstream's name.
+    pub upstream: Box<str>,
+    /// The endpoint, as it is configured.
+    pub endpoint: Box<str>,
+    /// Whether it is used.
+    pub healthy: Arc<AtomicBool>,
+}
+
 /// The metrics of the process: the workers' shards, and what is known once for all of them.
 #[derive(Debug)]
 pub struct Metrics {
@@ -200,6 +216,8 @@ pub struct Metrics {
     policy_reload_failed: AtomicBool,
     policies: Mutex<BTreeSet<(String, String)>>,
     unprotected: Mutex<BTreeMap<String, bool>>,
+    config_reload_failed: AtomicBool,
+    endpoints: Mutex<Vec<EndpointHealth>>,
     log_dropped: Arc<AtomicU64>,
     /// Denials, samples, and the bytes of both.
     decisions: [AtomicU64; 3],
@@ -227,6 +245,8 @@ impl Metrics {
             policy_reload_failed: AtomicBool::new(false),
             policies: Mutex::default(),
             unprotected: Mutex::default(),
+            config_reload_failed: AtomicBool::new(false),
+            endpoints: Mutex::default(),
             log_dropped: Arc::default(),
             decisions: Default::default(),
         })
@@ -300,6 +320,18 @@ impl Metrics {
     /// The policy on disk was refused, and an older one stays in force.
     pub fn set_policy_reload_failed(&self) {
         self.policy_reload_failed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the configuration on disk was refused, and what it says of upstreams is not in force.
+    pub fn set_config_reload_failed(&self, failed: bool) {
+        self.config_reload_failed.store(failed, Ordering::Relaxed);
+    }
+
+    /// The endpoints in force. Upstreams that are gone are shown no more.
+    pub fn set_upstream_endpoints(&self, endpoints: Vec<EndpointHealth>) {
+        let named = |upstream: &str| endpoints.iter().any(|endpoint| &*endpoint.upstream == upstream);
+        lock(&self.unprotected).retain(|upstream, _| named(upstream));
+        *lock(&self.endpoints) = endpoints;
     }
 
     /// Whether an upstream can be reached around the gateway (T31).
@@ -381,6 +413,24 @@ impl Metrics {
         out.add(
             &HANDSHAKES_FAILED,
             spoken().map(|(labels, tls)| number(&labels, tls.handshakes_failed.load(Ordering::Relaxed) as f64)),
+        );
+        let failed = self.config_reload_failed.load(Ordering::Relaxed);
+        out.add(&CONFIG_RELOAD_FAILED, [number(&[], f64::from(u8::from(failed)))]);
+        // An endpoint that is named twice is one here; it is healthy if one of the two is.
+        let mut healthy = BTreeMap::new();
+        for endpoint in lock(&self.endpoints).iter() {
+            let found = healthy.entry((endpoint.upstream.clone(), endpoint.endpoint.clone())).or_insert(false);
+            *found |= endpoint.healthy.load(Ordering::Relaxed);
+        }
+        out.add(
+            &UPSTREAM_HEALTHY,
+            healthy.iter().map(|((upstream, endpoint), healthy)| {
+                number(&[("upstream", upstream), ("endpoint", endpoint)], f64::from(u8::from(*healthy)))
+            }),
+        );
+        out.add(
+            &UPSTREAM_RETRIES,
+            totals.upstreams.iter().map(|(name, total)| number(&[("upstream", name)], total.retries as f64)),
         );
         let unprotected = lock(&self.unprotected);
         out.add(
@@ -567,7 +617,7 @@ mod tests {
     use crate::telemetry::RequestLabels;
     use std::time::Duration;
 
-    /// SPEC 11, without the families of rooms that do not exist yet (logins, events, JWKS age, certificates, health).
+    /// SPEC 11, without the families of rooms that do not exist yet (logins, events, JWKS age, certificates).
     const SPEC: &str = "doorward_requests_total doorward_request_duration_seconds doorward_upstream_duration_seconds \
         doorward_token_validation_seconds doorward_decision_seconds doorward_auth_failures_total \
         doorward_token_cache_hits_total doorward_token_cache_misses_total doorward_revocations doorward_policy_info \
@@ -576,7 +626,8 @@ mod tests {
         doorward_upstream_unprotected doorward_log_dropped_total doorward_decisions_remembered \
         doorward_decisions_remembered_bytes doorward_streams doorward_exchanges_ended_total \
         doorward_certificate_expiry_timestamp_seconds doorward_certificate_reload_failed \
-        doorward_tls_handshakes_failed_total process_cpu_seconds_total \
+        doorward_tls_handshakes_failed_total doorward_upstream_healthy doorward_upstream_retries_total \
+        doorward_config_reload_failed process_cpu_seconds_total \
         process_resident_memory_bytes process_open_fds process_max_fds process_start_time_seconds process_threads";
 
     fn labels<'a>(service: &'a Arc<str>, route: &'a Arc<str>, status: u16) -> RequestLabels<'a> {
@@ -598,6 +649,10 @@ mod tests {
         worker.upstream("oms").answered(Duration::from_millis(1));
         metrics.set_snapshot(1, [("oms", "ab")]);
         metrics.set_upstream_unprotected("oms", true);
+        metrics.set_certificates(Listener::Gateway, 1);
+        let endpoint = || "http://127.0.0.1:8000".into();
+        let healthy = Arc::new(AtomicBool::new(true));
+        metrics.set_upstream_endpoints(vec![EndpointHealth { upstream: "oms".into(), endpoint: endpoint(), healthy }]);
         let text = metrics.render().unwrap();
         let rendered: BTreeSet<_> =
             text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();

@@ -142,6 +142,7 @@ impl WorkerMetrics {
             upstream.duration.add_to(&mut total.duration);
             total.idle += upstream.idle.load(Ordering::Relaxed);
             total.active += upstream.active.load(Ordering::Relaxed);
+            total.retries += upstream.retries.load(Ordering::Relaxed);
         }
         for (labels, count) in lock(&self.parse_errors).iter() {
             *totals.parse_errors.entry(*labels).or_default() += count;
@@ -175,11 +176,22 @@ pub struct UpstreamMetrics {
     duration: Histogram,
     idle: AtomicI64,
     active: AtomicI64,
+    retries: AtomicU64,
 }
 
 impl UpstreamMetrics {
     fn new() -> Self {
-        Self { duration: Histogram::new(REQUEST_BOUNDS), idle: AtomicI64::new(0), active: AtomicI64::new(0) }
+        Self {
+            duration: Histogram::new(REQUEST_BOUNDS),
+            idle: AtomicI64::new(0),
+            active: AtomicI64::new(0),
+            retries: AtomicU64::new(0),
+        }
+    }
+
+    /// Counts a request that is sent a second time.
+    pub fn retried(&self) {
+        self.retries.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts an answer of the upstream and the time it took.
@@ -400,11 +412,12 @@ pub(super) struct UpstreamTotal {
     pub(super) duration: HistogramTotal,
     pub(super) idle: i64,
     pub(super) active: i64,
+    pub(super) retries: u64,
 }
 
 impl Default for UpstreamTotal {
     fn default() -> Self {
-        Self { duration: HistogramTotal::new(REQUEST_BOUNDS), idle: 0, active: 0 }
+        Self { duration: HistogramTotal::new(REQUEST_BOUNDS), idle: 0, active: 0, retries: 0 }
     }
 }
 

@@ -140,6 +140,7 @@ mod tests {
     #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
     use http::{HeaderMap, HeaderValue};
+    use proptest::prelude::*;
 
     use super::{AUTHORIZATION, COOKIE, Credential, cookies, remove_cookies, sets_cookie};
     use crate::clock::Timestamp;
@@ -283,6 +284,27 @@ mod tests {
             ("x=1; __Host-session=y", false),
         ] {
             assert_eq!(sets_cookie(&HeaderValue::from_static(line), &[NAME]), sets, "{line}");
+        }
+    }
+
+    proptest! {
+        /// Whatever a client sends: afterwards the cookie is gone, and every other pair is there as before.
+        #[test]
+        fn t26_removal_takes_the_cookie_and_nothing_else(
+            lines in proptest::collection::vec("([ \t]?(__Host-session|x|__Host-session2|\"|=|;)[ =;a\t]{0,3}){0,6}", 0..4)
+        ) {
+            let mut headers = HeaderMap::new();
+            for line in &lines {
+                headers.append(COOKIE, HeaderValue::from_str(line).unwrap());
+            }
+            let others = |headers: &HeaderMap| -> Vec<(Vec<u8>, Vec<u8>)> {
+                let other = |(name, value): &(&[u8], &[u8])| *name != NAME.as_bytes() && !(name.is_empty() && value.is_empty());
+                cookies(headers).filter(other).map(|(name, value)| (name.to_vec(), value.to_vec())).collect()
+            };
+            let before = others(&headers);
+            remove_cookies(&mut headers, &[NAME]);
+            prop_assert_eq!(others(&headers), before);
+            prop_assert_eq!(super::find(&headers, Some(NAME)), Credential::None);
         }
     }
 }

@@ -222,3 +222,43 @@ fn t27_an_answer_that_depends_on_a_cookie_says_so() {
     }
     assert_eq!(running.get("/public").field("vary"), None);
 }
+
+/// One request by HTTP/2 with prior knowledge, each header a field of its own; gives the status.
+fn over_http2(running: &Doorward, method: &str, target: &str, fields: &[(&str, &str)]) -> u16 {
+    let uri = format!("http://oms.test:8443{target}");
+    let mut request = http::Request::builder().method(method).uri(uri).version(http::Version::HTTP_2);
+    for (name, value) in fields {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(()).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let stream = tokio::net::TcpStream::connect(running.gateway).await.unwrap();
+        let (client, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        let (response, _) = client.ready().await.unwrap().send_request(request, true).unwrap();
+        response.await.unwrap().status().as_u16()
+    })
+}
+
+#[test]
+fn t26_the_crumbs_of_http2_are_one_cookie_header() {
+    let (running, upstream, issuer) = guarded();
+    let token = issuer.with_roles("u-1", &["ROLE_EDITOR"]);
+    let mine = format!("{COOKIE}={token}");
+    assert_eq!(over_http2(&running, "GET", "/items", &[("cookie", "a=1"), ("cookie", &mine), ("cookie", "b=2")]), 200);
+    let received = upstream.last();
+    assert_eq!(received.field("cookie"), Some("a=1; b=2"), "one line, as RFC 9113 section 8.2.3 says");
+    assert_eq!(received.field("x-auth-method"), Some("cookie"));
+    assert_eq!(received.field("x-forwarded-host"), Some("oms.test:8443"));
+    assert!(!received.text().contains(&token));
+
+    let count = upstream.count();
+    assert_eq!(over_http2(&running, "GET", "/items", &[("cookie", &mine), ("cookie", &mine)]), 401);
+    assert_eq!(over_http2(&running, "GET", "/items", &[("cookie", &mine), ("authorization", "Bearer x")]), 400);
+    for origin in ["https://oms.test", "https://oms.test:8444", "https://evil.test"] {
+        assert_eq!(over_http2(&running, "POST", "/items", &[("cookie", &mine), ("origin", origin)]), 403, "{origin}");
+    }
+    assert_eq!(upstream.count(), count);
+    assert_eq!(over_http2(&running, "POST", "/items", &[("cookie", &mine), ("origin", "https://oms.test:8443")]), 200);
+}

@@ -11,6 +11,7 @@
 
 mod harness;
 
+mod assertion;
 mod attacks;
 mod audit;
 mod cookies;
