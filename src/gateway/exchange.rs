@@ -25,6 +25,7 @@ use super::headers::{self, PeerHeaders};
 use super::proxy::Worker;
 use super::rate_limit::Budget;
 use super::reply::Denial;
+use super::upgrade::Handshake;
 use super::upstream::Lease;
 use super::watch::{Call, End, Notice, OPEN_LONG};
 use crate::admission::{Expiry, Identified, Judged};
@@ -280,20 +281,34 @@ impl Exchange {
         idle: Duration,
     ) -> Response<GatewayBody> {
         let (mut parts, body) = answer.into_parts();
-        self.status = parts.status.as_u16();
         let now = Instant::now();
-        if let Some((upstream, since)) = &self.upstream {
-            let took = now - *since;
-            upstream.answered(took);
-            self.upstream_time = Some(took);
-        }
-        self.rewrite(&mut parts.headers);
+        self.answered(&mut parts, now);
         // What lasts says no length.
         if body.size_hint().exact().is_none()
             && let Some(kind) = stream_kind(&parts.headers)
         {
             self.becomes(kind);
         }
+        Response::from_parts(parts, GatewayBody::Relayed(RelayedBody::new(body, lease, self, idle, now)))
+    }
+
+    /// The upstream agreed to speak WebSocket, and so does doorward towards the client: the exchange lasts as long as the tunnel.
+    pub fn upgrade(&mut self, parts: &mut http::response::Parts, handshake: &Handshake) {
+        self.answered(parts, Instant::now());
+        handshake.agree(parts);
+        self.status = parts.status.as_u16();
+        self.becomes(Stream::WebSocket);
+    }
+
+    /// Makes the head of an upstream's answer the client's.
+    fn answered(&mut self, parts: &mut http::response::Parts, now: Instant) {
+        self.status = parts.status.as_u16();
+        if let Some((upstream, since)) = &self.upstream {
+            let took = now - *since;
+            upstream.answered(took);
+            self.upstream_time = Some(took);
+        }
+        self.rewrite(&mut parts.headers);
         parts.headers.insert(headers::REQUEST_ID, self.request_id.clone());
         if let Some(budget) = &self.budget {
             budget.tell(&mut parts.headers);
@@ -302,23 +317,6 @@ impl Exchange {
             cross_origin.tell(&mut parts.headers);
         }
         parts.extensions.clear();
-        Response::from_parts(parts, GatewayBody::Relayed(RelayedBody::new(body, lease, self, idle, now)))
-    }
-
-    /// The upstream agreed to speak WebSocket: what it answered is passed on, and the exchange lasts as long as the tunnel.
-    pub fn upgraded(&mut self, parts: &mut http::response::Parts) {
-        self.status = parts.status.as_u16();
-        if let Some((upstream, since)) = &self.upstream {
-            let took = since.elapsed();
-            upstream.answered(took);
-            self.upstream_time = Some(took);
-        }
-        parts.headers.insert(headers::REQUEST_ID, self.request_id.clone());
-        if let Some(budget) = &self.budget {
-            budget.tell(&mut parts.headers);
-        }
-        parts.extensions.clear();
-        self.becomes(Stream::WebSocket);
     }
 
     /// Bytes came through a tunnel from the client.
@@ -454,6 +452,9 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        if let Some(transfer) = &self.transfer {
+            transfer.cut();
+        }
         let duration = self.finished.unwrap_or_else(|| self.started.elapsed());
         let service = self
             .snapshot

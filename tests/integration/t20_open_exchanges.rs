@@ -273,3 +273,82 @@ fn t20_a_frame_that_never_ends_does_not_hold_a_tunnel_open() {
     assert_eq!(connection.response().status, 101);
     assert!(connection.closes_within(Duration::from_secs(10)));
 }
+
+/// A gRPC service by HTTP/2 that answers one message and goes on, or (`/items/mute`) never answers. It reports how a call ended.
+async fn grpc_service(
+    listener: tokio::net::TcpListener,
+    ended: tokio::sync::mpsc::UnboundedSender<Option<h2::Reason>>,
+) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let ended = ended.clone();
+        tokio::spawn(async move {
+            let mut connection = h2::server::handshake(stream).await.unwrap();
+            while let Some(Ok((request, mut respond))) = connection.accept().await {
+                let ended = ended.clone();
+                tokio::spawn(async move {
+                    let reason = if request.uri().path() == "/items/mute" {
+                        std::future::poll_fn(|cx| respond.poll_reset(cx)).await
+                    } else {
+                        let head = http::Response::builder().header("content-type", "application/grpc+proto");
+                        let mut send = respond.send_response(head.body(()).unwrap(), false).unwrap();
+                        send.send_data(bytes::Bytes::from_static(b"\0\0\0\0\x02hi"), false).unwrap();
+                        std::future::poll_fn(|cx| send.poll_reset(cx)).await
+                    };
+                    let _ = ended.send(reason.ok());
+                });
+            }
+        });
+    }
+}
+
+#[tokio::test]
+async fn t20_a_grpc_call_from_end_to_end_ends_with_status_16() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (sender, mut ended) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(grpc_service(listener, sender));
+    let issuer = Issuer::hs256();
+    let running = doorward()
+        .issuer(&issuer)
+        .setting("auth.leeway", "0s")
+        .setting("upstreams.oms.endpoints", vec![format!("h2c://{address}")])
+        .start();
+    let stream = tokio::net::TcpStream::connect(running.gateway).await.unwrap();
+    let (client, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let mut client = client.ready().await.unwrap();
+    let token = issuer.token().claim("roles", ["ROLE_EDITOR"]).claim("exp", now() + 3).sign();
+    let mut call = |method: &str, path: &str| {
+        let request = http::Request::builder()
+            .version(http::Version::HTTP_2)
+            .method(method)
+            .uri(format!("http://oms.test{path}"))
+            .header("authorization", format!("Bearer {token}"))
+            .header("content-type", "application/grpc+proto")
+            .header("te", "trailers");
+        client.send_request(request.body(()).unwrap(), false).unwrap()
+    };
+    // The streams of the requests stay open: a client that has more to say.
+    let (answer, _request) = call("POST", "/items");
+    let (mute, _muted) = call("PUT", "/items/mute");
+    let mut answer = answer.await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let message = answer.body_mut().data().await.unwrap().unwrap();
+    assert_eq!(&message[..], b"\0\0\0\0\x02hi");
+    assert_eq!(running.metric("doorward_streams", &["kind=\"grpc\""]), 2.0);
+    while let Some(data) = answer.body_mut().data().await {
+        assert!(data.expect("no reset").is_empty());
+    }
+    let trailers = answer.body_mut().trailers().await.unwrap().expect("trailers");
+    assert_eq!(
+        (&trailers["grpc-status"], &trailers["grpc-message"]),
+        (&"16".parse().unwrap(), &"expired".parse().unwrap())
+    );
+    let mute = mute.await.unwrap();
+    assert_eq!((mute.status().as_u16(), &mute.headers()["grpc-status"]), (200, &"16".parse().unwrap()));
+    for _ in 0..2 {
+        let reset = tokio::time::timeout(SOON, ended.recv()).await.expect("the service hears of it").unwrap();
+        assert!(reset.is_some(), "by a reset of the stream");
+    }
+    eventually("no call is left", SOON, || (running.metric("doorward_streams", &[]) == 0.0).then_some(()));
+}
