@@ -28,7 +28,7 @@ use super::reply::Denial;
 use super::upgrade::Handshake;
 use super::upstream::Lease;
 use super::watch::{Call, End, Notice, OPEN_LONG};
-use crate::admission::{Expiry, Identified, Judged};
+use crate::admission::{Expiry, Identified, Judged, Readmission};
 use crate::clock::Timestamp;
 use crate::net::guard::InFlight;
 use crate::policy::{Route, RouteId, Service, Snapshot};
@@ -398,28 +398,53 @@ impl Exchange {
 
     /// Whether it has to end. Wakes the task when there is more to say.
     pub fn poll_end(&mut self, cx: &Context<'_>) -> Poll<End> {
-        if self.notice.is_none() {
-            self.notice = Some(self.worker.watch.enter(self.expires_at()));
-        }
-        if let Some(notice) = &self.notice {
+        loop {
+            let expires_at = self.expires_at();
+            let notice = self.notice.get_or_insert_with(|| self.worker.watch.enter(expires_at));
             notice.wakes(cx.waker());
+            if let Some(end) = self.called() {
+                return Poll::Ready(end);
+            }
+            // Another policy may let it live longer or shorter; then it enters anew.
+            if self.notice.is_some() {
+                return Poll::Pending;
+            }
         }
-        self.called().map_or(Poll::Pending, Poll::Ready)
     }
 
     /// Whether it has to end, if it was called upon since the last look. One load where it was not.
     pub fn called(&mut self) -> Option<End> {
         let call = self.notice.as_ref().filter(|notice| notice.is_raised())?.take()?;
-        if let Err(reason) = self.decide_again() {
-            self.ended = true;
-            self.reason = Some(reason);
-            self.worker.count().exchange_ended(reason);
-            return Some(End::Denied(reason));
+        match self.decide_again() {
+            Ok(readmission) => self.goes_on_by(readmission),
+            Err(reason) => {
+                self.ended = true;
+                self.reason = Some(reason);
+                self.worker.count().exchange_ended(reason);
+                return Some(End::Denied(reason));
+            }
         }
         (call == Call::Leave && self.stream.is_some()).then_some(End::Leaving)
     }
 
-    fn decide_again(&self) -> Result<(), Reason> {
+    /// The policy in force is its own from now on: an old one is not kept for its sake, and what a route says of streams
+    /// holds for those that are open.
+    fn goes_on_by(&mut self, readmission: Readmission) {
+        if self.snapshot.as_ref().is_some_and(|snapshot| Arc::ptr_eq(snapshot, &readmission.snapshot)) {
+            return;
+        }
+        let before = self.expires_at();
+        self.route = readmission.route;
+        self.service = readmission.service;
+        self.permission = readmission.permission;
+        self.would_deny = self.would_deny.or(readmission.would_deny);
+        self.snapshot = Some(readmission.snapshot);
+        if self.expires_at() != before {
+            self.notice = None;
+        }
+    }
+
+    fn decide_again(&self) -> Result<Readmission, Reason> {
         let facts = RequestFacts {
             method: self.method.as_str(),
             host: self.host.as_ref(),

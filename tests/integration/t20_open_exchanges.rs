@@ -274,6 +274,18 @@ fn t20_a_frame_that_never_ends_does_not_hold_a_tunnel_open() {
     assert!(connection.closes_within(Duration::from_secs(10)));
 }
 
+#[test]
+fn t20_a_policy_that_lets_nothing_outlive_its_token_ends_what_has_outlived_it() {
+    let it = open("0s");
+    let mut lasting = it.websocket("/lasting/ws", &it.issuer.token().claim("exp", now() + 2).sign());
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(talks(&mut lasting));
+    std::fs::write(it.running.path("policy0.yaml"), policy().replace("outlives_token: true", "outlives_token: false"))
+        .unwrap();
+    lasting.set_read_timeout(Duration::from_secs(15));
+    assert_eq!(close_of(&mut lasting), (1008, "expired".into()));
+}
+
 /// A gRPC service by HTTP/2 that answers one message and goes on, or (`/items/mute`) never answers. It reports how a call ended.
 async fn grpc_service(
     listener: tokio::net::TcpListener,
