@@ -16,7 +16,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use http::Request;
@@ -72,6 +72,9 @@ pub struct ConnectionState {
     in_flight: AtomicU32,
     /// An upgrade was agreed upon: what follows its head is no HTTP.
     is_tunnel: AtomicBool,
+    /// Something behind a head that asked for an upgrade is held until its exchange has ended, and then this is woken.
+    is_held: AtomicBool,
+    holder: Mutex<Option<Waker>>,
     /// Resolves when the tunnel has ended.
     tunnel: Mutex<Option<oneshot::Receiver<()>>>,
 }
@@ -87,6 +90,9 @@ pub struct InFlight(Arc<ConnectionState>);
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Ordering::Release);
+        if self.0.is_held.load(Ordering::Acquire) {
+            self.0.let_go();
+        }
     }
 }
 
@@ -100,6 +106,8 @@ impl ConnectionState {
             heads: Mutex::default(),
             in_flight: AtomicU32::new(0),
             is_tunnel: AtomicBool::new(false),
+            is_held: AtomicBool::new(false),
+            holder: Mutex::default(),
             tunnel: Mutex::default(),
         }
     }
@@ -145,6 +153,20 @@ impl ConnectionState {
     fn delivered(&self, outcome: HeadOutcome, at: Instant) {
         self.heads.lock().unwrap_or_else(PoisonError::into_inner).push_back(Arrived { outcome, at });
         self.in_flight.fetch_add(1, Ordering::Release);
+    }
+
+    /// Wakes this when the exchange in flight has ended: nobody else would, for the bytes have been read.
+    fn hold(&self, waker: &Waker) {
+        *self.holder.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker.clone());
+        self.is_held.store(true, Ordering::Release);
+    }
+
+    #[cold]
+    fn let_go(&self) {
+        self.is_held.store(false, Ordering::Release);
+        if let Some(waker) = self.holder.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            waker.wake();
+        }
     }
 
     fn is_idle(&self) -> bool {
@@ -405,9 +427,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Read for GuardedIo<S> {
                 // The answer is being written; hyper closes behind it and asks no more.
                 return Poll::Pending;
             }
-            if matches!(this.phase, Phase::Upgrade) && this.held.len() >= READ_BYTES {
-                // Enough is held. hyper asks again when the answer has been written.
-                return Poll::Pending;
+            if matches!(this.phase, Phase::Upgrade) {
+                this.state.hold(cx.waker());
+                if this.held.len() >= READ_BYTES {
+                    return Poll::Pending;
+                }
             }
             let read = SCRATCH.with_borrow_mut(|scratch| -> Poll<io::Result<usize>> {
                 let mut buffer = ReadBuf::new(&mut scratch[..room.min(READ_BYTES)]);

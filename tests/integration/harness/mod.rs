@@ -7,6 +7,7 @@ mod doorward;
 mod issuer;
 pub(crate) mod tls;
 mod upstream;
+pub(crate) mod websocket;
 mod wire;
 
 pub(crate) use self::client::{Connection, Response};
