@@ -164,6 +164,7 @@ impl Doorward {
                 if let Some(gateway) = &gateway {
                     gateway.sweep();
                 }
+                net::return_memory();
             }));
             let following = tokio::spawn(following);
             match admin {

@@ -53,7 +53,7 @@ pub(super) async fn serve<M, S, B>(
     make_service: M,
 ) where
     M: Fn(Arc<Established>, Arc<ConnectionState>) -> S,
-    S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>> + Send + Sync + 'static,
     S::Future: Send + 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     B: Body + Send + 'static,
@@ -66,6 +66,6 @@ pub(super) async fn serve<M, S, B>(
     let service = make_service(established, Arc::clone(&state));
     match protocol {
         Protocol::Http1 => http1::serve(stream, state, settings.guard, drain, observe, service).await,
-        Protocol::Http2 => http2::serve(stream, settings.guard, drain, observe, service).await,
+        Protocol::Http2 => Box::pin(http2::serve(stream, settings.guard, drain, observe, service)).await,
     }
 }

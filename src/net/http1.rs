@@ -1,7 +1,8 @@
-//! HTTP/1.1 on one connection, behind its guard.
+//! HTTP/1.1 on one connection: behind its guard while requests come, parked while none do.
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use http_body::Body;
 use hyper::body::Incoming;
@@ -10,7 +11,8 @@ use hyper::service::Service;
 use hyper::{Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::guard::{ConnectionState, GuardSettings, GuardedIo};
+use super::guard::{ConnectionState, Expired, GuardSettings, GuardedIo};
+use super::parked::{Lot, Parked, RestTimer, Woken};
 use super::serve::{Drain, ListenerEvent};
 
 /// Bytes that one connection buffers each way; hyper's own bound holds several megabytes a busy connection.
@@ -27,40 +29,82 @@ pub(super) async fn serve<I, S, B>(
     observe: impl Fn(ListenerEvent) + Clone + Send + 'static,
     service: S,
 ) where
-    I: AsyncRead + AsyncWrite + Unpin,
-    S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
+    I: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>> + Send + Sync + 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     B: Body + Send + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let watching = drain.clone();
-    let on_expiry = {
-        let observe = observe.clone();
-        Box::new(move |what| observe(ListenerEvent::Expired(what)))
-    };
-    let io = GuardedIo::new(stream, state, guard, on_expiry);
     let mut builder = http1::Builder::new();
     builder.max_buf_size(BUFFER_BYTES.max(guard.head.bytes)).header_read_timeout(None).writev(false);
     if guard.head.headers > HYPER_HEADERS {
         builder.max_headers(guard.head.headers);
     }
-    let mut connection = std::pin::pin!(builder.serve_connection(io, service));
+    let service = Arc::new(service);
+    let mut parked = Parked::new(stream);
+    let watching = drain.clone();
     let mut draining = std::pin::pin!(drain.begun());
     let mut asked = false;
-    let mut ending = false;
-    let result = poll_fn(|cx| {
-        // Asking the signal costs more than a look at its value, and its first answer leaves a waker behind.
-        if !ending && (!asked || watching.is_begun()) {
-            asked = true;
-            if draining.as_mut().poll(cx).is_ready() {
-                ending = true;
-                connection.as_mut().graceful_shutdown();
-            }
+    // Asking the signal costs more than a look at its value, and its first answer leaves a waker behind.
+    let mut poll_draining = |cx: &mut Context<'_>| {
+        if asked && !watching.is_begun() {
+            return Poll::Pending;
         }
-        connection.as_mut().poll(cx)
-    })
-    .await;
+        asked = true;
+        draining.as_mut().poll(cx)
+    };
+    let result = loop {
+        // What has come is served even if the end was announced meanwhile: the client cannot know.
+        let woken = poll_fn(|cx| match parked.poll_woken(guard.idle_timeout, cx) {
+            Poll::Pending => poll_draining(cx).map(|()| Woken::Ended),
+            woken => woken,
+        });
+        let first = match woken.await {
+            Woken::Bytes(first) => first,
+            woken => {
+                if woken == Woken::Expired {
+                    observe(ListenerEvent::Expired(Expired::IdleTimeout));
+                }
+                return poll_fn(|cx| Poll::Ready(parked.poll_close(cx))).await;
+            }
+        };
+        let on_expiry = {
+            let observe = observe.clone();
+            Box::new(move |what| observe(ListenerEvent::Expired(what)))
+        };
+        let lot = Arc::new(Lot::new());
+        let io = GuardedIo::new(parked, first, Arc::clone(&lot), Arc::clone(&state), guard, on_expiry);
+        let mut connection = Box::pin(builder.serve_connection(io, Arc::clone(&service)).with_upgrades());
+        let (mut rest, mut ending) = (RestTimer::default(), false);
+        let served = poll_fn(|cx| {
+            loop {
+                if let Poll::Ready(result) = connection.as_mut().poll(cx) {
+                    return Poll::Ready(Some(result));
+                }
+                if lot.is_taken() {
+                    return Poll::Ready(None);
+                }
+                if !ending && poll_draining(cx).is_ready() {
+                    ending = true;
+                    connection.as_mut().graceful_shutdown();
+                } else if state.is_idle() && rest.poll(cx).is_ready() {
+                    lot.open();
+                } else {
+                    return Poll::Pending;
+                }
+            }
+        });
+        if let Some(result) = served.await {
+            break result;
+        }
+        // The guard had the other handle on the lot.
+        drop(connection);
+        match Arc::into_inner(lot).and_then(Lot::into_parked) {
+            Some(rested) => parked = rested,
+            None => return,
+        }
+    };
     if let Err(error) = result
         && error.is_parse()
     {

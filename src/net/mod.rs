@@ -7,9 +7,11 @@ pub mod connection;
 pub mod guard;
 mod http1;
 mod http2;
+mod parked;
 pub mod serve;
 
 pub use self::bind::{BindError, bind};
 pub use self::connection::{Established, Protocol, TlsFacts};
 pub use self::guard::{Arrived, ConnectionState, GuardedIo, HeadOutcome};
+pub use self::parked::return_memory;
 pub use self::serve::{Drain, ListenerSettings, serve};

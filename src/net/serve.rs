@@ -77,7 +77,7 @@ pub async fn serve<M, S, B>(
     make_service: M,
 ) where
     M: Fn(Arc<Established>, Arc<ConnectionState>) -> S + Clone + Send + 'static,
-    S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>> + Send + Sync + 'static,
     S::Future: Send + 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     B: Body + Send + 'static,
