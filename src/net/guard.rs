@@ -93,7 +93,8 @@ impl ConnectionState {
     }
 
     /// The outcome that belongs to the request which the service was just given, and the guard that says
-    /// it is being answered. HTTP/1 requests reach a service in the order of their heads; an HTTP/2 head is inspected here.
+    /// it is being answered: to be kept until the answer's body has ended, because a connection without one is parked.
+    /// HTTP/1 requests reach a service in the order of their heads; an HTTP/2 head is inspected here.
     pub fn begin<B: Body>(self: &Arc<Self>, request: &Request<B>) -> (Arrived, InFlight) {
         if self.protocol == Protocol::Http2 {
             self.in_flight.fetch_add(1, Ordering::Release);

@@ -14,7 +14,7 @@ use super::guard::SCRATCH;
 
 /// How long a connection rests before it is parked (up to twice as long): a busy client's is not, because what was built for
 /// one of its requests serves the next ones too.
-const PARK_AFTER: Duration = Duration::from_secs(1);
+const PARK_AFTER: Duration = Duration::from_millis(if cfg!(test) { 40 } else { 1000 });
 
 /// A connection between two exchanges, or before the first.
 #[derive(Debug)]

@@ -103,14 +103,15 @@ pub async fn serve<M, S, B>(
             continue;
         };
         let _ = stream.set_nodelay(true);
-        let connection = connection::serve(
+        // In a box, because a future that is awaited within another one takes its space twice.
+        let connection = Box::pin(connection::serve(
             stream,
             address,
             Arc::clone(&settings),
             drain.clone(),
             observe.clone(),
             make_service.clone(),
-        );
+        ));
         let task = tasks.begin();
         observe(ListenerEvent::Opened);
         let observe = observe.clone();
