@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 use http::Request;
 use http_body::Body;
 use hyper::rt::ReadBufCursor;
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
@@ -392,6 +393,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Read for GuardedIo<S> {
                 // The answer is being written; hyper closes behind it and asks no more.
                 return Poll::Pending;
             }
+            if let (Phase::Length(left), Some(stream)) = (&mut this.phase, &mut this.stream)
+                && *left >= room as u64
+            {
+                // Nothing but body fits: it needs no look, and is read to where hyper wants it.
+                let mut counted = Counted { stream, bytes: 0 };
+                let read = hyper::rt::Read::poll_read(Pin::new(&mut TokioIo::new(&mut counted)), cx, cursor);
+                *left -= counted.bytes as u64;
+                if *left == 0 {
+                    this.phase = Phase::Head;
+                }
+                if read.is_ready() {
+                    this.last_activity = Instant::now();
+                    return read;
+                }
+                let what = ready!(this.poll_deadline(cx));
+                return Poll::Ready(Err(this.expired(what)));
+            }
             let read = SCRATCH.with_borrow_mut(|scratch| -> Poll<io::Result<usize>> {
                 let Some(stream) = &mut this.stream else { return Poll::Pending };
                 let mut buffer = ReadBuf::new(&mut scratch[..room.min(READ_BYTES)]);
@@ -427,6 +445,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Read for GuardedIo<S> {
                 }
             }
         }
+    }
+}
+
+/// Counts what is read from a stream into a buffer that is out of sight.
+struct Counted<'a, S> {
+    stream: &'a mut S,
+    bytes: usize,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Counted<'_, S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut *this.stream).poll_read(cx, buffer);
+        this.bytes += buffer.filled().len() - before;
+        read
     }
 }
 
