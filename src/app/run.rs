@@ -230,6 +230,7 @@ impl Doorward {
                 if let Some(gateway) = &gateway {
                     gateway.sweep();
                 }
+                net::return_memory();
             }));
             let following = tokio::spawn(following);
             let certificates = certificates.map(|following| following.map(tokio::spawn));
