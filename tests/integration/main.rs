@@ -23,3 +23,4 @@ mod rate_limits;
 mod running;
 mod targets;
 mod tokens;
+mod upstreams;
