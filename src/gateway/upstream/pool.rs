@@ -1,5 +1,6 @@
 //! A worker's connections to one upstream, and the way of a request through them: [`Pool::send`].
 
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -139,26 +140,21 @@ impl Pool {
         transfer: Option<&Transfer>,
     ) -> Result<(Response<Incoming>, Lease), UpstreamError> {
         if !self.upstream.gate.try_enter(&self.settings().limits) {
-            self.wait_for_place().await?;
+            Box::pin(self.wait_for_place()).await?;
         }
         // What was entered is left when the place is dropped; nothing may come between.
         let chosen = self.choose(None, now);
         let place = Place::new(&self.endpoints[chosen], self.endpoints.len() > 1);
-        let mut attempt =
-            Attempt { pool: self, place: Some(place), begun: now, now, first_byte, transfer, last: false };
-        let failed = match attempt.run(request).await {
+        let attempt = Attempt { pool: self, begun: now, now, first_byte, transfer, last: false };
+        let (failed, mut place) = match attempt.run(place, request).await {
             Ok(answered) => return Ok(answered),
             Err(failed) => failed,
         };
         let Some(request) = failed.again else { return Err(failed.error) };
         self.metrics.retried();
-        attempt.begun = Instant::now();
-        attempt.last = true;
-        let chosen = self.choose(Some(chosen), attempt.begun);
-        if let Some(place) = &mut attempt.place {
-            place.move_to(&self.endpoints[chosen]);
-        }
-        attempt.run(request).await.map_err(|failed| failed.error)
+        let again = Attempt { begun: Instant::now(), last: true, ..attempt };
+        place.move_to(&self.endpoints[self.choose(Some(chosen), again.begun)]);
+        Box::pin(again.run(place, request)).await.map_err(|(failed, _)| failed.error)
     }
 
     #[cold]
@@ -191,7 +187,6 @@ impl Pool {
 /// One try to get an answer.
 struct Attempt<'a> {
     pool: &'a Pool,
-    place: Option<Place>,
     /// When this try began.
     begun: Instant,
     /// When the first one did.
@@ -203,23 +198,26 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    async fn run(&mut self, request: Request<RequestBody>) -> Result<(Response<Incoming>, Lease), Failed> {
-        let Some(endpoint) = self.place.as_ref().map(|place| Arc::clone(&place.pool)) else {
-            return Err(Failed { error: unavailable("the request has no place"), again: None });
-        };
-        let wanted = wanted(&request, &endpoint);
+    async fn run(
+        &self,
+        place: Place,
+        request: Request<RequestBody>,
+    ) -> Result<(Response<Incoming>, Lease), (Failed, Place)> {
+        let endpoint = &place.pool;
+        let wanted = wanted(&request, endpoint);
         // What was idle may all have been closed by the same restart: a second try does not rely on it.
         let idle = if self.last { None } else { endpoint.take_idle(wanted) };
         let (connection, fresh) = match idle {
             Some(connection) => (connection, false),
-            None => match endpoint.connect(wanted, self.pool.settings().connect).await {
+            // What is rare has room of its own, or every request would carry it along.
+            None => match Box::pin(endpoint.connect(wanted, self.pool.settings().connect)).await {
                 Ok(connection) => (connection, true),
-                Err(error) => return Err(self.no_connection(error, &endpoint, request)),
+                Err(error) => return Err((self.no_connection(error, endpoint, request), place)),
             },
         };
         let sent = match connection {
             Connection::Http1(pooled) => self.send_http1(pooled, fresh, request).await,
-            Connection::Http2(stream) => self.send_http2(stream, fresh, request, &endpoint).await,
+            Connection::Http2(stream) => Box::pin(self.send_http2(stream, fresh, request, endpoint)).await,
         };
         let ejection = &self.pool.settings().ejection;
         match sent {
@@ -229,16 +227,13 @@ impl Attempt<'_> {
                 } else {
                     endpoint.state.succeeded(self.begun, ejection);
                 }
-                match self.place.take() {
-                    Some(place) => Ok((response, Lease { connection, place })),
-                    None => Err(Failed { error: unavailable("the request has no place"), again: None }),
-                }
+                Ok((response, Lease { connection, place }))
             }
             Err((failed, blame)) => {
                 if blame {
                     endpoint.state.failed(self.begun, ejection);
                 }
-                Err(failed)
+                Err((failed, place))
             }
         }
     }
@@ -268,7 +263,7 @@ impl Attempt<'_> {
         if repeatable {
             pooled.memory.arm();
         }
-        let sending = pooled.sender.try_send_request(request);
+        let sending = std::pin::pin!(pooled.sender.try_send_request(request));
         match self.wait_for_answer(sending).await {
             Err(late) => Err((Failed { error: late, again: None }, true)),
             Ok(Ok(response)) => Ok((response, Connection::Http1(pooled))),
@@ -297,7 +292,7 @@ impl Attempt<'_> {
             return Err((Failed { error, again: None }, false));
         }
         let refusable = (bodyless && spare.is_none() && !self.last).then(|| copy_of(&request));
-        let sending = stream.0.sender.try_send_request(request);
+        let sending = std::pin::pin!(stream.0.sender.try_send_request(request));
         match self.wait_for_answer(sending).await {
             Err(late) => {
                 stream.retire();
@@ -324,9 +319,8 @@ impl Attempt<'_> {
 
     /// Waits for the head of the answer. While the request's body is still being sent, its progress moves the deadline: an upload
     /// may take as long as it likes.
-    async fn wait_for_answer<T>(&self, sending: impl Future<Output = T>) -> Result<T, UpstreamError> {
+    async fn wait_for_answer<T>(&self, mut sending: Pin<&mut impl Future<Output = T>>) -> Result<T, UpstreamError> {
         let first_byte = self.first_byte;
-        let mut sending = std::pin::pin!(sending);
         let mut until = self.now + first_byte;
         loop {
             if let Ok(sent) = timeout_at(until.into(), sending.as_mut()).await {
