@@ -231,12 +231,9 @@ fn requests_that_wait_for_answers_share_connections_as_far_as_the_peer_takes_the
             connection.response().status
         })
     };
-    // One by one, so that the peer's word on how many it takes is known before the next.
-    let mut asking = Vec::new();
-    for count in 1..=10 {
-        asking.push(ask());
-        eventually("it arrives", LONG, || (inside.load(Ordering::SeqCst) == count).then_some(()));
-    }
+    // All at once: none may wait behind others on a connection whose peer takes no more.
+    let asking: Vec<_> = (0..10).map(|_| ask()).collect();
+    eventually("all arrive", LONG, || (inside.load(Ordering::SeqCst) == 10).then_some(()));
     assert_eq!(served.connections(), 3);
     gate.add_permits(100);
     assert!(asking.into_iter().all(|one| one.join().unwrap() == 200));
@@ -409,6 +406,37 @@ fn a_request_with_a_body_goes_to_the_next_endpoint_when_one_cannot_be_reached() 
         assert_eq!((answer.status, answer.text().as_str()), (200, "{}"));
     }
     assert_eq!(running.metric("doorward_upstream_healthy", &[&format!(":{dead}\"")]), 0.0);
+    assert_eq!(running.metric("doorward_upstream_healthy", &["upstream"]), 1.0);
+}
+
+#[test]
+fn a_client_that_stalls_does_not_make_an_endpoint_look_ill() {
+    for (speaks, scheme) in [(Speaks::Http1, "http"), (H2C, "h2c")] {
+        let served = Served::start(speaks, 0, |request| {
+            Box::pin(async move {
+                let _ = request.into_body().collect().await;
+                Response::new(text("ok"))
+            })
+        });
+        let running = in_front_of(&[served.url(scheme)]).setting("upstreams.oms.timeouts.first_byte", "200ms").start();
+        for _ in 0..4 {
+            let mut connection = running.connect();
+            connection.send("POST /public HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhalf");
+            assert_eq!(connection.response().denial(), (504, "upstream_timeout".into()));
+        }
+        assert_eq!(running.metric("doorward_upstream_healthy", &["upstream"]), 1.0, "{scheme}");
+        assert_eq!(running.get("/public").status, 200);
+    }
+}
+
+#[test]
+fn an_endpoint_that_is_no_http2_server_fails_as_one_that_cannot_be_reached() {
+    let served = Upstream::echo();
+    let good = Served::start(H2C, 0, say("good"));
+    let running = in_front_of(&[served.url().replace("http", "h2c"), good.url("h2c")]).start();
+    for _ in 0..20 {
+        assert_eq!(running.get("/public").text(), "good");
+    }
     assert_eq!(running.metric("doorward_upstream_healthy", &["upstream"]), 1.0);
 }
 

@@ -205,6 +205,11 @@ impl Attempt<'_> {
     ) -> Result<(Response<Incoming>, Lease), (Failed, Place)> {
         let endpoint = &place.pool;
         let wanted = wanted(&request, endpoint);
+        if wanted == Wanted::Http1 && endpoint.state.endpoint.scheme == Scheme::H2c {
+            // Not the endpoint's fault: a client that asks for it must not be able to have it ejected.
+            let error = unavailable("the endpoint speaks HTTP/2 alone, where no request can switch protocols");
+            return Err((Failed { error, again: None }, place));
+        }
         // What was idle may all have been closed by the same restart: a second try does not rely on it.
         let idle = if self.last { None } else { endpoint.take_idle(wanted) };
         let (connection, fresh) = match idle {
@@ -265,7 +270,7 @@ impl Attempt<'_> {
         }
         let sending = std::pin::pin!(pooled.sender.try_send_request(request));
         match self.wait_for_answer(sending).await {
-            Err(late) => Err((Failed { error: late, again: None }, true)),
+            Err(late) => Err((Failed { error: late, again: None }, self.was_sent())),
             Ok(Ok(response)) => Ok((response, Connection::Http1(pooled))),
             Ok(Err(mut error)) => {
                 let unsent = error.take_message();
@@ -295,8 +300,10 @@ impl Attempt<'_> {
         let sending = std::pin::pin!(stream.0.sender.try_send_request(request));
         match self.wait_for_answer(sending).await {
             Err(late) => {
-                stream.retire();
-                Err((Failed { error: late, again: None }, true))
+                if self.was_sent() {
+                    stream.retire();
+                }
+                Err((Failed { error: late, again: None }, self.was_sent()))
             }
             Ok(Ok(response)) => Ok((response, Connection::Http2(stream))),
             Ok(Err(mut error)) => {
@@ -332,6 +339,11 @@ impl Attempt<'_> {
             };
         }
         Err(UpstreamError { reason: Reason::UpstreamTimeout, detail: format!("no answer within {first_byte:?}") })
+    }
+
+    /// Whether the endpoint has all of the request. Where it has not, it may be the client that keeps it waiting.
+    fn was_sent(&self) -> bool {
+        self.transfer.is_none_or(Transfer::has_ended)
     }
 
     /// What the client did wrong with its body, if it did.
