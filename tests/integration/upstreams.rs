@@ -433,6 +433,61 @@ fn a_client_that_stalls_does_not_make_an_endpoint_look_ill() {
 }
 
 #[test]
+fn a_body_over_the_limit_is_413_also_where_http2_carries_it() {
+    let served = Served::start(H2C, 0, |request| {
+        Box::pin(async move {
+            let _ = request.into_body().collect().await;
+            Response::new(text("ok"))
+        })
+    });
+    let running = in_front_of(&[served.url("h2c")]).setting("gateway.limits.body", "1KiB").start();
+    let chunk = format!("400\r\n{}\r\n", "x".repeat(0x400));
+    for _ in 0..4 {
+        let mut connection = running.connect();
+        connection.send("POST /public HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+        connection.send(&chunk).send(&chunk);
+        assert_eq!(connection.response().denial(), (413, "body_too_large".into()));
+    }
+    assert_eq!(running.metric("doorward_upstream_healthy", &["upstream"]), 1.0);
+    assert_eq!(running.get("/public").status, 200);
+    assert_eq!(served.connections(), 1);
+}
+
+#[test]
+fn a_request_that_an_http2_endpoint_refuses_to_look_at_is_sent_once_more() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+    let address = listener.local_addr().unwrap();
+    let refusals = Arc::new(AtomicUsize::new(0));
+    let left = Arc::clone(&refusals);
+    runtime.spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let left = Arc::clone(&left);
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    if left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+                        respond.send_reset(h2::Reason::REFUSED_STREAM);
+                    } else {
+                        respond.send_response(Response::new(()), true).unwrap();
+                    }
+                }
+            });
+        }
+    });
+    let running = in_front_of(&[format!("h2c://{address}")]).start();
+    for method in ["GET", "POST"] {
+        let ask = || running.send(format!("{method} /public HTTP/1.1\r\nHost: a\r\n\r\n"));
+        refusals.store(1, Ordering::SeqCst);
+        assert_eq!(ask().status, 200, "{method}");
+        refusals.store(2, Ordering::SeqCst);
+        assert_eq!(ask().denial(), refused(), "{method}: once, and not again and again");
+    }
+    assert_eq!(running.metric("doorward_upstream_retries_total", &["upstream=\"oms\""]), 4.0);
+}
+
+#[test]
 fn an_endpoint_that_is_no_http2_server_fails_as_one_that_cannot_be_reached() {
     let served = Upstream::echo();
     let good = Served::start(H2C, 0, say("good"));
@@ -583,6 +638,34 @@ fn changed_endpoints_are_followed_and_what_is_under_way_ends_where_it_began() {
     eventually("both are used", LONG, || (running.get("/public").text() == "new").then_some(()));
     assert_eq!(kept.connections(), connections, "an endpoint that stays keeps its connections");
     assert_eq!(running.metric("doorward_upstream_healthy", &["upstream"]), 2.0);
+}
+
+#[test]
+fn endpoints_come_and_go_under_load_and_no_request_fails() {
+    let (one, other) = (Served::start(Speaks::Http1, 0, say("one")), Served::start(H2C, 0, say("other")));
+    let running = in_front_of(&[one.url("http")]).setting("gateway.workers", 2).start();
+    let stop = Arc::new(AtomicBool::new(false));
+    let clients = load(&running, &stop);
+    let choices = [vec![other.url("h2c")], vec![one.url("http"), other.url("h2c")], vec![one.url("http")]];
+    for (turn, endpoints) in choices.iter().cycle().take(12).enumerate() {
+        reconfigure(&running, |table| {
+            upstream(table).insert("endpoints".into(), endpoints.clone().into());
+            // A changed setting of endpoints that stay as well.
+            let limits = toml::Table::from_iter([("requests".to_owned(), (100 + turn as i64).into())]);
+            upstream(table).insert("limits".into(), limits.into());
+        });
+        running.signal("-HUP");
+        let count = endpoints.len() as f64;
+        eventually("they are in force", LONG, || {
+            (running.metric("doorward_upstream_healthy", &["upstream"]) == count).then_some(())
+        });
+    }
+    stop.store(true, Ordering::SeqCst);
+    for client in clients {
+        let (good, bad) = client.join().unwrap();
+        assert!(good > 0 && bad.is_empty(), "{good} good, bad: {bad:?}");
+    }
+    assert!(!one.seen().is_empty() && !other.seen().is_empty());
 }
 
 #[test]

@@ -217,7 +217,7 @@ impl Attempt<'_> {
             // What is rare has room of its own, or every request would carry it along.
             None => match Box::pin(endpoint.connect(wanted, self.pool.settings().connect)).await {
                 Ok(connection) => (connection, true),
-                Err(error) => return Err((self.no_connection(error, endpoint, request), place)),
+                Err(error) => return Err((self.no_connection(error, endpoint, wanted, request), place)),
             },
         };
         let sent = match connection {
@@ -243,8 +243,17 @@ impl Attempt<'_> {
         }
     }
 
-    fn no_connection(&self, error: NoConnection, endpoint: &EndpointPool, request: Request<RequestBody>) -> Failed {
-        endpoint.state.failed(self.begun, &self.pool.settings().ejection);
+    fn no_connection(
+        &self,
+        error: NoConnection,
+        endpoint: &EndpointPool,
+        wanted: Wanted,
+        request: Request<RequestBody>,
+    ) -> Failed {
+        // An endpoint may refuse to speak HTTP/1.1, and it is the client who wants it to.
+        if wanted == Wanted::Any {
+            endpoint.state.failed(self.begun, &self.pool.settings().ejection);
+        }
         let reason = if error.late { Reason::UpstreamTimeout } else { Reason::UpstreamUnavailable };
         // A second try at the only endpoint there is would be refused as well.
         let again = (!self.last && self.pool.endpoints.len() > 1).then_some(request);
@@ -472,4 +481,69 @@ fn describe(error: &hyper::Error) -> String {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use http::header::{CONNECTION, HOST};
+    use http::{HeaderValue, StatusCode};
+    use hyper_util::rt::TokioIo;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::super::settings::{Address, EjectionSettings, Endpoint, RequestLimits, TlsMaterial};
+    use super::super::{Upstreams, WorkerPools};
+    use super::*;
+    use crate::telemetry::Metrics;
+
+    fn pools(port: u16) -> (Upstreams, Arc<WorkerPools>) {
+        let address = Address::Tcp { host: "127.0.0.1".into(), port };
+        let settings = UpstreamSettings {
+            endpoints: vec![Endpoint { scheme: Scheme::Http, address, authority: "a".into() }],
+            authority: HeaderValue::from_static("a"),
+            connect: IDLE_TIME,
+            first_byte: IDLE_TIME,
+            idle: IDLE_TIME,
+            tls: TlsMaterial::default(),
+            health: None,
+            ejection: EjectionSettings::default(),
+            limits: RequestLimits::default(),
+        };
+        let metrics = Metrics::new();
+        let upstreams = Upstreams::new([("oms".into(), settings)].into(), &metrics).unwrap();
+        let worker = upstreams.worker(&metrics.worker());
+        (upstreams, worker)
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_switched_protocols_belongs_to_who_asked_for_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (_upstreams, pools) = pools(listener.local_addr().unwrap().port());
+        let echo = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                stream.read_buf(&mut head).await.unwrap();
+            }
+            let answer = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nfirst";
+            stream.write_all(answer).await.unwrap();
+            let (mut read, mut write) = stream.split();
+            tokio::io::copy(&mut read, &mut write).await.unwrap()
+        });
+        let mut request = Request::new(RequestBody::empty());
+        request.headers_mut().insert(HOST, HeaderValue::from_static("a"));
+        request.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        request.headers_mut().insert(UPGRADE, HeaderValue::from_static("x"));
+        let pool = pools.get("oms").unwrap();
+        let (mut answer, lease) = pool.send(request, Instant::now(), IDLE_TIME, None).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::SWITCHING_PROTOCOLS);
+        let mut tunnel = TokioIo::new(hyper::upgrade::on(&mut answer).await.unwrap());
+        tunnel.write_all(b" and back").await.unwrap();
+        let mut seen = [0; 14];
+        tunnel.read_exact(&mut seen).await.unwrap();
+        assert_eq!(&seen, b"first and back");
+        drop((tunnel, lease));
+        assert_eq!(echo.await.unwrap(), 9);
+    }
 }
