@@ -136,7 +136,7 @@ impl EndpointState {
 
     /// An active check ended.
     pub(super) fn checked(&self, good: bool, health: &HealthSettings) {
-        self.told(|standing| standing.checked(good, health));
+        self.told(|standing| standing.checked(good, Instant::now(), health));
     }
 
     /// Active checks are switched off.
