@@ -22,7 +22,7 @@
 //! | 5 | [`admission`] | facts and a credential → a `Permit` or a `Refusal`; the decisions of late | sockets, SQL |
 //! | 9 | [`gateway`] | the life of a request; headers; upstream pools; replies | administration |
 //! | 9 | [`admin_api`] | health, metrics, guarded admin calls | the gateway |
-//! | 9 | [`sync`] | every loop beside requests: policy and roles files | the handling of requests |
+//! | 9 | [`sync`] | every loop beside requests: the files of policies, roles and upstreams; endpoints' health | the handling of requests |
 //! | 10 | [`config`] | a file and the environment → validated settings | behaviour |
 //! | 11 | [`app`] | settings → build, bind, serve, drain | arguments |
 //! | 12 | [`cli`] | one file a command | internals of rooms |

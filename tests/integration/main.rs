@@ -35,3 +35,4 @@ mod t25_upgrades;
 mod targets;
 mod tls;
 mod tokens;
+mod upstreams;

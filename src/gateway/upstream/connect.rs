@@ -77,9 +77,6 @@ async fn establish(state: &EndpointState, wanted: Wanted, until: Instant) -> io:
     let Some(tls) = &state.tls else {
         let stream = Stream::Tcp(stream);
         return match state.endpoint.scheme {
-            Scheme::H2c if wanted == Wanted::Http1 => {
-                Err(io::Error::other("it speaks HTTP/2 alone, where no request can switch protocols"))
-            }
             Scheme::H2c => http2::speak(stream).await.map(Made::Http2),
             Scheme::Http | Scheme::Https => speak_http1(stream).await,
         };

@@ -5,6 +5,7 @@ mod client;
 mod corpora;
 mod doorward;
 mod issuer;
+pub(crate) mod served;
 pub(crate) mod tls;
 mod upstream;
 pub(crate) mod websocket;
