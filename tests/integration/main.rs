@@ -23,6 +23,7 @@ mod observability;
 mod rate_limits;
 mod reloads;
 mod running;
+mod smuggling;
 mod stopping;
 mod targets;
 mod tokens;
