@@ -30,11 +30,11 @@
 //! # The life of a request
 //!
 //! [`net::guard`] lets hyper see a head only after [`request::head`] has found one reading of it →
-//! [`gateway::proxy`] takes it from there on one screen → [`request`] makes facts of it →
+//! [`gateway::proxy`] takes it from there on one screen → [`request`] makes facts of it → [`gateway::cors`] answers a preflight →
 //! [`policy::Snapshot::begin`] cleans the target, matches host, path and method, and either decides or asks who is calling →
 //! [`admission`] finds the credential, verifies it or remembers it ([`token::TokenCache`]), holds it against
 //! [`revocation`], and ends the decision with [`policy::Pending::with_caller`] → a [`admission::Permit`], which nothing
-//! else can make → [`gateway::rate_limit`] counts it, where the route has a limit → [`gateway::headers`] strips what the client claimed and sets what was verified → [`gateway::upstream`]
+//! else can make → [`gateway::rate_limit`] counts it, where the route has a limit → [`gateway::headers`] strips what the client claimed and sets what was verified, [`gateway::assertion`] signs it → [`gateway::upstream`]
 //! sends it on one of the worker's own connections → bodies stream both ways → [`gateway::exchange`] tells metrics
 //! and the access log, once, whatever became of it.
 //!

@@ -67,7 +67,7 @@ reasons! {
     PermissionMissing, "permission_missing", 403, "A required permission is missing";
     /// No path of the policy matches; what is not listed is denied.
     NoRoute, "no_route", 403, "No route of the policy matches";
-    /// The route is listed as `deny`.
+    /// The route is listed as `deny`, or another site's page sent the request with the user's cookie (T26).
     RouteDenied, "route_denied", 403, "The route is closed";
     /// The path is listed, the method is not.
     MethodNotAllowed, "method_not_allowed", 405, "The method is not allowed on this path";
@@ -75,6 +75,8 @@ reasons! {
     BadRequestTarget, "bad_request_target", 400, "The request target is refused";
     /// Host or framing could be read in two ways, or a header is malformed.
     BadRequest, "bad_request", 400, "The request is malformed";
+    /// The host of a request by TLS is not one of the certificate that its connection was shown (RFC 9110 section 15.5.20).
+    MisdirectedRequest, "misdirected_request", 421, "The request came to the wrong connection";
     /// A delegated user service refused the token.
     TokenRejected, "token_rejected", 401, "The token was rejected by the user service";
     /// A rate limit was reached.

@@ -4,9 +4,12 @@
 //! with a permit. Remembers the decisions of late. Only this room makes a `Permit`, so forwarding without a decision does not compile.
 
 pub mod admit;
+pub mod cross_site;
 pub mod decisions;
 pub mod identity;
 
-pub use self::admit::{Admission, Admitted, Desk, Judged, Permit, Refusal, decide_within};
+pub use self::admit::{
+    Admission, Admitted, Changes, Desk, Expiry, Judged, Permit, Readmission, Refusal, decide_within,
+};
 pub use self::decisions::{DecisionSettings, Decisions};
-pub use self::identity::{Identified, Identity};
+pub use self::identity::{AuthMethod, Identified, Identity};

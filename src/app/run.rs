@@ -8,28 +8,32 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use http::header::CONNECTION;
-use http::{HeaderValue, StatusCode};
 use hyper::service::service_fn;
 use hyper_util::service::TowerToHyperService;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::build::{Built, build, tell_of_snapshot};
+use super::upstreams::{Configured, Listeners, Reading, Ready, Reread, warn_of_unprotected};
 use crate::admin_api;
 use crate::clock::Timestamp;
 use crate::config::Settings;
+use crate::gateway::upstream::Check;
+use crate::gateway::watch::PERIOD as WATCH;
 use crate::gateway::{Logged, Worker};
+use crate::net::certificates::TlsError;
 use crate::net::guard::{Expired, GuardSettings};
 use crate::net::serve::ListenerEvent;
-use crate::net::{self, Drain, DrainSender, ListenerSettings, Protocol, Stage};
+use crate::net::{self, Drain, DrainSender, ListenerSettings, Stage, Tls};
 use crate::request::head::HeadLimits;
-use crate::sync::Loaded;
 use crate::sync::policy_files::Unusable;
+use crate::sync::{self, Followed, LiveTls, News, Part};
 use crate::telemetry::{AccessLog, Limit, Listener, WorkerMetrics};
 
 /// How often what is idle or expired is cleared away.
 const SWEEP: Duration = Duration::from_secs(5);
 
+/// How long before the end of the grace time streams are told.
+const LEAVE: Duration = Duration::from_secs(3);
 /// How long a kept-alive connection without a request is left open for one more when doorward stops: what is on its way on it is
 /// answered, with `Connection: close`. At most half of the grace time.
 const ONE_MORE: Duration = Duration::from_secs(3);
@@ -60,11 +64,11 @@ struct ControlListeners {
 }
 
 impl Doorward {
-    /// Builds, binds, and serves on threads of its own.
+    /// Builds, binds, and serves on threads of its own. What `reread` says of upstreams from then on is followed.
     ///
     /// # Errors
     /// What is wrong with settings, files or addresses.
-    pub fn start(settings: &Settings) -> anyhow::Result<Self> {
+    pub fn start(settings: &Settings, reread: Option<Reread>) -> anyhow::Result<Self> {
         let built = build(settings)?;
         let workers = settings.gateway.worker_count();
         let gateway = built.gateway.as_ref().map(|_| net::bind(settings.gateway.listen, workers)).transpose()?;
@@ -95,7 +99,7 @@ impl Doorward {
         if let Some(listeners) = gateway {
             running.spawn_gateway(settings, &built, listeners, &drain)?;
         }
-        running.spawn_control(settings, &built, listeners, &control_drain)?;
+        running.spawn_control(settings, &built, listeners, reread, &control_drain)?;
         running.readiness.set(true);
         let shown = |address: Option<SocketAddr>| address.map(tracing::field::display);
         tracing::info!(
@@ -169,12 +173,13 @@ impl Doorward {
         drain: &Drain,
     ) -> anyhow::Result<()> {
         let Some(gateway) = &built.gateway else { return Ok(()) };
-        let listener_settings = Arc::new(listener_settings(settings));
+        let listener_settings = Arc::new(listener_settings(settings, built.gateway_tls.as_ref()));
+        let grace = settings.gateway.grace;
         for (number, listener) in listeners.into_iter().enumerate() {
-            let worker = Worker::new(Arc::clone(gateway), &built.metrics, self.log.as_deref(), logged(settings));
+            let log = (self.log.as_deref(), logged(settings));
+            let worker = Worker::new(Arc::clone(gateway), &built.metrics, log, drain.clone());
             let (shared, drain) = (Arc::clone(&listener_settings), drain.clone());
             let observe = observer(&built.metrics, Listener::Gateway, Arc::clone(worker.count()));
-            let leaving = drain.clone();
             let thread = spawn(&format!("gateway-{number}"), async move {
                 let listener = match tokio::net::TcpListener::from_std(listener) {
                     Ok(listener) => listener,
@@ -182,27 +187,17 @@ impl Doorward {
                 };
                 let sweeper = Arc::clone(&worker);
                 let sweeping = tokio::spawn(every(SWEEP, move || sweeper.sweep()));
+                let looker = Arc::clone(&worker);
+                let looking = tokio::spawn(every(WATCH, move || looker.look()));
+                let leaving = tokio::spawn(leave(Arc::clone(&worker), drain.clone(), grace));
                 net::serve(listener, shared, drain, observe, move |established, connection| {
-                    let kept_alive = established.protocol == Protocol::Http1;
-                    let (worker, from, leaving) = (Arc::clone(&worker), worker.meet(established), leaving.clone());
+                    let (worker, from) = (Arc::clone(&worker), worker.meet(established));
                     service_fn(move |request| {
-                        let answering = Arc::clone(&worker).serve(Arc::clone(&from), Arc::clone(&connection), request);
-                        let leaving = leaving.clone();
-                        async move {
-                            let mut answer = answering.await;
-                            if kept_alive
-                                && leaving.has_reached(Stage::Leaving)
-                                && let Ok(answer) = &mut answer
-                                && answer.status() != StatusCode::SWITCHING_PROTOCOLS
-                            {
-                                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-                            }
-                            answer
-                        }
+                        Arc::clone(&worker).serve(Arc::clone(&from), Arc::clone(&connection), request)
                     })
                 })
                 .await;
-                sweeping.abort();
+                [sweeping, looking, leaving].iter().for_each(tokio::task::JoinHandle::abort);
             })?;
             self.workers.push(thread);
         }
@@ -215,11 +210,17 @@ impl Doorward {
         settings: &Settings,
         built: &Built,
         listeners: ControlListeners,
+        reread: Option<Reread>,
         drain: &Drain,
     ) -> anyhow::Result<()> {
         let revocations = Arc::clone(&built.revocations);
         let gateway = built.gateway.clone();
-        let following = follow_files(built);
+        let certificates = [
+            follow_certificates(built, Listener::Gateway, built.gateway_tls.as_ref()),
+            follow_certificates(built, Listener::Admin, built.admin_tls.as_ref()),
+        ];
+        let following = follow_files(settings, built, reread);
+        let looking_after = built.gateway.clone();
         let admin = self.admin(settings, built, listeners.admin, drain.clone());
         let probes = probes(settings, built, listeners.probes, drain.clone());
         let mut drain = drain.clone();
@@ -231,9 +232,19 @@ impl Doorward {
                 }
             }));
             let following = tokio::spawn(following);
+            let certificates = certificates.map(|following| following.map(tokio::spawn));
+            let looking_after = looking_after.map(|gateway| {
+                tokio::spawn(sync::endpoints::look_after(move |now| {
+                    gateway.upstreams().due(now).into_iter().map(Check::run).collect()
+                }))
+            });
             tokio::join!(admin, probes, drain.begun());
             following.abort();
+            certificates.into_iter().flatten().for_each(|following| following.abort());
             sweeping.abort();
+            if let Some(looking_after) = looking_after {
+                looking_after.abort();
+            }
         })?;
         self.control.push(thread);
         Ok(())
@@ -249,7 +260,7 @@ impl Doorward {
     ) -> impl Future<Output = ()> + Send + 'static {
         let admin = built.admin.clone().zip(listener);
         let observe = observer(&built.metrics, Listener::Admin, built.metrics.worker());
-        let shared = Arc::new(listener_settings(settings));
+        let shared = Arc::new(listener_settings(settings, built.admin_tls.as_ref()));
         let audit = self.log.as_deref().filter(|_| settings.events.log).map(AccessLog::worker);
         async move {
             let Some((state, listener)) = admin else { return };
@@ -277,7 +288,7 @@ fn probes(
     drain: Drain,
 ) -> impl Future<Output = ()> + Send + 'static {
     let observe = observer(&built.metrics, Listener::Probes, built.metrics.worker());
-    let shared = Arc::new(listener_settings(settings));
+    let shared = Arc::new(listener_settings(settings, None));
     let router = admin_api::health::probes(built.readiness.clone());
     async move {
         let Some(listener) = listener else { return };
@@ -357,7 +368,7 @@ fn open_log(settings: &Settings, built: &Built) -> anyhow::Result<Arc<AccessLog>
     Ok(Arc::new(log))
 }
 
-fn listener_settings(settings: &Settings) -> ListenerSettings {
+fn listener_settings(settings: &Settings, tls: Option<&LiveTls>) -> ListenerSettings {
     let limits = &settings.gateway.limits;
     ListenerSettings {
         connections: limits.connections,
@@ -367,6 +378,7 @@ fn listener_settings(settings: &Settings) -> ListenerSettings {
             idle_timeout: limits.idle_timeout,
         },
         open: AtomicUsize::new(0),
+        tls: tls.map(|tls| Arc::clone(&tls.live)),
     }
 }
 
@@ -380,6 +392,7 @@ fn observer(
     move |event| match event {
         ListenerEvent::Opened => metrics.connection_changed(listener, 1),
         ListenerEvent::Closed => metrics.connection_changed(listener, -1),
+        ListenerEvent::HandshakeFailed => metrics.handshake_failed(listener),
         ListenerEvent::Full => count.limit_rejection(Limit::Connections),
         ListenerEvent::Expired(Expired::HeaderTimeout) => count.limit_rejection(Limit::HeaderTimeout),
         ListenerEvent::Expired(Expired::IdleTimeout) => count.limit_rejection(Limit::IdleTimeout),
@@ -387,29 +400,90 @@ fn observer(
     }
 }
 
-/// Publishes changed policy and roles files to both listeners; a bad change leaves the old state in force.
-fn follow_files(built: &Built) -> impl Future<Output = ()> + Send + 'static {
-    let gateway = built.gateway.as_ref().map(|gateway| Arc::clone(gateway.admission()));
+/// Publishes changed policy and roles files to both listeners, and changed upstreams to the gateway; a bad change leaves the old
+/// state in force.
+fn follow_files(
+    settings: &Settings,
+    built: &Built,
+    reread: Option<Reread>,
+) -> impl Future<Output = ()> + Send + 'static {
+    let gateway = built.gateway.clone();
     let admin = built.admin.as_ref().map(|admin| Arc::clone(&admin.admission));
+    let configuration = gateway.clone().zip(reread).map(|(gateway, reread)| Configured {
+        reread,
+        started: settings.clone(),
+        listeners: Listeners::of(settings),
+        gateway,
+    });
+    let files = Followed {
+        policies: built.files.clone(),
+        texts: built.texts.clone(),
+        configuration,
+        read: Reading { upstreams: built.upstreams.clone(), waiting: Vec::new() },
+    };
     let metrics = (Arc::clone(&built.metrics), Arc::clone(&built.metrics));
     let decisions = Arc::clone(&built.decisions);
-    let publish = move |loaded: Loaded| {
+    let asserted = settings.gateway.assertion.is_some();
+    let publish = move |news: News<Ready>| {
+        if let Some((gateway, Ready { reading, prepared })) = gateway.as_ref().zip(news.configuration) {
+            gateway.upstreams().publish(prepared);
+            warn_of_unprotected(&reading.upstreams, asserted, &metrics.0);
+            metrics.0.set_config_reload_failed(false);
+            tracing::info!("the changed configuration of upstreams is in force");
+            if !reading.waiting.is_empty() {
+                tracing::warn!(keys = reading.waiting.join(", "), "these changed keys wait for a restart");
+            }
+        }
+        let Some(loaded) = news.policies else { return };
         if let Some((admission, snapshot)) = admin.as_ref().zip(loaded.admin) {
             admission.publish(snapshot);
         }
-        if let Some((admission, snapshot)) = gateway.as_ref().zip(loaded.gateway) {
+        if let Some((gateway, snapshot)) = gateway.as_ref().zip(loaded.gateway) {
             tell_of_snapshot(&metrics.0, &snapshot);
             tracing::info!(version = snapshot.version(), "the changed policy is in force");
             let version = snapshot.version();
-            admission.publish(snapshot);
+            gateway.admission().publish(snapshot);
             decisions.in_force(version);
         }
     };
-    let refused = move |unusable: &Unusable| {
-        metrics.1.set_policy_reload_failed();
-        tracing::error!(%unusable, "the changed policy is refused; the old one stays in force");
+    let refused = move |part: Part, unusable: &Unusable| match part {
+        Part::Policies => {
+            metrics.1.set_policy_reload_failed();
+            tracing::error!(%unusable, "the changed policy is refused; the old one stays in force");
+        }
+        Part::Configuration => {
+            metrics.1.set_config_reload_failed(true);
+            tracing::error!(%unusable, "the changed configuration is refused; the old upstreams stay in force");
+        }
     };
-    built.files.clone().follow(built.texts.clone(), publish, refused)
+    files.follow(publish, refused)
+}
+
+/// Publishes a listener's changed certificates; a bad change leaves the old ones in force.
+fn follow_certificates(
+    built: &Built,
+    listener: Listener,
+    tls: Option<&LiveTls>,
+) -> Option<impl Future<Output = ()> + Send + 'static> {
+    let tls = tls?.clone();
+    let metrics = (Arc::clone(&built.metrics), Arc::clone(&built.metrics));
+    metrics.0.set_certificates(listener, tls.live.get().expiry());
+    let published = move |tls: &Tls| {
+        metrics.0.set_certificates(listener, tls.expiry());
+        tracing::info!(listener = listener.label(), "the changed certificates are in force");
+    };
+    let refused = move |error: &TlsError| {
+        metrics.1.set_certificate_reload_failed(listener);
+        tracing::error!(listener = listener.label(), %error, "the changed certificates are refused; the old ones stay in force");
+    };
+    Some(tls.follow(published, refused))
+}
+
+/// Streams may go on for nearly all of the grace time, and then are ended in their own words.
+async fn leave(worker: Arc<Worker>, mut drain: Drain, grace: Duration) {
+    drain.begun().await;
+    tokio::time::sleep(grace.saturating_sub((grace / 2).min(LEAVE))).await;
+    worker.leave();
 }
 
 async fn every(period: Duration, work: impl Fn()) {

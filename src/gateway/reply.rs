@@ -63,6 +63,12 @@ impl Denial {
         }
     }
 
+    /// Of a host that the connection's certificate is not for. The client may ask again on a connection of its own.
+    #[must_use]
+    pub fn misdirected() -> Self {
+        Self::plain(Reason::MisdirectedRequest, "the certificate of this connection is not for this host")
+    }
+
     /// Of a body over its limit.
     #[must_use]
     pub fn too_large(limit: u64) -> Self {
@@ -77,6 +83,7 @@ impl Denial {
             Reason::BadRequest => {
                 Self { close: true, ..Self::plain(Reason::BadRequest, "the request body is malformed or broke off") }
             }
+            Reason::Overloaded => Self::plain(Reason::Overloaded, "too many requests to this service are under way"),
             Reason::UpstreamTimeout => Self::plain(Reason::UpstreamTimeout, "the service did not answer in time"),
             reason => Self::plain(reason, "the service behind doorward could not be reached, or broke off"),
         }

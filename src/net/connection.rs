@@ -1,6 +1,6 @@
 //! One accepted connection: what it is found to speak, and who serves it from there.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use http_body::Body;
@@ -8,11 +8,14 @@ use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper::{Request, Response};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::drain::Drain;
-use super::guard::ConnectionState;
+use super::guard::{ConnectionState, Expired};
+use super::prefixed::Prefixed;
 use super::serve::{ListenerEvent, ListenerSettings};
-use super::{http1, http2};
+use super::{http1, http2, tls};
+use crate::request::Host;
 
 /// What both sides agreed to speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +47,18 @@ pub struct TlsFacts {
     pub names: Arc<[Box<str>]>,
 }
 
+impl TlsFacts {
+    /// Whether the certificate is for this host: by its name, or by a wildcard that stands for the first label.
+    #[must_use]
+    pub fn covers(&self, host: &Host) -> bool {
+        let host = host.as_str();
+        let parent = host.split_once('.').map(|(_, parent)| parent).filter(|_| host.parse::<Ipv4Addr>().is_err());
+        self.names
+            .iter()
+            .any(|name| **name == *host || name.strip_prefix("*.").is_some_and(|suffix| Some(suffix) == parent))
+    }
+}
+
 /// Serves one connection to its end.
 pub(super) async fn serve<M, S, B>(
     stream: TcpStream,
@@ -61,12 +76,34 @@ pub(super) async fn serve<M, S, B>(
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let protocol = if http2::announces(&stream).await { Protocol::Http2 } else { Protocol::Http1 };
-    let established = Arc::new(Established { peer, client: peer, protocol, tls: None });
-    let state = Arc::new(ConnectionState::new(protocol, settings.guard));
-    let service = make_service(established, Arc::clone(&state));
+    let guard = settings.guard;
+    let mut stream = Prefixed::new(stream);
+    let begin = move |protocol, tls| {
+        let state = Arc::new(ConnectionState::new(protocol, guard));
+        let established = Arc::new(Established { peer, client: peer, protocol, tls });
+        (make_service(established, Arc::clone(&state)), state)
+    };
+    // What is seldom or large is in a box, so that the task of a plain HTTP/1.1 connection stays small.
+    let Some(tls) = &settings.tls else {
+        let Some(protocol) = http2::recognize(&mut stream, guard, observe.clone()).await else { return };
+        let (service, state) = begin(protocol, None);
+        return match protocol {
+            Protocol::Http1 => http1::serve(stream, state, guard, drain, observe, service).await,
+            Protocol::Http2 => Box::pin(http2::serve(stream, guard, drain, observe, service)).await,
+        };
+    };
+    let accepted = timeout(guard.header_timeout, Box::pin(tls::accept(stream, tls))).await;
+    let (stream, facts, protocol) = match accepted {
+        Ok(Ok(accepted)) => accepted,
+        Ok(Err(error)) => {
+            tracing::debug!(%peer, %error, "a TLS handshake failed");
+            return observe(ListenerEvent::HandshakeFailed);
+        }
+        Err(_) => return observe(ListenerEvent::Expired(Expired::HeaderTimeout)),
+    };
+    let (service, state) = begin(protocol, Some(facts));
     match protocol {
-        Protocol::Http1 => http1::serve(stream, state, settings.guard, drain, observe, service).await,
-        Protocol::Http2 => http2::serve(stream, settings.guard, drain, observe, service).await,
+        Protocol::Http1 => Box::pin(http1::serve(stream, state, guard, drain, observe, service)).await,
+        Protocol::Http2 => Box::pin(http2::serve(stream, guard, drain, observe, service)).await,
     }
 }

@@ -14,15 +14,16 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use http::Request;
 use http_body::Body;
 use hyper::rt::ReadBufCursor;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
 use super::connection::Protocol;
@@ -69,7 +70,18 @@ pub struct ConnectionState {
     heads: Mutex<VecDeque<Arrived>>,
     /// Exchanges whose answer is not finished.
     in_flight: AtomicU32,
+    /// An upgrade was agreed upon: what follows its head is no HTTP.
+    is_tunnel: AtomicBool,
+    /// Something behind a head that asked for an upgrade is held until its exchange has ended, and then this is woken.
+    is_held: AtomicBool,
+    holder: Mutex<Option<Waker>>,
+    /// Resolves when the tunnel has ended.
+    tunnel: Mutex<Option<oneshot::Receiver<()>>>,
 }
+
+/// Keeps a connection that became a tunnel counted as open until it is dropped.
+#[derive(Debug)]
+pub struct TunnelHold(#[expect(dead_code, reason = "it is there to be dropped")] oneshot::Sender<()>);
 
 /// Counts an exchange as in flight until it is dropped.
 #[derive(Debug)]
@@ -78,6 +90,9 @@ pub struct InFlight(Arc<ConnectionState>);
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Ordering::Release);
+        if self.0.is_held.load(Ordering::Acquire) {
+            self.0.let_go();
+        }
     }
 }
 
@@ -85,7 +100,37 @@ impl ConnectionState {
     /// Of a new connection.
     #[must_use]
     pub fn new(protocol: Protocol, settings: GuardSettings) -> Self {
-        Self { protocol, settings, heads: Mutex::default(), in_flight: AtomicU32::new(0) }
+        Self {
+            protocol,
+            settings,
+            heads: Mutex::default(),
+            in_flight: AtomicU32::new(0),
+            is_tunnel: AtomicBool::new(false),
+            is_held: AtomicBool::new(false),
+            holder: Mutex::default(),
+            tunnel: Mutex::default(),
+        }
+    }
+
+    /// The upgrade that the last head asked for is agreed upon; to be called before that is answered. From here on bytes are
+    /// passed on uninspected. An HTTP/2 stream becomes a tunnel without its connection.
+    #[must_use]
+    pub fn open_tunnel(&self) -> Option<TunnelHold> {
+        if self.protocol == Protocol::Http2 {
+            return None;
+        }
+        let (sender, receiver) = oneshot::channel();
+        *self.tunnel.lock().unwrap_or_else(PoisonError::into_inner) = Some(receiver);
+        self.is_tunnel.store(true, Ordering::Release);
+        Some(TunnelHold(sender))
+    }
+
+    /// Waits for the end of the tunnel that the connection became, if it did.
+    pub(super) async fn tunnel_ended(&self) {
+        let tunnel = self.tunnel.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(tunnel) = tunnel {
+            let _ = tunnel.await;
+        }
     }
 
     /// The outcome that belongs to the request which the service was just given, and the guard that says
@@ -108,6 +153,20 @@ impl ConnectionState {
     fn delivered(&self, outcome: HeadOutcome, at: Instant) {
         self.heads.lock().unwrap_or_else(PoisonError::into_inner).push_back(Arrived { outcome, at });
         self.in_flight.fetch_add(1, Ordering::Release);
+    }
+
+    /// Wakes this when the exchange in flight has ended: nobody else would, for the bytes have been read.
+    fn hold(&self, waker: &Waker) {
+        *self.holder.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker.clone());
+        self.is_held.store(true, Ordering::Release);
+    }
+
+    #[cold]
+    fn let_go(&self) {
+        self.is_held.store(false, Ordering::Release);
+        if let Some(waker) = self.holder.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            waker.wake();
+        }
     }
 
     fn is_idle(&self) -> bool {
@@ -143,6 +202,10 @@ enum Phase {
     Length(u64),
     /// Chunks are to come.
     Chunked(ChunkedReader),
+    /// An upgrade was asked for (T25): what follows is held until it is known whether that is HTTP.
+    Upgrade,
+    /// An upgrade was agreed upon; nothing is inspected any more.
+    Tunnel,
     /// A head was refused; nothing more is read.
     Refused,
 }
@@ -222,6 +285,7 @@ impl<S> GuardedIo<S> {
                     match head::inspect(&rest[..end], &self.settings.head) {
                         Ok(facts) => {
                             self.phase = match facts.framing {
+                                Framing::None if facts.upgrade => Phase::Upgrade,
                                 Framing::None => Phase::Head,
                                 Framing::Length(length) => Phase::Length(length),
                                 Framing::Chunked => Phase::Chunked(ChunkedReader::default()),
@@ -259,6 +323,14 @@ impl<S> GuardedIo<S> {
                         return Err(io::Error::new(io::ErrorKind::InvalidData, rejection.detail));
                     }
                 },
+                Phase::Upgrade if self.state.is_tunnel.load(Ordering::Acquire) => self.phase = Phase::Tunnel,
+                // Its exchange has ended, and not by an upgrade.
+                Phase::Upgrade if self.state.is_idle() => self.phase = Phase::Head,
+                Phase::Upgrade => break,
+                Phase::Tunnel => {
+                    cursor.put_slice(&rest[..room]);
+                    used += room;
+                }
                 Phase::Refused => return Ok(input.len()),
             }
         }
@@ -344,6 +416,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Read for GuardedIo<S> {
                     this.held = held;
                     this.held.drain(..used);
                 }
+                if matches!(this.phase, Phase::Head) && !this.held.is_empty() && this.head_began.is_none() {
+                    this.head_began = Some(Instant::now());
+                }
             }
             if cursor.remaining() < room {
                 return Poll::Ready(Ok(()));
@@ -351,6 +426,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Read for GuardedIo<S> {
             if matches!(this.phase, Phase::Refused) {
                 // The answer is being written; hyper closes behind it and asks no more.
                 return Poll::Pending;
+            }
+            if matches!(this.phase, Phase::Upgrade) {
+                this.state.hold(cx.waker());
+                if this.held.len() >= READ_BYTES {
+                    return Poll::Pending;
+                }
             }
             let read = SCRATCH.with_borrow_mut(|scratch| -> Poll<io::Result<usize>> {
                 let mut buffer = ReadBuf::new(&mut scratch[..room.min(READ_BYTES)]);
@@ -376,6 +457,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Read for GuardedIo<S> {
                 Poll::Ready(Ok(_)) if cursor.remaining() < room => return Poll::Ready(Ok(())),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                // A tunnel has clocks of its own.
+                Poll::Pending if matches!(this.phase, Phase::Tunnel) => return Poll::Pending,
                 Poll::Pending => {
                     let what = ready!(this.poll_deadline(cx));
                     let error = this.expired(what);
@@ -456,8 +539,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Write for GuardedIo<S> {
         if this.linger.is_none() {
             ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
         }
-        // A request that was taken whole leaves nothing on the wire to wait for.
-        if !matches!(this.phase, Phase::Head) || !this.held.is_empty() {
+        // A request that was taken whole leaves nothing on the wire to wait for, and the other half of a tunnel is still in use.
+        let is_whole = match this.phase {
+            Phase::Tunnel => true,
+            Phase::Head | Phase::Upgrade => this.held.is_empty(),
+            _ => false,
+        };
+        if !is_whole {
             ready!(this.poll_linger(cx));
         }
         Poll::Ready(Ok(()))

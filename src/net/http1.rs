@@ -28,7 +28,7 @@ pub(super) async fn serve<I, S, B>(
     observe: impl Fn(ListenerEvent) + Clone + Send + 'static,
     service: S,
 ) where
-    I: AsyncRead + AsyncWrite + Unpin,
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     B: Body + Send + 'static,
@@ -40,13 +40,13 @@ pub(super) async fn serve<I, S, B>(
         let observe = observe.clone();
         Box::new(move |what| observe(ListenerEvent::Expired(what)))
     };
-    let io = GuardedIo::new(stream, state, guard, on_expiry);
+    let io = GuardedIo::new(stream, Arc::clone(&state), guard, on_expiry);
     let mut builder = http1::Builder::new();
     builder.max_buf_size(BUFFER_BYTES.max(guard.head.bytes)).header_read_timeout(None).writev(false);
     if guard.head.headers > HYPER_HEADERS {
         builder.max_headers(guard.head.headers);
     }
-    let mut connection = std::pin::pin!(builder.serve_connection(io, service));
+    let mut connection = std::pin::pin!(builder.serve_connection(io, service).with_upgrades());
     let mut draining = std::pin::pin!(drain.begun());
     let mut asked = false;
     let mut ending = false;
@@ -67,4 +67,5 @@ pub(super) async fn serve<I, S, B>(
     {
         observe(ListenerEvent::ParseError(if error.is_parse_too_large() { 431 } else { 400 }));
     }
+    state.tunnel_ended().await;
 }

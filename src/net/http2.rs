@@ -1,6 +1,10 @@
 //! HTTP/2 on one connection (RFC 9113), within limits.
 
-use std::time::Duration;
+use std::future::poll_fn;
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Poll, ready};
 
 use http_body::Body;
 use hyper::body::Incoming;
@@ -8,31 +12,61 @@ use hyper::server::conn::http2;
 use hyper::service::Service;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::ReadBuf;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::time::timeout;
 
+use super::connection::Protocol;
 use super::drain::Drain;
-use super::guard::GuardSettings;
+use super::guard::{Expired, GuardSettings};
+use super::prefixed::Prefixed;
 use super::serve::ListenerEvent;
+use crate::request::head;
 
 /// How a client begins that speaks HTTP/2 without having been asked (RFC 9113 section 3.4). No HTTP/1 request begins with
 /// its first three bytes.
 const PREFACE: &[u8] = b"PRI";
+/// Bytes of the first read: the heads of most requests.
+const FIRST_READ: usize = 2048;
 /// Streams that one client may have open at a time.
 const STREAMS: u32 = 128;
 
-/// Whether the client begins with the connection preface. Nothing is taken from the stream.
-pub(super) async fn announces(stream: &TcpStream) -> bool {
-    let mut begin = [0; PREFACE.len()];
+/// What a client of a plain listener speaks, by its first bytes, which stay in front of the stream; `None` if it sends none,
+/// or not enough in time. Until the first byte it may be idle; then it has the time of a head.
+pub(super) async fn recognize<S>(
+    stream: &mut Prefixed<S>,
+    guard: GuardSettings,
+    observe: impl Fn(ListenerEvent),
+) -> Option<Protocol>
+where
+    S: AsyncRead + Unpin,
+{
+    let mut begin = Vec::new();
+    let mut patience = (guard.idle_timeout, Expired::IdleTimeout);
     loop {
-        match stream.peek(&mut begin).await {
-            Ok(length) if length >= PREFACE.len() => return begin == *PREFACE,
-            // Another first byte settles it; what could still become a preface is waited for.
-            Ok(length) if length > 0 && begin[..length] == PREFACE[..length] => {
-                tokio::time::sleep(Duration::from_millis(1)).await;
+        let read = poll_fn(|cx| {
+            let mut space = [MaybeUninit::uninit(); FIRST_READ];
+            let mut buffer = ReadBuf::uninit(&mut space);
+            ready!(Pin::new(&mut *stream).poll_read(cx, &mut buffer))?;
+            begin.extend_from_slice(buffer.filled());
+            Poll::Ready(io::Result::Ok(buffer.filled().len()))
+        });
+        match timeout(patience.0, read).await {
+            Ok(Ok(0) | Err(_)) => return None,
+            Ok(Ok(_)) => {}
+            Err(_) => {
+                observe(ListenerEvent::Expired(patience.1));
+                return None;
             }
-            _ => return false,
         }
+        let seen = begin.len().min(PREFACE.len());
+        let announced = begin[..seen] == PREFACE[..seen];
+        if announced && seen < PREFACE.len() {
+            patience = (guard.header_timeout, Expired::HeaderTimeout);
+            continue;
+        }
+        stream.put_back(begin);
+        return Some(if announced { Protocol::Http2 } else { Protocol::Http1 });
     }
 }
 
@@ -56,8 +90,10 @@ pub(super) async fn serve<I, S, B>(
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
+        // WebSocket by extended CONNECT (RFC 8441); any other CONNECT is refused by the service.
+        .enable_connect_protocol()
         .max_header_list_size(u32::try_from(guard.head.bytes).unwrap_or(u32::MAX));
-    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), Completed(service)));
     let result = tokio::select! {
         result = connection.as_mut() => result,
         () = drain.begun() => {
@@ -69,5 +105,19 @@ pub(super) async fn serve<I, S, B>(
         && error.is_parse()
     {
         observe(ListenerEvent::ParseError(400));
+    }
+}
+
+/// A service whose requests are as an HTTP/1.1 request would be.
+struct Completed<S>(S);
+
+impl<S: Service<Request<Incoming>>> Service<Request<Incoming>> for Completed<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn call(&self, mut request: Request<Incoming>) -> S::Future {
+        head::http2::complete(&mut request);
+        self.0.call(request)
     }
 }

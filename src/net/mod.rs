@@ -3,14 +3,19 @@
 //! Knows: sockets, hyper, timers, drain. Must not know: what is served.
 
 pub mod bind;
+pub mod certificates;
 pub mod connection;
 pub mod drain;
+mod farewell;
 pub mod guard;
 mod http1;
 mod http2;
+pub mod prefixed;
 pub mod serve;
+mod tls;
 
 pub use self::bind::{BindError, bind};
+pub use self::certificates::{CertificateFiles, ClientAuth, Tls, TlsFiles};
 pub use self::connection::{Established, Protocol, TlsFacts};
 pub use self::drain::{Drain, DrainSender, Stage};
 pub use self::guard::{Arrived, ConnectionState, GuardedIo, HeadOutcome};

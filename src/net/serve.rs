@@ -15,9 +15,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::Sleep;
 
+use super::certificates::Tls;
 use super::connection::{self, Established};
 use super::drain::{self, Drain, LAST_CALL};
 use super::guard::{ConnectionState, Expired, GuardSettings};
+use crate::live::Live;
 
 /// What a connection over the limit is told.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\nretry-after: 1\r\ndoorward-decision: deny; reason=overloaded\r\n\r\n";
@@ -31,6 +33,8 @@ pub struct ListenerSettings {
     pub guard: GuardSettings,
     /// Connections that are open now.
     pub open: AtomicUsize,
+    /// What is shown to clients; `None`: the listener is plain.
+    pub tls: Option<Arc<Live<Tls>>>,
 }
 
 /// What happened on a listener, for metrics.
@@ -42,6 +46,8 @@ pub enum ListenerEvent {
     Closed,
     /// A connection was turned away: too many are open.
     Full,
+    /// A TLS handshake failed.
+    HandshakeFailed,
     /// A clock ran out.
     Expired(Expired),
     /// hyper refused a message with this status.

@@ -11,19 +11,28 @@
 
 mod harness;
 
+mod assertion;
 mod attacks;
 mod audit;
+mod cookies;
+mod cors;
 mod decisions;
 mod demo;
 mod denials;
 mod faults;
 mod framing;
+mod http2;
 mod identity_headers;
 mod observability;
+mod parts;
 mod rate_limits;
 mod reloads;
 mod running;
 mod smuggling;
 mod stopping;
+mod streams;
+mod t20_open_exchanges;
+mod t25_upgrades;
 mod targets;
+mod tls;
 mod tokens;

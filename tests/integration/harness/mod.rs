@@ -5,7 +5,9 @@ mod client;
 mod corpora;
 mod doorward;
 mod issuer;
+pub(crate) mod tls;
 mod upstream;
+pub(crate) mod websocket;
 mod wire;
 
 pub(crate) use self::client::{Connection, Response};
