@@ -28,6 +28,7 @@ mod parts;
 mod rate_limits;
 mod reloads;
 mod running;
+mod smuggling;
 mod stopping;
 mod streams;
 mod t20_open_exchanges;
