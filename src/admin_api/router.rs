@@ -68,7 +68,7 @@ pub fn router(state: Arc<AdminState>, peer: SocketAddr) -> Router {
 }
 
 /// Answers of this listener are nobody's to keep.
-async fn keep_private(mut response: Response) -> Response {
+pub(super) async fn keep_private(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers.insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use hyper::service::service_fn;
 use hyper_util::service::TowerToHyperService;
-use tokio::sync::watch;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::build::{Built, build, tell_of_snapshot};
 use super::upstreams::{Configured, Listeners, Reading, Ready, Reread, warn_of_unprotected};
@@ -23,7 +23,7 @@ use crate::gateway::{Logged, Worker};
 use crate::net::certificates::TlsError;
 use crate::net::guard::{Expired, GuardSettings};
 use crate::net::serve::ListenerEvent;
-use crate::net::{self, Drain, ListenerSettings, Tls};
+use crate::net::{self, Drain, DrainSender, ListenerSettings, Stage, Tls};
 use crate::request::head::HeadLimits;
 use crate::sync::policy_files::Unusable;
 use crate::sync::{self, Followed, LiveTls, News, Part};
@@ -34,16 +34,33 @@ const SWEEP: Duration = Duration::from_secs(5);
 
 /// How long before the end of the grace time streams are told.
 const LEAVE: Duration = Duration::from_secs(3);
+/// How long a kept-alive connection without a request is left open for one more when doorward stops: what is on its way on it is
+/// answered, with `Connection: close`. At most half of the grace time.
+const ONE_MORE: Duration = Duration::from_secs(3);
+/// How long admin calls and probes that are under way may take when everything else has ended.
+const CONTROL_GRACE: Duration = Duration::from_secs(1);
+/// How often it is looked whether a drain has come to its end.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// A running process.
 pub struct Doorward {
-    drain: watch::Sender<bool>,
-    threads: Vec<JoinHandle<()>>,
+    drain: DrainSender,
+    workers: Vec<JoinHandle<()>>,
+    /// The admin listener and the probes answer until the gateway has ended: they are what tells of it.
+    control_drain: DrainSender,
+    control: Vec<JoinHandle<()>>,
     readiness: admin_api::Readiness,
     log: Option<Arc<AccessLog>>,
+    drain_delay: Duration,
     grace: Duration,
     gateway: Option<SocketAddr>,
     admin: Option<SocketAddr>,
+}
+
+/// What the control thread listens on.
+struct ControlListeners {
+    admin: Option<TcpListener>,
+    probes: Option<TcpListener>,
 }
 
 impl Doorward {
@@ -55,27 +72,42 @@ impl Doorward {
         let built = build(settings)?;
         let workers = settings.gateway.worker_count();
         let gateway = built.gateway.as_ref().map(|_| net::bind(settings.gateway.listen, workers)).transpose()?;
-        let admin = built.admin.as_ref().map(|_| net::bind(settings.admin.listen, 1)).transpose()?;
+        let mut bind_one = |address| anyhow::Ok(net::bind(address, 1)?.pop());
+        let listeners = ControlListeners {
+            admin: built.admin.as_ref().map(|_| bind_one(settings.admin.listen)).transpose()?.flatten(),
+            probes: settings.probes.map(&mut bind_one).transpose()?.flatten(),
+        };
         let logged = logged(settings);
         let log = (logged.access || logged.audit).then(|| open_log(settings, &built)).transpose()?;
 
         let (sender, drain) = Drain::new();
+        let (control_sender, control_drain) = Drain::new();
+        let address_of = |listener: Option<&TcpListener>| listener.and_then(|listener| listener.local_addr().ok());
         let mut running = Self {
             drain: sender,
-            threads: Vec::new(),
+            workers: Vec::new(),
+            control_drain: control_sender,
+            control: Vec::new(),
             readiness: built.readiness.clone(),
             log,
+            drain_delay: settings.gateway.drain_delay,
             grace: settings.gateway.grace,
-            gateway: address_of(gateway.as_ref()),
-            admin: address_of(admin.as_ref()),
+            gateway: address_of(gateway.as_ref().and_then(|listeners| listeners.first())),
+            admin: address_of(listeners.admin.as_ref()),
         };
+        let probes = address_of(listeners.probes.as_ref());
         if let Some(listeners) = gateway {
             running.spawn_gateway(settings, &built, listeners, &drain)?;
         }
-        running.spawn_control(settings, &built, admin, reread, &drain)?;
+        running.spawn_control(settings, &built, listeners, reread, &control_drain)?;
         running.readiness.set(true);
         let shown = |address: Option<SocketAddr>| address.map(tracing::field::display);
-        tracing::info!(gateway = shown(running.gateway), admin = shown(running.admin), "serving");
+        tracing::info!(
+            gateway = shown(running.gateway),
+            admin = shown(running.admin),
+            probes = shown(probes),
+            "serving"
+        );
         Ok(running)
     }
 
@@ -91,24 +123,44 @@ impl Doorward {
         self.admin
     }
 
-    /// Stops accepting, lets requests that are under way finish within the grace time, and ends.
-    pub fn stop(self) {
+    /// Ends in order: readiness off, no more connections, one more answer on those that are kept alive, and what is under way within
+    /// the grace time. `pause` waits for as long as it is told, and says whether somebody does not want to wait any longer.
+    pub fn stop(self, mut pause: impl FnMut(Duration) -> bool) {
         self.readiness.set(false);
-        let _ = self.drain.send(true);
-        let deadline = Instant::now() + self.grace;
-        while Instant::now() < deadline && !self.threads.iter().all(JoinHandle::is_finished) {
-            std::thread::sleep(Duration::from_millis(10));
+        self.drain.advance(Stage::Leaving);
+        tracing::info!(delay = ?self.drain_delay, grace = ?self.grace, "stopping");
+        let hurried = !self.drain_delay.is_zero() && pause(self.drain_delay);
+        self.drain.advance(Stage::LastCall);
+        if hurried || !self.drained(&mut pause) {
+            tracing::warn!(grace = ?self.grace, "what is still under way is cut off");
         }
-        let unfinished = self.threads.iter().filter(|thread| !thread.is_finished()).count();
-        if unfinished > 0 {
-            tracing::warn!(grace = ?self.grace, "the grace time is over; what is still under way is cut off");
+        self.control_drain.advance(Stage::Ending);
+        let deadline = Instant::now() + CONTROL_GRACE;
+        while Instant::now() < deadline && !self.control.iter().all(JoinHandle::is_finished) {
+            std::thread::sleep(LOOK);
         }
-        for thread in self.threads.into_iter().filter(JoinHandle::is_finished) {
+        for thread in self.workers.into_iter().chain(self.control).filter(JoinHandle::is_finished) {
             let _ = thread.join();
         }
         if let Some(log) = self.log {
             log.close();
         }
+    }
+
+    /// Waits until the workers have ended. `false` if the grace time was over before, or somebody was impatient.
+    fn drained(&self, pause: &mut impl FnMut(Duration) -> bool) -> bool {
+        let begun = Instant::now();
+        let ending = begun + ONE_MORE.min(self.grace / 2);
+        while !self.workers.iter().all(JoinHandle::is_finished) {
+            let now = Instant::now();
+            if now >= ending {
+                self.drain.advance(Stage::Ending);
+            }
+            if now >= begun + self.grace || pause(LOOK) {
+                return false;
+            }
+        }
+        true
     }
 
     /// One current-thread runtime, one listener queue and one set of pools a worker: they share nothing on the way of a
@@ -124,10 +176,11 @@ impl Doorward {
         let listener_settings = Arc::new(listener_settings(settings, built.gateway_tls.as_ref()));
         let grace = settings.gateway.grace;
         for (number, listener) in listeners.into_iter().enumerate() {
-            let worker = Worker::new(Arc::clone(gateway), &built.metrics, self.log.as_deref(), logged(settings));
+            let log = (self.log.as_deref(), logged(settings));
+            let worker = Worker::new(Arc::clone(gateway), &built.metrics, log, drain.clone());
             let (shared, drain) = (Arc::clone(&listener_settings), drain.clone());
             let observe = observer(&built.metrics, Listener::Gateway, Arc::clone(worker.count()));
-            self.spawn(&format!("gateway-{number}"), async move {
+            let thread = spawn(&format!("gateway-{number}"), async move {
                 let listener = match tokio::net::TcpListener::from_std(listener) {
                     Ok(listener) => listener,
                     Err(error) => return tracing::error!(%error, "cannot listen"),
@@ -146,6 +199,7 @@ impl Doorward {
                 .await;
                 [sweeping, looking, leaving].iter().for_each(tokio::task::JoinHandle::abort);
             })?;
+            self.workers.push(thread);
         }
         Ok(())
     }
@@ -155,24 +209,22 @@ impl Doorward {
         &mut self,
         settings: &Settings,
         built: &Built,
-        listeners: Option<Vec<TcpListener>>,
+        listeners: ControlListeners,
         reread: Option<Reread>,
         drain: &Drain,
     ) -> anyhow::Result<()> {
         let revocations = Arc::clone(&built.revocations);
         let gateway = built.gateway.clone();
-        let admin = built.admin.clone().zip(listeners.and_then(|mut listeners| listeners.pop()));
         let certificates = [
             follow_certificates(built, Listener::Gateway, built.gateway_tls.as_ref()),
             follow_certificates(built, Listener::Admin, built.admin_tls.as_ref()),
         ];
         let following = follow_files(settings, built, reread);
         let looking_after = built.gateway.clone();
+        let admin = self.admin(settings, built, listeners.admin, drain.clone());
+        let probes = probes(settings, built, listeners.probes, drain.clone());
         let mut drain = drain.clone();
-        let observe = observer(&built.metrics, Listener::Admin, built.metrics.worker());
-        let shared = Arc::new(listener_settings(settings, built.admin_tls.as_ref()));
-        let audit = self.log.as_deref().filter(|_| settings.events.log).map(AccessLog::worker);
-        self.spawn("control", async move {
+        let thread = spawn("control", async move {
             let sweeping = tokio::spawn(every(SWEEP, move || {
                 revocations.sweep(Timestamp::now());
                 if let Some(gateway) = &gateway {
@@ -186,70 +238,124 @@ impl Doorward {
                     gateway.upstreams().due(now).into_iter().map(Check::run).collect()
                 }))
             });
-            match admin {
-                None => drain.begun().await,
-                Some((state, listener)) => match tokio::net::TcpListener::from_std(listener) {
-                    Ok(listener) => {
-                        net::serve(listener, shared, drain, observe, move |established, connection| {
-                            let peer = established.client;
-                            let router = admin_api::router(Arc::clone(&state), peer);
-                            let audit = audit.clone();
-                            TowerToHyperService::new(admin_api::Inspected::new(router, connection, peer, audit))
-                        })
-                        .await;
-                    }
-                    Err(error) => tracing::error!(%error, "cannot listen"),
-                },
-            }
+            tokio::join!(admin, probes, drain.begun());
             following.abort();
             certificates.into_iter().flatten().for_each(|following| following.abort());
             sweeping.abort();
             if let Some(looking_after) = looking_after {
                 looking_after.abort();
             }
-        })
+        })?;
+        self.control.push(thread);
+        Ok(())
     }
 
-    fn spawn(&mut self, name: &str, work: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .with_context(|| format!("cannot start the runtime of {name}"))?;
-        let thread = std::thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(move || {
-                runtime.block_on(work);
-                // Not waited for: a file that is being read may never be read to its end.
-                runtime.shutdown_background();
-            })
-            .with_context(|| format!("cannot start the thread {name}"))?;
-        self.threads.push(thread);
-        Ok(())
+    /// Serves the admin listener, if there is one.
+    fn admin(
+        &self,
+        settings: &Settings,
+        built: &Built,
+        listener: Option<TcpListener>,
+        drain: Drain,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let admin = built.admin.clone().zip(listener);
+        let observe = observer(&built.metrics, Listener::Admin, built.metrics.worker());
+        let shared = Arc::new(listener_settings(settings, built.admin_tls.as_ref()));
+        let audit = self.log.as_deref().filter(|_| settings.events.log).map(AccessLog::worker);
+        async move {
+            let Some((state, listener)) = admin else { return };
+            match tokio::net::TcpListener::from_std(listener) {
+                Ok(listener) => {
+                    net::serve(listener, shared, drain, observe, move |established, connection| {
+                        let peer = established.client;
+                        let router = admin_api::router(Arc::clone(&state), peer);
+                        let audit = audit.clone();
+                        TowerToHyperService::new(admin_api::Inspected::new(router, connection, peer, audit))
+                    })
+                    .await;
+                }
+                Err(error) => tracing::error!(%error, "cannot listen"),
+            }
+        }
     }
 }
 
-/// Serves until SIGINT or SIGTERM, then drains.
-#[must_use]
-pub fn run_until_signal(doorward: Doorward) -> ExitCode {
-    let waiting = tokio::runtime::Builder::new_current_thread().enable_all().build().map(|runtime| {
-        runtime.block_on(async {
-            use tokio::signal::unix::{SignalKind, signal};
-            let mut terminate = signal(SignalKind::terminate())?;
-            tokio::select! {
-                _ = terminate.recv() => Ok(()),
-                interrupted = tokio::signal::ctrl_c() => interrupted,
+/// Serves health and readiness on a listener of their own, if there is one.
+fn probes(
+    settings: &Settings,
+    built: &Built,
+    listener: Option<TcpListener>,
+    drain: Drain,
+) -> impl Future<Output = ()> + Send + 'static {
+    let observe = observer(&built.metrics, Listener::Probes, built.metrics.worker());
+    let shared = Arc::new(listener_settings(settings, None));
+    let router = admin_api::health::probes(built.readiness.clone());
+    async move {
+        let Some(listener) = listener else { return };
+        match tokio::net::TcpListener::from_std(listener) {
+            Ok(listener) => {
+                net::serve(listener, shared, drain, observe, move |established, connection| {
+                    let probed = admin_api::Inspected::new(router.clone(), connection, established.client, None);
+                    TowerToHyperService::new(probed)
+                })
+                .await;
             }
-        })
-    });
-    let waited = waiting.and_then(|waited| waited);
-    doorward.stop();
-    match waited {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!(%error, "cannot wait for signals");
-            ExitCode::FAILURE
+            Err(error) => tracing::error!(%error, "cannot listen"),
         }
     }
+}
+
+fn spawn(name: &str, work: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .with_context(|| format!("cannot start the runtime of {name}"))?;
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || {
+            runtime.block_on(work);
+            // Not waited for: a file that is being read may never be read to its end.
+            runtime.shutdown_background();
+        })
+        .with_context(|| format!("cannot start the thread {name}"))
+}
+
+/// Serves until SIGINT or SIGTERM, then drains. A second signal ends at once what is still under way; the exit code is 0 all the
+/// same, because that was asked for (nginx and Envoy do likewise).
+#[must_use]
+pub fn run_until_signal(doorward: Doorward) -> ExitCode {
+    let signals = tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
+        let _entered = runtime.enter();
+        let signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        Ok((runtime, signals))
+    });
+    let (runtime, (mut terminate, mut interrupt)) = match signals {
+        Ok(signals) => signals,
+        Err(error) => {
+            tracing::error!(%error, "cannot wait for signals");
+            doorward.stop(|pause| {
+                std::thread::sleep(pause);
+                false
+            });
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut asked = async |limit: Option<Duration>| {
+        let over = async {
+            match limit {
+                Some(limit) => tokio::time::sleep(limit).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = terminate.recv() => true,
+            _ = interrupt.recv() => true,
+            () = over => false,
+        }
+    };
+    runtime.block_on(asked(None));
+    doorward.stop(|pause| runtime.block_on(asked(Some(pause))));
+    ExitCode::SUCCESS
 }
 
 fn logged(settings: &Settings) -> Logged {
@@ -260,10 +366,6 @@ fn open_log(settings: &Settings, built: &Built) -> anyhow::Result<Arc<AccessLog>
     let format = settings.log.format.resolve();
     let log = AccessLog::to_stdout(format, built.metrics.log_dropped()).context("cannot start the access log")?;
     Ok(Arc::new(log))
-}
-
-fn address_of(listeners: Option<&Vec<TcpListener>>) -> Option<SocketAddr> {
-    listeners?.first()?.local_addr().ok()
 }
 
 fn listener_settings(settings: &Settings, tls: Option<&LiveTls>) -> ListenerSettings {

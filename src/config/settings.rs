@@ -80,6 +80,8 @@ pub struct GatewaySettings {
     pub workers: usize,
     /// Networks whose forwarding headers are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// How long new connections are still accepted when a stop begins; zero: not at all.
+    pub drain_delay: Duration,
     /// How long a drain waits for requests that are under way.
     pub grace: Duration,
     /// Limits of every connection.

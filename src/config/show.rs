@@ -53,6 +53,11 @@ impl Settings {
         if let (Some(tls), Some(Value::Table(gateway))) = (&gateway.tls, root.get_mut("gateway")) {
             gateway.insert("tls".into(), show_tls(tls));
         }
+        if !gateway.drain_delay.is_zero()
+            && let Some(Value::Table(shown)) = root.get_mut("gateway")
+        {
+            shown.insert("drain_delay".into(), show_duration(gateway.drain_delay).into());
+        }
         let upstreams = self.upstreams.iter().map(|(name, upstream)| (name.clone(), show_upstream(upstream)));
         root.insert("upstreams".into(), Value::Table(upstreams.collect()));
         let auth = &self.auth;

@@ -82,6 +82,7 @@ fn gateway(section: &Section<'_>) -> GatewaySettings {
         policies: paths(section, "policies").unwrap_or_else(|| vec!["policies/oms.yaml".into()]),
         workers: section.number("workers", 0, 1024).unwrap_or(0),
         trusted_proxies: trusted_proxies(section),
+        drain_delay: section.duration("drain_delay").unwrap_or_default(),
         grace: section.duration("grace").unwrap_or(Duration::from_secs(30)),
         limits: Limits {
             header_bytes: limits.size("header_bytes").and_then(|size| usize::try_from(size).ok()).unwrap_or(32 * 1024),

@@ -256,6 +256,7 @@ impl Exchange {
         if let Some(cross_origin) = &self.cross_origin {
             cross_origin.tell(&mut parts.headers);
         }
+        self.say_if_last(&mut parts.headers);
         let body = (!body.is_empty()).then_some(body);
         Response::from_parts(parts, GatewayBody::Own(body, self))
     }
@@ -283,6 +284,7 @@ impl Exchange {
         let (mut parts, body) = answer.into_parts();
         let now = Instant::now();
         self.answered(&mut parts, now);
+        self.say_if_last(&mut parts.headers);
         // What lasts says no length.
         if body.size_hint().exact().is_none()
             && let Some(kind) = stream_kind(&parts.headers)
@@ -317,6 +319,14 @@ impl Exchange {
             cross_origin.tell(&mut parts.headers);
         }
         parts.extensions.clear();
+    }
+
+    /// Once the process is to stop, an answer is the last of its connection. (Over HTTP/2, which has GOAWAY for it, hyper takes the
+    /// header off again.)
+    fn say_if_last(&self, headers: &mut HeaderMap) {
+        if self.worker.is_leaving() {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
     }
 
     /// Bytes came through a tunnel from the client.

@@ -26,7 +26,7 @@ use super::watch::Watch;
 use crate::admission::decisions::{Decisions, Ring};
 use crate::admission::{Admission, Admitted, Desk, Permit};
 use crate::clock::Timestamp;
-use crate::net::{ConnectionState, Established, HeadOutcome};
+use crate::net::{ConnectionState, Drain, Established, HeadOutcome, Stage};
 use crate::policy::source::BodyLimit;
 use crate::reason::Reason;
 use crate::request::head::{Expectation, Framing, HeadFacts};
@@ -78,6 +78,8 @@ pub struct Worker {
     ring: Option<Arc<Ring>>,
     /// Its exchanges that are open for long.
     pub(super) watch: Watch,
+    /// How far the end has come.
+    drain: Drain,
 }
 
 /// What a request asks for, as far as its head says.
@@ -127,7 +129,12 @@ impl Gateway {
 impl Worker {
     /// A worker of `gateway`.
     #[must_use]
-    pub fn new(gateway: Arc<Gateway>, metrics: &Metrics, log: Option<&AccessLog>, logged: Logged) -> Arc<Self> {
+    pub fn new(
+        gateway: Arc<Gateway>,
+        metrics: &Metrics,
+        (log, logged): (Option<&AccessLog>, Logged),
+        drain: Drain,
+    ) -> Arc<Self> {
         let count = metrics.worker();
         let pools = gateway.settings.upstreams.worker(&count);
         let ring = gateway.decisions.ring();
@@ -139,6 +146,7 @@ impl Worker {
             logged,
             ring,
             watch: Watch::default(),
+            drain,
         })
     }
 
@@ -174,6 +182,12 @@ impl Worker {
     /// The process is about to end: streams are ended in their own words while there is time.
     pub fn leave(&self) {
         self.watch.leave();
+    }
+
+    /// Whether answers say that theirs is the last of its connection.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.drain.has_reached(Stage::Leaving)
     }
 
     /// Closes upstream connections that nobody used for a while. The worker's own timer calls it.
@@ -362,6 +376,9 @@ impl Worker {
                     Ok(()) => return tunnel(exchange, answer, lease, handshake, connection, idle),
                     Err(detail) => Err(detail),
                 }
+            }
+            Some((handshake, _)) if handshake.is_opened_by(answer.status()) => {
+                Err("the upstream answered a WebSocket handshake with a success that is no switch")
             }
             _ => headers::check_response(answer.status(), answer.headers()),
         };

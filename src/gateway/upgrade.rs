@@ -71,6 +71,13 @@ impl Handshake {
         Some(Self { client: hyper::upgrade::on(request), by })
     }
 
+    /// Whether an answer without a switch would tell the client that there is a tunnel: any success does so in HTTP/2 (RFC 8441
+    /// section 5), where there is no 101.
+    #[must_use]
+    pub fn is_opened_by(&self, status: StatusCode) -> bool {
+        self.by == By::Connect && status.is_success()
+    }
+
     /// Asks the upstream for it: `headers` are those that it gets, without the client's own `Upgrade`.
     pub fn ask(headers: &mut HeaderMap) -> Option<HeaderValue> {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));

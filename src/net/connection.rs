@@ -10,9 +10,10 @@ use hyper::{Request, Response};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::drain::Drain;
 use super::guard::{ConnectionState, Expired};
 use super::prefixed::Prefixed;
-use super::serve::{Drain, ListenerEvent, ListenerSettings};
+use super::serve::{ListenerEvent, ListenerSettings};
 use super::{http1, http2, tls};
 use crate::request::Host;
 

@@ -10,8 +10,9 @@ use hyper::service::Service;
 use hyper::{Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::drain::Drain;
 use super::guard::{ConnectionState, GuardSettings, GuardedIo};
-use super::serve::{Drain, ListenerEvent};
+use super::serve::ListenerEvent;
 
 /// Bytes that one connection buffers each way; hyper's own bound holds several megabytes a busy connection.
 const BUFFER_BYTES: usize = 64 * 1024;

@@ -17,9 +17,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
 use super::connection::Protocol;
+use super::drain::Drain;
 use super::guard::{Expired, GuardSettings};
 use super::prefixed::Prefixed;
-use super::serve::{Drain, ListenerEvent};
+use super::serve::ListenerEvent;
 use crate::request::head;
 
 /// How a client begins that speaks HTTP/2 without having been asked (RFC 9113 section 3.4). No HTTP/1 request begins with

@@ -5,6 +5,7 @@
 pub mod bind;
 pub mod certificates;
 pub mod connection;
+pub mod drain;
 pub mod guard;
 mod http1;
 mod http2;
@@ -15,5 +16,6 @@ mod tls;
 pub use self::bind::{BindError, bind};
 pub use self::certificates::{CertificateFiles, ClientAuth, Tls, TlsFiles};
 pub use self::connection::{Established, Protocol, TlsFacts};
+pub use self::drain::{Drain, DrainSender, Stage};
 pub use self::guard::{Arrived, ConnectionState, GuardedIo, HeadOutcome};
-pub use self::serve::{Drain, ListenerSettings, serve};
+pub use self::serve::{ListenerSettings, serve};

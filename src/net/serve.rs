@@ -1,6 +1,8 @@
 //! The accept loop of one listener on one worker, and the drain of its connections.
 
 use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -9,11 +11,13 @@ use http_body::Body;
 use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper::{Request, Response};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::time::Sleep;
 
 use super::certificates::Tls;
 use super::connection::{self, Established};
+use super::drain::{self, Drain, LAST_CALL};
 use super::guard::{ConnectionState, Expired, GuardSettings};
 use crate::live::Live;
 
@@ -50,31 +54,7 @@ pub enum ListenerEvent {
     ParseError(u16),
 }
 
-/// Says when to stop: accepting at once, connections after their current exchange.
-#[derive(Debug, Clone)]
-pub struct Drain(watch::Receiver<bool>);
-
-impl Drain {
-    /// A signal and those who wait for it.
-    #[must_use]
-    pub fn new() -> (watch::Sender<bool>, Self) {
-        let (sender, receiver) = watch::channel(false);
-        (sender, Self(receiver))
-    }
-
-    /// Waits until draining begins (or its sender is gone).
-    pub async fn begun(&mut self) {
-        let _ = self.0.wait_for(|draining| *draining).await;
-    }
-
-    /// Whether draining has begun.
-    #[must_use]
-    pub fn is_begun(&self) -> bool {
-        *self.0.borrow()
-    }
-}
-
-/// Accepts connections until drain begins, each served on a task of its own, then waits for those to end.
+/// Accepts connections until the last call, each served on a task of its own, then waits for those to end.
 pub async fn serve<M, S, B>(
     listener: TcpListener,
     settings: Arc<ListenerSettings>,
@@ -91,29 +71,19 @@ pub async fn serve<M, S, B>(
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let tasks = TaskCount::default();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = drain.begun() => break,
-        };
-        let (stream, address) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                pause_after(&error).await;
-                continue;
-            }
-        };
+    let connections = drain.clone();
+    let take = |stream: TcpStream, address: SocketAddr| {
         let Some(slot) = Slot::take(&settings) else {
             observe(ListenerEvent::Full);
             let _ = stream.try_write(FULL);
-            continue;
+            return;
         };
         let _ = stream.set_nodelay(true);
         let connection = connection::serve(
             stream,
             address,
             Arc::clone(&settings),
-            drain.clone(),
+            connections.clone(),
             observe.clone(),
             make_service.clone(),
         );
@@ -126,8 +96,38 @@ pub async fn serve<M, S, B>(
             drop(slot);
             drop(task);
         });
+    };
+    // Set at the last call: when the listener closes.
+    let mut closing: Option<Pin<Box<Sleep>>> = None;
+    loop {
+        let accepted = tokio::select! {
+            // In this order: a stream of new connections does not put the end off, and as long as somebody waits behind the
+            // last call, the listener is not closed.
+            biased;
+            () = drain.last_call(), if closing.is_none() => {
+                drain::turn_away(&listener);
+                // Where nobody is served any more, nobody is waited for.
+                let wait = if drain.is_begun() { Duration::ZERO } else { LAST_CALL };
+                closing = Some(Box::pin(tokio::time::sleep(wait)));
+                continue;
+            }
+            accepted = listener.accept() => accepted,
+            () = async { if let Some(closing) = &mut closing { closing.await } }, if closing.is_some() => break,
+        };
+        match accepted {
+            Ok((stream, address)) => take(stream, address),
+            Err(error) => pause_after(&error).await,
+        }
     }
-    drop(listener);
+    // The runtime may say that nobody waits when it is another task's turn; the kernel knows.
+    if let Ok(listener) = listener.into_std() {
+        while let Ok((stream, address)) = listener.accept() {
+            let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+            if let Ok(stream) = stream {
+                take(stream, address);
+            }
+        }
+    }
     tasks.all_ended().await;
 }
 

@@ -14,6 +14,11 @@ use super::policy_files::{Loaded, PolicyFiles, Texts, Unusable};
 /// How often the files are read. A change counts once two readings in a row agree, so that a file which is being written
 /// is not taken for a finished one; that is within the 2 s of SPEC 4.3.
 const PERIOD: Duration = Duration::from_millis(500);
+/// How long after a reading on SIGHUP the next is made, with which it has to agree: several files that are replaced at once, as by
+/// the symbolic link of a Kubernetes ConfigMap, may be read half before and half after.
+const AGAIN: Duration = Duration::from_millis(20);
+/// How often that is tried; files that still change then are left to the next readings.
+const TRIES: usize = 10;
 
 /// The configuration, as far as it may change while doorward runs. Its parts lie on higher floors.
 pub trait Configuration: Send + Sync + 'static {
@@ -82,13 +87,19 @@ impl<C: Configuration> Followed<C> {
                 _ = ticks.tick() => false,
                 asked = asked(&mut hangup) => asked,
             };
-            let (texts, read) = (policies.seen.clone(), configuration.seen.clone());
-            let reading = aside(&files, move |(policies, configuration)| {
-                let read = configuration.as_ref().map_or(Ok(read), Configuration::read);
-                (policies.read_again(&texts), read)
-            });
-            let Some((texts, read)) = reading.await else { continue };
-            let news = (policies.look(texts, asked), configuration.look(read, asked));
+            let before = (policies.seen.clone(), configuration.seen.clone());
+            let Some(mut reading) = read(&files, before.clone()).await else { continue };
+            let mut settled = false;
+            for _ in 0..TRIES {
+                if settled || !asked {
+                    break;
+                }
+                tokio::time::sleep(AGAIN).await;
+                let Some(again) = read(&files, before.clone()).await else { continue };
+                settled = again == reading;
+                reading = again;
+            }
+            let news = (policies.look(reading.0, settled), configuration.look(reading.1, settled));
             for (part, news) in [(Part::Policies, &news.0), (Part::Configuration, &news.1)] {
                 if let Some(Err(unusable)) = news {
                     refused(part, unusable);
@@ -122,6 +133,20 @@ impl<C: Configuration> Followed<C> {
     }
 }
 
+/// One reading of everything.
+type Reading<C> = (Result<Texts, Unusable>, Result<<C as Configuration>::Read, Unusable>);
+
+async fn read<C: Configuration>(
+    files: &Arc<(PolicyFiles, Option<C>)>,
+    (texts, configured): (Texts, C::Read),
+) -> Option<Reading<C>> {
+    aside(files, move |(policies, configuration)| {
+        let read = configuration.as_ref().map_or(Ok(configured), Configuration::read);
+        (policies.read_again(&texts), read)
+    })
+    .await
+}
+
 /// What is in force, what was last seen, and whether it can be read.
 struct Watch<T> {
     in_force: T,
@@ -139,8 +164,8 @@ impl<T: Clone + PartialEq> Watch<T> {
 
     /// Looks at a reading: `Ok` if there is something new to judge, `Err` if it turned unreadable. A file is also unreadable
     /// for a moment while it is replaced.
-    fn look(&mut self, read: Result<T, Unusable>, asked: bool) -> Option<Result<(), Unusable>> {
-        let settled = read == self.last || asked;
+    fn look(&mut self, read: Result<T, Unusable>, settled: bool) -> Option<Result<(), Unusable>> {
+        let settled = settled || read == self.last;
         let news = match &read {
             _ if !settled => None,
             // Readable again: what was told of is over, though nothing changed.

@@ -91,6 +91,8 @@ labels! {
         Gateway = "gateway",
         /// Metrics, health and the admin API.
         Admin = "admin",
+        /// Health and readiness alone.
+        Probes = "probes",
     }
 }
 

@@ -151,22 +151,49 @@ fn t26_a_public_route_takes_another_sites_request_as_nobodys() {
     assert_eq!(upstream.last().field("x-user-id"), Some("u-1"));
 }
 
+/// The example of RFC 6455 section 1.3.
+const UPGRADE: [&str; 4] = [
+    "Connection: Upgrade",
+    "Upgrade: websocket",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+];
+
 #[test]
 fn t25_an_upgrade_with_a_cookie_comes_from_a_known_page() {
-    let (running, upstream, issuer) = guarded();
+    let (running, upstream, issuer) = with("cors: { origins: [\"https://front.test\"], credentials: true }");
     let line = cookie(&issuer.viewer());
-    let upgrade = [
-        "Connection: Upgrade",
-        "Upgrade: websocket",
-        "Sec-WebSocket-Version: 13",
-        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
-    ];
+    let lines =
+        |more: &[&'static str]| -> Vec<&str> { UPGRADE.iter().chain(more).copied().chain([line.as_str()]).collect() };
     for more in [&[][..], &["Origin: https://evil.test"], &["Sec-Fetch-Site: same-origin"], &["Origin: null"]] {
-        let lines: Vec<&str> = upgrade.iter().chain(more).chain([&line.as_str()]).copied().collect();
-        let response = send(&running, "GET", "/items", &lines);
-        assert_eq!(response.denial(), (403, "route_denied".into()), "{lines:?}");
+        let response = send(&running, "GET", "/items", &lines(more));
+        assert_eq!(response.denial(), (403, "route_denied".into()), "{more:?}");
     }
     assert_eq!(upstream.count(), 0);
+
+    let switched = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                    Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSet-Cookie: __Host-session=forged\r\n\r\n";
+    upstream.behave(Behaviour::Raw(switched.into()));
+    for origin in ["Origin: https://oms.test", "Origin: https://front.test"] {
+        let response = send(&running, "GET", "/items", &lines(&[origin]));
+        assert_eq!(response.status, 101, "{origin}: {response:?}");
+        assert_eq!(response.field("set-cookie"), None);
+        let received = upstream.last();
+        assert_eq!((received.field("cookie"), received.field("x-auth-method")), (None, Some("cookie")));
+    }
+}
+
+#[test]
+fn t25_a_websocket_over_http2_with_a_cookie_comes_from_a_known_page() {
+    let (running, upstream, issuer) = guarded();
+    let mine = format!("{COOKIE}={}", issuer.viewer());
+    for (origin, status) in [(None, 403), (Some("https://evil.test"), 403), (Some("https://oms.test:8443"), 502)] {
+        let fields = [("cookie", mine.as_str()), ("sec-websocket-version", "13"), ("sec-fetch-site", "same-origin")];
+        let fields: Vec<_> = fields.into_iter().chain(origin.map(|origin| ("origin", origin))).collect();
+        // The upstream is asked, and answers 200 and not 101: passed on, that would be a tunnel to the client.
+        assert_eq!(over_http2(&running, "CONNECT", "/items", &fields), status, "{origin:?}");
+        assert_eq!(upstream.count(), usize::from(status != 403), "{origin:?}");
+    }
 }
 
 #[test]
@@ -230,12 +257,23 @@ fn over_http2(running: &Doorward, method: &str, target: &str, fields: &[(&str, &
     for (name, value) in fields {
         request = request.header(*name, *value);
     }
-    let request = request.body(()).unwrap();
+    let mut request = request.body(()).unwrap();
+    if method == "CONNECT" {
+        request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let stream = tokio::net::TcpStream::connect(running.gateway).await.unwrap();
         let (client, connection) = h2::client::handshake(stream).await.unwrap();
         tokio::spawn(connection);
+        // Extended CONNECT is allowed once the server's settings are there.
+        let client = client.ready().await.unwrap();
+        for _ in 0..500 {
+            if method != "CONNECT" || client.is_extended_connect_protocol_enabled() {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
         let (response, _) = client.ready().await.unwrap().send_request(request, true).unwrap();
         response.await.unwrap().status().as_u16()
     })

@@ -60,7 +60,11 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub(crate) fn open(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect_timeout(&address, Duration::from_secs(5)).expect("the listener accepts");
+        Self::over(TcpStream::connect_timeout(&address, Duration::from_secs(5)).expect("the listener accepts"))
+    }
+
+    /// Over a stream that is connected.
+    pub(crate) fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
         let wire = Wire::new(stream);
         wire.set_read_timeout(Duration::from_secs(15));
