@@ -35,7 +35,8 @@
 //! [`admission`] finds the credential, verifies it or remembers it ([`token::TokenCache`]), holds it against
 //! [`revocation`], and ends the decision with [`policy::Pending::with_caller`] → a [`admission::Permit`], which nothing
 //! else can make → [`gateway::rate_limit`] counts it, where the route has a limit → [`gateway::headers`] strips what the client claimed and sets what was verified, [`gateway::assertion`] signs it → [`gateway::upstream`]
-//! sends it on one of the worker's own connections → bodies stream both ways → [`gateway::exchange`] tells metrics
+//! sends it on one of the worker's own connections → bodies stream both ways, or a WebSocket becomes a [`gateway::tunnel`]; what stays
+//! open is decided again ([`gateway::watch`]) → [`gateway::exchange`] tells metrics
 //! and the access log, once, whatever became of it.
 //!
 //! # What must not move

@@ -284,6 +284,7 @@ impl Exchange {
         let (mut parts, body) = answer.into_parts();
         let now = Instant::now();
         self.answered(&mut parts, now);
+        self.say_if_last(&mut parts.headers);
         // What lasts says no length.
         if body.size_hint().exact().is_none()
             && let Some(kind) = stream_kind(&parts.headers)
@@ -317,7 +318,6 @@ impl Exchange {
         if let Some(cross_origin) = &self.cross_origin {
             cross_origin.tell(&mut parts.headers);
         }
-        self.say_if_last(&mut parts.headers);
         parts.extensions.clear();
     }
 

@@ -102,7 +102,8 @@ fn tunnels_count_as_connections_of_the_listener() {
 
 #[test]
 fn at_the_end_of_the_grace_time_streams_are_ended_in_their_own_words() {
-    let (mut running, upstream, issuer) = behind(Behaviour::script(echo));
+    let (upstream, issuer) = (Upstream::start(Behaviour::script(echo)), Issuer::hs256());
+    let mut running = doorward().issuer(&issuer).upstream(&upstream).setting("gateway.grace", "6s").start();
     let mut tunnel = websocket(&running, &issuer.viewer());
     upstream.behave(Behaviour::script(|_, wire| {
         let _ = wire.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n");
@@ -119,7 +120,7 @@ fn at_the_end_of_the_grace_time_streams_are_ended_in_their_own_words() {
     assert_eq!(read_frame(tunnel.wire()).unwrap().close(), (1001, "the gateway is going away".into()));
     assert!(began.elapsed() > Duration::from_millis(500));
     assert_eq!(events.wire().chunked().expect("a clean end").0, b"data: 1\n\n");
-    assert!(running.wait(LIMIT).success());
+    assert!(running.wait(Duration::from_secs(20)).success());
     assert!(!running.stderr().contains("cut off"), "{}", running.stderr());
 }
 
