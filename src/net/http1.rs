@@ -63,7 +63,11 @@ pub(super) async fn serve<I, S, B>(
                 if woken == Woken::Expired {
                     observe(ListenerEvent::Expired(Expired::IdleTimeout));
                 }
-                return poll_fn(|cx| Poll::Ready(parked.poll_close(cx))).await;
+                return poll_fn(|cx| {
+                    parked.poll_close(cx);
+                    Poll::Ready(())
+                })
+                .await;
             }
         };
         let on_expiry = {
@@ -196,7 +200,9 @@ mod tests {
                     Ok(_) if request.uri().query().is_some() => {
                         vec![b'x'; request.uri().query().unwrap().parse().unwrap()].into()
                     }
-                    Ok(_) => request.into_body().collect().await.map_or(Bytes::new(), |body| body.to_bytes()),
+                    Ok(_) => {
+                        request.into_body().collect().await.map_or(Bytes::new(), http_body_util::Collected::to_bytes)
+                    }
                     Err(_) => Bytes::from_static(b"refused"),
                 };
                 drop(in_flight);
