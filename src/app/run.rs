@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use hyper::service::service_fn;
 use hyper_util::service::TowerToHyperService;
+use ipnet::IpNet;
 use tokio::sync::watch;
 
 use super::build::{Built, build, tell_of_snapshot};
@@ -22,6 +23,7 @@ use crate::net::guard::{Expired, GuardSettings};
 use crate::net::serve::ListenerEvent;
 use crate::net::{self, Drain, ListenerSettings, Tls};
 use crate::request::head::HeadLimits;
+use crate::request::peer::TrustedProxies;
 use crate::sync::policy_files::Unusable;
 use crate::sync::{LiveTls, Loaded};
 use crate::telemetry::{AccessLog, Limit, Listener, WorkerMetrics};
@@ -118,7 +120,8 @@ impl Doorward {
         drain: &Drain,
     ) -> anyhow::Result<()> {
         let Some(gateway) = &built.gateway else { return Ok(()) };
-        let listener_settings = Arc::new(listener_settings(settings, built.gateway_tls.as_ref()));
+        let listener_settings =
+            Arc::new(listener_settings(settings, &settings.gateway.proxy_protocol_from, built.gateway_tls.as_ref()));
         for (number, listener) in listeners.into_iter().enumerate() {
             let worker = Worker::new(Arc::clone(gateway), &built.metrics, self.log.as_deref(), logged(settings));
             let (shared, drain) = (Arc::clone(&listener_settings), drain.clone());
@@ -161,7 +164,7 @@ impl Doorward {
         ];
         let mut drain = drain.clone();
         let observe = observer(&built.metrics, Listener::Admin, built.metrics.worker());
-        let shared = Arc::new(listener_settings(settings, built.admin_tls.as_ref()));
+        let shared = Arc::new(listener_settings(settings, &[], built.admin_tls.as_ref()));
         let audit = self.log.as_deref().filter(|_| settings.events.log).map(AccessLog::worker);
         self.spawn("control", async move {
             let sweeping = tokio::spawn(every(SWEEP, move || {
@@ -249,7 +252,7 @@ fn address_of(listeners: Option<&Vec<TcpListener>>) -> Option<SocketAddr> {
     listeners?.first()?.local_addr().ok()
 }
 
-fn listener_settings(settings: &Settings, tls: Option<&LiveTls>) -> ListenerSettings {
+fn listener_settings(settings: &Settings, proxies: &[IpNet], tls: Option<&LiveTls>) -> ListenerSettings {
     let limits = &settings.gateway.limits;
     ListenerSettings {
         connections: limits.connections,
@@ -257,8 +260,10 @@ fn listener_settings(settings: &Settings, tls: Option<&LiveTls>) -> ListenerSett
             head: HeadLimits { bytes: limits.header_bytes, headers: limits.headers },
             header_timeout: limits.header_timeout,
             idle_timeout: limits.idle_timeout,
+            streams: limits.streams,
         },
         open: AtomicUsize::new(0),
+        proxies: TrustedProxies::new(proxies.to_vec()),
         tls: tls.map(|tls| Arc::clone(&tls.live)),
     }
 }
@@ -268,12 +273,13 @@ fn observer(
     metrics: &Arc<crate::telemetry::Metrics>,
     listener: Listener,
     count: Arc<WorkerMetrics>,
-) -> impl Fn(ListenerEvent) + Clone + Send + 'static {
+) -> impl Fn(ListenerEvent) + Clone + Send + Unpin + 'static {
     let metrics = Arc::clone(metrics);
     move |event| match event {
         ListenerEvent::Opened => metrics.connection_changed(listener, 1),
         ListenerEvent::Closed => metrics.connection_changed(listener, -1),
         ListenerEvent::HandshakeFailed => metrics.handshake_failed(listener),
+        ListenerEvent::Limited(limit) => count.limit_rejection(limit),
         ListenerEvent::Full => count.limit_rejection(Limit::Connections),
         ListenerEvent::Expired(Expired::HeaderTimeout) => count.limit_rejection(Limit::HeaderTimeout),
         ListenerEvent::Expired(Expired::IdleTimeout) => count.limit_rejection(Limit::IdleTimeout),

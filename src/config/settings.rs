@@ -76,6 +76,8 @@ pub struct GatewaySettings {
     pub workers: usize,
     /// Networks whose forwarding headers are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Networks whose connections begin with a PROXY protocol header.
+    pub proxy_protocol_from: Vec<IpNet>,
     /// How long a drain waits for requests that are under way.
     pub grace: Duration,
     /// Limits of every connection.
@@ -99,6 +101,8 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// Connections at once.
     pub connections: usize,
+    /// HTTP/2 streams of one connection at once.
+    pub streams: u32,
 }
 
 /// One upstream.

@@ -134,7 +134,7 @@ impl Worker {
             return Ok(exchange.answer(reply::empty(StatusCode::NO_CONTENT)));
         }
 
-        let (client, host) = match self.client_and_host(&parts, from.peer) {
+        let (client, host) = match self.client_and_host(&parts, &from) {
             Ok(found) => found,
             Err(rejection) => return Ok(self.reject(exchange, rejection)),
         };
@@ -245,11 +245,14 @@ impl Worker {
         exchange.deny(&Denial::of_rejection(rejection))
     }
 
-    fn client_and_host(&self, parts: &Parts, peer: IpAddr) -> Result<(IpAddr, Option<Host>), Rejection> {
-        let client = self.gateway.settings.trusted_proxies.client(peer, &parts.headers)?;
+    fn client_and_host(&self, parts: &Parts, from: &PeerHeaders) -> Result<(IpAddr, Option<Host>), Rejection> {
+        let client = match from.trusted {
+            true => self.gateway.settings.trusted_proxies.client(from.peer, &parts.headers)?.address,
+            false => from.peer.to_canonical(),
+        };
         let authority = parts.uri.authority().map(|authority| authority.as_str().as_bytes());
         let host = host::of_request(authority, &parts.headers, parts.version)?;
-        Ok((client.address, host))
+        Ok((client, host))
     }
 
     /// The upstream of what was permitted. A permit without one comes of report mode only, where no file says where

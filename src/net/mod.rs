@@ -9,6 +9,7 @@ pub mod guard;
 mod http1;
 mod http2;
 pub mod prefixed;
+pub mod proxy_protocol;
 pub mod serve;
 mod tls;
 
