@@ -48,6 +48,7 @@ impl Doorward {
     /// # Errors
     /// What is wrong with settings, files or addresses.
     pub fn start(settings: &Settings) -> anyhow::Result<Self> {
+        look_at_descriptors(settings);
         let built = build(settings)?;
         let workers = match settings.gateway.workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -235,6 +236,19 @@ pub fn run_until_signal(doorward: Doorward) -> ExitCode {
             tracing::error!(%error, "cannot wait for signals");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Every connection has a file descriptor, and while it is served nearly always a second one, to an upstream.
+fn look_at_descriptors(settings: &Settings) {
+    let wanted = 2 * settings.gateway.limits.connections as u64;
+    if let Some(limit) = net::descriptors::raise_limit().filter(|limit| *limit < wanted) {
+        tracing::warn!(
+            limit,
+            connections = settings.gateway.limits.connections,
+            "the limit of open files is too low for [gateway] limits.connections, each of which may need two: raise it \
+             (ulimit -Hn, LimitNOFILE=), or lower limits.connections"
+        );
     }
 }
 

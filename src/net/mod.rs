@@ -5,6 +5,7 @@
 pub mod bind;
 pub mod certificates;
 pub mod connection;
+pub mod descriptors;
 pub mod guard;
 mod http1;
 mod http2;
