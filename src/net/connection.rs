@@ -83,11 +83,11 @@ pub(super) async fn serve<M, S, B>(
             Ok(Ok(source)) => source.unwrap_or(peer),
             Ok(Err(error)) => {
                 tracing::debug!(%peer, %error, "no good PROXY protocol header");
-                return match error.kind() {
-                    io::ErrorKind::InvalidData => observe(ListenerEvent::ParseError(400)),
-                    // A balancer that looks whether anybody listens.
-                    _ => {}
-                };
+                // One that ends before it sends anything is a balancer's look whether somebody listens.
+                if error.kind() == io::ErrorKind::InvalidData {
+                    observe(ListenerEvent::ParseError(400));
+                }
+                return;
             }
             Err(_) => return observe(ListenerEvent::Expired(Expired::HeaderTimeout)),
         }

@@ -82,7 +82,8 @@ fn target<B>(request: &Request<B>, protocol: Option<&str>) -> Result<usize, Reje
         return Err(Rejection::target("a scheme other than http and https"));
     }
     let target = uri.path_and_query().map_or("", |target| target.as_str());
-    if !target.starts_with('/') && !(target == "*" && *method == Method::OPTIONS) {
+    let asterisk = target == "*" && *method == Method::OPTIONS;
+    if !asterisk && !target.starts_with('/') {
         return Err(Rejection::target("a target that is no path"));
     }
     Ok(authority + target.len())
