@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use hyper::service::service_fn;
 use hyper_util::service::TowerToHyperService;
+use ipnet::IpNet;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::build::{Built, build, tell_of_snapshot};
@@ -25,6 +26,7 @@ use crate::net::guard::{Expired, GuardSettings};
 use crate::net::serve::ListenerEvent;
 use crate::net::{self, Drain, DrainSender, ListenerSettings, Stage, Tls};
 use crate::request::head::HeadLimits;
+use crate::request::peer::TrustedProxies;
 use crate::sync::policy_files::Unusable;
 use crate::sync::{self, Followed, LiveTls, News, Part};
 use crate::telemetry::{AccessLog, Limit, Listener, WorkerMetrics};
@@ -69,6 +71,7 @@ impl Doorward {
     /// # Errors
     /// What is wrong with settings, files or addresses.
     pub fn start(settings: &Settings, reread: Option<Reread>) -> anyhow::Result<Self> {
+        look_at_descriptors(settings);
         let built = build(settings)?;
         let workers = settings.gateway.worker_count();
         let gateway = built.gateway.as_ref().map(|_| net::bind(settings.gateway.listen, workers)).transpose()?;
@@ -173,7 +176,8 @@ impl Doorward {
         drain: &Drain,
     ) -> anyhow::Result<()> {
         let Some(gateway) = &built.gateway else { return Ok(()) };
-        let listener_settings = Arc::new(listener_settings(settings, built.gateway_tls.as_ref()));
+        let listener_settings =
+            Arc::new(listener_settings(settings, &settings.gateway.proxy_protocol_from, built.gateway_tls.as_ref()));
         let grace = settings.gateway.grace;
         for (number, listener) in listeners.into_iter().enumerate() {
             let log = (self.log.as_deref(), logged(settings));
@@ -261,7 +265,7 @@ impl Doorward {
     ) -> impl Future<Output = ()> + Send + 'static {
         let admin = built.admin.clone().zip(listener);
         let observe = observer(&built.metrics, Listener::Admin, built.metrics.worker());
-        let shared = Arc::new(listener_settings(settings, built.admin_tls.as_ref()));
+        let shared = Arc::new(listener_settings(settings, &[], built.admin_tls.as_ref()));
         let audit = self.log.as_deref().filter(|_| settings.events.log).map(AccessLog::worker);
         async move {
             let Some((state, listener)) = admin else { return };
@@ -289,7 +293,7 @@ fn probes(
     drain: Drain,
 ) -> impl Future<Output = ()> + Send + 'static {
     let observe = observer(&built.metrics, Listener::Probes, built.metrics.worker());
-    let shared = Arc::new(listener_settings(settings, None));
+    let shared = Arc::new(listener_settings(settings, &[], None));
     let router = admin_api::health::probes(built.readiness.clone());
     async move {
         let Some(listener) = listener else { return };
@@ -359,6 +363,19 @@ pub fn run_until_signal(doorward: Doorward) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// Every connection has a file descriptor, and while it is served nearly always a second one, to an upstream.
+fn look_at_descriptors(settings: &Settings) {
+    let wanted = 2 * settings.gateway.limits.connections as u64;
+    if let Some(limit) = net::descriptors::raise_limit().filter(|limit| *limit < wanted) {
+        tracing::warn!(
+            limit,
+            connections = settings.gateway.limits.connections,
+            "the limit of open files is too low for [gateway] limits.connections, each of which may need two: raise it \
+             (ulimit -Hn, LimitNOFILE=), or lower limits.connections"
+        );
+    }
+}
+
 fn logged(settings: &Settings) -> Logged {
     Logged { access: settings.log.access, audit: settings.events.log }
 }
@@ -369,7 +386,7 @@ fn open_log(settings: &Settings, built: &Built) -> anyhow::Result<Arc<AccessLog>
     Ok(Arc::new(log))
 }
 
-fn listener_settings(settings: &Settings, tls: Option<&LiveTls>) -> ListenerSettings {
+fn listener_settings(settings: &Settings, proxies: &[IpNet], tls: Option<&LiveTls>) -> ListenerSettings {
     let limits = &settings.gateway.limits;
     ListenerSettings {
         connections: limits.connections,
@@ -377,8 +394,10 @@ fn listener_settings(settings: &Settings, tls: Option<&LiveTls>) -> ListenerSett
             head: HeadLimits { bytes: limits.header_bytes, headers: limits.headers },
             header_timeout: limits.header_timeout,
             idle_timeout: limits.idle_timeout,
+            streams: limits.streams,
         },
         open: AtomicUsize::new(0),
+        proxies: TrustedProxies::new(proxies.to_vec()),
         tls: tls.map(|tls| Arc::clone(&tls.live)),
     }
 }
@@ -388,12 +407,13 @@ fn observer(
     metrics: &Arc<crate::telemetry::Metrics>,
     listener: Listener,
     count: Arc<WorkerMetrics>,
-) -> impl Fn(ListenerEvent) + Clone + Send + 'static {
+) -> impl Fn(ListenerEvent) + Clone + Send + Unpin + 'static {
     let metrics = Arc::clone(metrics);
     move |event| match event {
         ListenerEvent::Opened => metrics.connection_changed(listener, 1),
         ListenerEvent::Closed => metrics.connection_changed(listener, -1),
         ListenerEvent::HandshakeFailed => metrics.handshake_failed(listener),
+        ListenerEvent::Limited(limit) => count.limit_rejection(limit),
         ListenerEvent::Full => count.limit_rejection(Limit::Connections),
         ListenerEvent::Expired(Expired::HeaderTimeout) => count.limit_rejection(Limit::HeaderTimeout),
         ListenerEvent::Expired(Expired::IdleTimeout) => count.limit_rejection(Limit::IdleTimeout),

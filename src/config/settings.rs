@@ -82,6 +82,8 @@ pub struct GatewaySettings {
     pub trusted_proxies: Vec<IpNet>,
     /// How long new connections are still accepted when a stop begins; zero: not at all.
     pub drain_delay: Duration,
+    /// Networks whose connections begin with a PROXY protocol header.
+    pub proxy_protocol_from: Vec<IpNet>,
     /// How long a drain waits for requests that are under way.
     pub grace: Duration,
     /// Limits of every connection.
@@ -127,6 +129,8 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// Connections at once.
     pub connections: usize,
+    /// HTTP/2 streams of one connection at once.
+    pub streams: u32,
 }
 
 /// One upstream.

@@ -28,6 +28,7 @@ impl Settings {
     pub fn to_table(&self) -> Table {
         let gateway = &self.gateway;
         let limits = gateway.limits;
+        let mut believed = gateway.trusted_proxies.iter().chain(&gateway.proxy_protocol_from);
         let mut root = Table::new();
         root.insert(
             "gateway".into(),
@@ -38,7 +39,8 @@ impl Settings {
                 "policies": texts(gateway.policies.iter().map(|path| path.display())),
                 "workers": number(gateway.workers),
                 "trusted_proxies": texts(&gateway.trusted_proxies),
-                "dangerous_trust_everyone": gateway.trusted_proxies.iter().any(|network| network.prefix_len() == 0),
+                "dangerous_trust_everyone": believed.any(|network| network.prefix_len() == 0),
+                "proxy_protocol_from": texts(&gateway.proxy_protocol_from),
                 "grace": show_duration(gateway.grace),
                 "limits": table! {
                     "header_bytes": show_size(limits.header_bytes as u64),
@@ -47,6 +49,7 @@ impl Settings {
                     "header_timeout": show_duration(limits.header_timeout),
                     "idle_timeout": show_duration(limits.idle_timeout),
                     "connections": number(limits.connections),
+                    "streams": i64::from(limits.streams),
                 },
             },
         );

@@ -233,8 +233,10 @@ fn t07_a_foreign_issuer_says_whose_its_subjects_are() {
 
 #[test]
 fn t29_trusting_everybody_has_to_be_said_twice() {
-    for network in ["0.0.0.0/0", "::/0"] {
-        let text = format!("[gateway]\ntrusted_proxies = [\"{network}\"]");
+    for (key, network) in
+        [("trusted_proxies", "0.0.0.0/0"), ("trusted_proxies", "::/0"), ("proxy_protocol_from", "::/0")]
+    {
+        let text = format!("[gateway]\n{key} = [\"{network}\"]");
         assert!(mistakes(&text, &[]).contains("dangerous_trust_everyone"));
         good(&format!("{text}\ndangerous_trust_everyone = true"), &[]);
     }
@@ -244,7 +246,6 @@ fn t29_trusting_everybody_has_to_be_said_twice() {
 fn what_is_not_built_is_refused_when_switched_on() {
     for text in [
         "[identity]\nenabled = true",
-        "[gateway]\nproxy_protocol_from = [\"10.0.0.0/8\"]",
         "[mail]\nsmtp = \"x\"",
         "[database]\nurl = \"sqlite://x\"",
         "[redis]\nurl = \"redis://x\"",

@@ -72,17 +72,15 @@ pub(super) fn everything(tree: &Tree) -> (Settings, ConfigError, Vec<Warning>, B
 
 fn gateway(section: &Section<'_>) -> GatewaySettings {
     let limits = section.section("limits");
-    if section.texts("proxy_protocol_from").is_some_and(|networks| !networks.is_empty()) {
-        section.refuse("proxy_protocol_from");
-    }
     GatewaySettings {
         enabled: section.boolean("enabled").unwrap_or(true),
         listen: section.address("listen").unwrap_or_else(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8090))),
         report: section.word("mode", &[("enforce", false), ("report", true)]).unwrap_or(false),
         policies: paths(section, "policies").unwrap_or_else(|| vec!["policies/oms.yaml".into()]),
         workers: section.number("workers", 0, 1024).unwrap_or(0),
-        trusted_proxies: trusted_proxies(section),
         drain_delay: section.duration("drain_delay").unwrap_or_default(),
+        trusted_proxies: believed(section, "trusted_proxies"),
+        proxy_protocol_from: believed(section, "proxy_protocol_from"),
         grace: section.duration("grace").unwrap_or(Duration::from_secs(30)),
         limits: Limits {
             header_bytes: limits.size("header_bytes").and_then(|size| usize::try_from(size).ok()).unwrap_or(32 * 1024),
@@ -91,6 +89,7 @@ fn gateway(section: &Section<'_>) -> GatewaySettings {
             header_timeout: limits.duration("header_timeout").unwrap_or(Duration::from_secs(10)),
             idle_timeout: limits.duration("idle_timeout").unwrap_or(Duration::from_secs(75)),
             connections: limits.number("connections", 1, 10_000_000).unwrap_or(10_000),
+            streams: limits.number("streams", 1, 10_000).and_then(|count| count.try_into().ok()).unwrap_or(128),
         },
         tls: listener::tls(section, "gateway.tls"),
         assertion: assertion(&section.section("assertion")),
@@ -126,16 +125,17 @@ fn check_assertion_key(settings: &Settings, root: &Section<'_>) {
     }
 }
 
-fn trusted_proxies(section: &Section<'_>) -> Vec<IpNet> {
+/// Networks that are believed who a client is.
+fn believed(section: &Section<'_>, key: &str) -> Vec<IpNet> {
     let everyone = section.boolean("dangerous_trust_everyone").unwrap_or(false);
     let networks = section
-        .list("trusted_proxies", "a network such as \"10.0.0.0/8\" or an IP address", |text| {
+        .list(key, "a network such as \"10.0.0.0/8\" or an IP address", |text| {
             text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from)).map(|net| net.trunc())
         })
         .unwrap_or_default();
     if !everyone && networks.iter().any(|network| network.prefix_len() == 0) {
         section.mistake(
-            "trusted_proxies",
+            key,
             "trusts the whole internet, so that any client may say which address it has",
             "Name the networks of your proxies, or add `dangerous_trust_everyone = true`.",
         );

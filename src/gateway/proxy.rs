@@ -289,7 +289,7 @@ impl Worker {
             refused(rejection)
         })?;
         exchange.frames(head.framing);
-        let (client, host) = self.client_and_host(parts, from.peer).map_err(refused)?;
+        let (client, host) = self.client_and_host(parts, from).map_err(refused)?;
         exchange.client(client, host.as_ref());
         if from.is_misdirected(host.as_ref()) {
             return Err(Denial::misdirected());
@@ -428,11 +428,14 @@ impl Worker {
         Arc::new(PeerHeaders::new(connection, believed))
     }
 
-    fn client_and_host(&self, parts: &Parts, peer: IpAddr) -> Result<(IpAddr, Option<Host>), Rejection> {
-        let client = self.gateway.settings.trusted_proxies.client(peer, &parts.headers)?;
+    fn client_and_host(&self, parts: &Parts, from: &PeerHeaders) -> Result<(IpAddr, Option<Host>), Rejection> {
+        let client = match from.trusted {
+            true => self.gateway.settings.trusted_proxies.client(from.peer, &parts.headers)?.address,
+            false => from.peer.to_canonical(),
+        };
         let authority = parts.uri.authority().map(|authority| authority.as_str().as_bytes());
         let host = host::of_request(authority, &parts.headers, parts.version)?;
-        Ok((client.address, host))
+        Ok((client, host))
     }
 
     /// The upstream of what was permitted. A permit without one comes of report mode only, where no file says where

@@ -144,7 +144,8 @@ impl ConnectionState {
     pub fn begin<B: Body>(self: &Arc<Self>, request: &Request<B>) -> (Arrived, InFlight) {
         if self.protocol == Protocol::Http2 {
             self.in_flight.fetch_add(1, Ordering::Release);
-            let outcome = http2::inspect(request, request.body().is_end_stream(), &self.settings.head);
+            let protocol = request.extensions().get::<hyper::ext::Protocol>().map(hyper::ext::Protocol::as_str);
+            let outcome = http2::inspect(request, request.body().is_end_stream(), protocol, &self.settings.head);
             return (Arrived { outcome, at: Instant::now() }, InFlight(Arc::clone(self)));
         }
         let arrived = self.heads.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
@@ -188,6 +189,8 @@ pub struct GuardSettings {
     pub head: HeadLimits,
     /// From the first byte of a head to its last.
     pub header_timeout: Duration,
+    /// HTTP/2 streams that one client may have open at a time.
+    pub streams: u32,
     /// Without a byte either way: between exchanges, within a request body, or while the client takes no answer.
     pub idle_timeout: Duration,
 }

@@ -188,7 +188,8 @@ mod tests {
         let (stream, theirs) = tokio::io::duplex(256 * 1024);
         let (asked, events) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(Vec::new())));
         let (drain, drained) = Drain::new();
-        let guard = GuardSettings { head: HeadLimits { bytes: 32 * 1024, headers: 100 }, header_timeout, idle_timeout };
+        let head = HeadLimits { bytes: 32 * 1024, headers: 100 };
+        let guard = GuardSettings { head, header_timeout, idle_timeout, streams: 128 };
         let state = Arc::new(ConnectionState::new(Protocol::Http1, guard));
         let of = Arc::clone(&state);
         let service = service_fn(move |request: Request<Incoming>| {

@@ -5,6 +5,7 @@
 pub mod bind;
 pub mod certificates;
 pub mod connection;
+pub mod descriptors;
 pub mod drain;
 mod farewell;
 pub mod guard;
@@ -12,6 +13,7 @@ mod http1;
 mod http2;
 mod parked;
 pub mod prefixed;
+pub mod proxy_protocol;
 pub mod serve;
 mod tls;
 

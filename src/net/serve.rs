@@ -20,6 +20,8 @@ use super::connection::{self, Established};
 use super::drain::{self, Drain, LAST_CALL};
 use super::guard::{ConnectionState, Expired, GuardSettings};
 use crate::live::Live;
+use crate::request::peer::TrustedProxies;
+use crate::telemetry::Limit;
 
 /// What a connection over the limit is told.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\nretry-after: 1\r\ndoorward-decision: deny; reason=overloaded\r\n\r\n";
@@ -33,6 +35,8 @@ pub struct ListenerSettings {
     pub guard: GuardSettings,
     /// Connections that are open now.
     pub open: AtomicUsize,
+    /// Whose connections begin with a PROXY protocol header, and nobody else's (T29).
+    pub proxies: TrustedProxies,
     /// What is shown to clients; `None`: the listener is plain.
     pub tls: Option<Arc<Live<Tls>>>,
 }
@@ -48,6 +52,8 @@ pub enum ListenerEvent {
     Full,
     /// A TLS handshake failed.
     HandshakeFailed,
+    /// A limit was reached.
+    Limited(Limit),
     /// A clock ran out.
     Expired(Expired),
     /// hyper refused a message with this status.
@@ -59,14 +65,14 @@ pub async fn serve<M, S, B>(
     listener: TcpListener,
     settings: Arc<ListenerSettings>,
     mut drain: Drain,
-    observe: impl Fn(ListenerEvent) + Clone + Send + 'static,
+    observe: impl Fn(ListenerEvent) + Clone + Send + Unpin + 'static,
     make_service: M,
 ) where
     M: Fn(Arc<Established>, Arc<ConnectionState>) -> S + Clone + Send + 'static,
     S: Service<Request<Incoming>, Response = Response<B>> + Send + Sync + 'static,
     S::Future: Send + 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    B: Body + Send + 'static,
+    B: Body + Unpin + Send + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {

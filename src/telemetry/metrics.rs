@@ -111,6 +111,12 @@ labels! {
         HeaderTimeout = "header_timeout",
         /// The time between two pieces of a request or between two requests.
         IdleTimeout = "idle_timeout",
+        /// HTTP/2 streams open on one connection at a time.
+        Streams = "streams",
+        /// HTTP/2 streams that one client opens only to reset them (CVE-2023-44487), or that it gets reset by errors.
+        StreamResets = "stream_resets",
+        /// HTTP/2 frames that carry nothing.
+        ControlFrames = "control_frames",
         /// The requests of one caller to one route in a time.
         Rate = "rate",
         /// The requests to one upstream at a time.
