@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::Extension;
 use axum::extract::{Path, State};
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp as Moment;
 use serde_json::{Value, json};
@@ -15,11 +15,13 @@ use serde_json::{Value, json};
 use super::guard::Authority;
 use super::problem;
 use super::router::AdminState;
+use crate::admission::Identity;
 use crate::admission::decisions::{Decided, Origin, Words};
 use crate::clock::Timestamp;
-use crate::policy::explain::{Ask, Explanation, Mend, Who, explain};
+use crate::policy::explain::{Ask, Explanation, Mend, Node, Who, explain};
 use crate::rbac::table::ADMIN_SERVICE;
 use crate::reason::Reason;
+use crate::request::Host;
 
 /// Explains the decision about one request: as JSON, or as text where `Accept` begins with `text/plain`. Who does not hold
 /// `decision:view` for the service that was asked for is told no more than of a request that never was (T30).
@@ -103,7 +105,7 @@ fn to_json(decided: &Decided, words: Option<&Words>, explanation: Option<&Explan
     let identity = decided.identity.as_deref();
     let route = words.and_then(|words| words.route.as_ref());
     let file = words.and_then(|words| words.file.as_ref());
-    let grants = identity.map(|identity| identity.grants());
+    let grants = identity.map(Identity::grants);
     let texts = |texts: Vec<String>| json!(texts);
     json!({
         "request_id": String::from_utf8_lossy(decided.request_id.as_bytes()),
@@ -113,11 +115,11 @@ fn to_json(decided: &Decided, words: Option<&Words>, explanation: Option<&Explan
         "would_deny": decided.would_deny.map(Reason::code),
         "status": decided.status,
         "detail": decided.detail,
-        "method": decided.method.as_ref().map(|method| method.as_str()),
+        "method": decided.method.as_ref().map(Method::as_str),
         "path": &*decided.path,
-        "host": decided.host.as_ref().map(|host| host.as_str()),
+        "host": decided.host.as_ref().map(Host::as_str),
         "client": decided.client,
-        "subject": identity.map(|identity| identity.subject()),
+        "subject": identity.map(Identity::subject),
         "roles": grants.map(|held| texts(held.roles().iter().map(ToString::to_string).collect())),
         "memberships": grants.map(|held| {
             texts(held.memberships().iter().map(|held| format!("{}={}", held.service, held.tier)).collect())
@@ -130,7 +132,7 @@ fn to_json(decided: &Decided, words: Option<&Words>, explanation: Option<&Explan
         "line": route.map(|route| route.line),
         "sha256": file.map(|(_, sha256)| &**sha256),
         "snapshot": words.map(|words| words.version),
-        "tree": explanation.and_then(|explanation| explanation.tree.as_ref()).map(|tree| tree.to_json()),
+        "tree": explanation.and_then(|explanation| explanation.tree.as_ref()).map(Node::to_json),
         "would_need": needed(decided, explanation),
         "upstream": decided.upstream.as_ref().map(|upstream| json!({
             "name": upstream.name.as_deref(),

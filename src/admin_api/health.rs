@@ -35,7 +35,6 @@ pub(super) async fn live() -> &'static str {
 }
 
 /// Both, and nothing else, for a listener of their own ([probes]). It asks for no host name: a kubelet uses the address.
-#[must_use]
 pub fn probes(readiness: Readiness) -> Router {
     Router::new()
         .route("/healthz", get(live))
