@@ -22,7 +22,7 @@
 //! | 5 | [`admission`] | facts and a credential → a `Permit` or a `Refusal`; the decisions of late | sockets, SQL |
 //! | 9 | [`gateway`] | the life of a request; headers; upstream pools; replies | administration |
 //! | 9 | [`admin_api`] | health, metrics, guarded admin calls | the gateway |
-//! | 9 | [`sync`] | every loop beside requests: policy and roles files | the handling of requests |
+//! | 9 | [`sync`] | every loop beside requests: the files of policies, roles and upstreams; endpoints' health | the handling of requests |
 //! | 10 | [`config`] | a file and the environment → validated settings | behaviour |
 //! | 11 | [`app`] | settings → build, bind, serve, drain | arguments |
 //! | 12 | [`cli`] | one file a command | internals of rooms |
@@ -35,7 +35,8 @@
 //! [`admission`] finds the credential, verifies it or remembers it ([`token::TokenCache`]), holds it against
 //! [`revocation`], and ends the decision with [`policy::Pending::with_caller`] → a [`admission::Permit`], which nothing
 //! else can make → [`gateway::rate_limit`] counts it, where the route has a limit → [`gateway::headers`] strips what the client claimed and sets what was verified, [`gateway::assertion`] signs it → [`gateway::upstream`]
-//! sends it on one of the worker's own connections → bodies stream both ways → [`gateway::exchange`] tells metrics
+//! sends it on one of the worker's own connections → bodies stream both ways, or a WebSocket becomes a [`gateway::tunnel`]; what stays
+//! open is decided again ([`gateway::watch`]) → [`gateway::exchange`] tells metrics
 //! and the access log, once, whatever became of it.
 //!
 //! # What must not move

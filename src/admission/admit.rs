@@ -11,7 +11,8 @@ use super::cross_site::{CookieRequest, cookie_origin_ok};
 use super::identity::{AuthMethod, Identified, Identity};
 use crate::clock::Timestamp;
 use crate::live::Live;
-use crate::policy::{Begin, Caller, Decision, Outcome, Service, Snapshot};
+use crate::policy::{Begin, Caller, Decision, Outcome, RouteId, Service, Snapshot};
+use crate::rbac::PermissionId;
 use crate::reason::Reason;
 use crate::request::RequestFacts;
 use crate::revocation::{Presented, RevocationIndex, Standing};
@@ -145,6 +146,21 @@ impl Changes {
     pub(crate) fn of(numbers: [u64; 3]) -> Self {
         Self(numbers)
     }
+}
+
+/// What an open exchange may go on by.
+#[derive(Debug)]
+pub struct Readmission {
+    /// The snapshot that the ids belong to.
+    pub snapshot: Arc<Snapshot>,
+    /// As in [`Decision`].
+    pub route: Option<RouteId>,
+    /// As in [`Decision`].
+    pub service: Option<u32>,
+    /// As in [`Decision`].
+    pub permission: Option<PermissionId>,
+    /// As in [`Decision`].
+    pub would_deny: Option<Reason>,
 }
 
 /// Whether an open exchange ends when its token expires.
@@ -326,7 +342,7 @@ impl Admission {
         expiry: Expiry,
         now: Timestamp,
         desk: &Desk,
-    ) -> Result<(), Reason> {
+    ) -> Result<Readmission, Reason> {
         let snapshot = self.snapshot.get();
         let again = |service: &Arc<str>| match caller {
             Some(entry) => self.identify_again(entry, &snapshot, service, expiry, now, desk),
@@ -353,8 +369,11 @@ impl Admission {
             }
         };
         match decision.outcome {
-            Outcome::Allow => Ok(()),
             Outcome::Deny(reason) => Err(reason),
+            Outcome::Allow => {
+                let Decision { route, service, permission, would_deny, .. } = decision;
+                Ok(Readmission { route, service, permission, would_deny, snapshot })
+            }
         }
     }
 

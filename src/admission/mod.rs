@@ -8,6 +8,8 @@ pub mod cross_site;
 pub mod decisions;
 pub mod identity;
 
-pub use self::admit::{Admission, Admitted, Changes, Desk, Expiry, Judged, Permit, Refusal, decide_within};
+pub use self::admit::{
+    Admission, Admitted, Changes, Desk, Expiry, Judged, Permit, Readmission, Refusal, decide_within,
+};
 pub use self::decisions::{DecisionSettings, Decisions};
 pub use self::identity::{AuthMethod, Identified, Identity};

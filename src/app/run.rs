@@ -230,6 +230,7 @@ impl Doorward {
                 if let Some(gateway) = &gateway {
                     gateway.sweep();
                 }
+                net::return_memory();
             }));
             let following = tokio::spawn(following);
             let certificates = certificates.map(|following| following.map(tokio::spawn));
@@ -479,9 +480,9 @@ fn follow_certificates(
     Some(tls.follow(published, refused))
 }
 
-/// Streams may go on for nearly all of the grace time, and then are ended in their own words.
+/// Streams may go on for nearly all of the grace time, which begins with the last call, and then are ended in their own words.
 async fn leave(worker: Arc<Worker>, mut drain: Drain, grace: Duration) {
-    drain.begun().await;
+    drain.last_call().await;
     tokio::time::sleep(grace.saturating_sub((grace / 2).min(LEAVE))).await;
     worker.leave();
 }

@@ -168,7 +168,7 @@ impl Configuration for Configured {
     }
 
     fn upstreams(&self, read: &Reading) -> BTreeSet<String> {
-        read.upstreams.keys().map(|name| name.to_string()).collect()
+        read.upstreams.keys().map(ToString::to_string).collect()
     }
 
     fn prepare(&self, read: &Reading) -> Result<Ready, Unusable> {
@@ -204,5 +204,61 @@ fn compare(above: &str, one: &toml::Table, other: &toml::Table, keys: &mut Vec<S
             (one, other) if one == other => {}
             _ => keys.push(path),
         }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn settings(text: &str) -> Settings {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("doorward.toml");
+        std::fs::write(&file, text).unwrap();
+        Settings { source: None, ..Settings::load(Some(&file), std::iter::empty()).unwrap().0 }
+    }
+
+    fn with_endpoint(endpoint: &str) -> Settings {
+        settings(&format!("[gateway]\nlisten = \"0.0.0.0:8090\"\n[upstreams.oms]\nendpoints = [{endpoint:?}]\n"))
+    }
+
+    #[test]
+    fn t24_an_endpoint_that_is_doorward_itself_is_refused_whatever_is_spoken() {
+        for endpoint in
+            ["http://127.0.0.1:8090", "https://localhost:8090", "h2c://[::ffff:127.0.0.1]:8091", "http://0.0.0.0:8090"]
+        {
+            let settings = with_endpoint(endpoint);
+            let refused = read(&settings.upstreams, &Listeners::of(&settings)).unwrap_err().to_string();
+            assert!(refused.contains(endpoint) && refused.contains("doorward's own"), "{refused}");
+        }
+        for endpoint in ["http://127.0.0.1:8092", "unix:/run/8090", "https://10.0.0.1:8090"] {
+            let settings = with_endpoint(endpoint);
+            assert!(read(&settings.upstreams, &Listeners::of(&settings)).is_ok(), "{endpoint}");
+        }
+    }
+
+    #[test]
+    fn t31_plain_text_over_a_network_is_unprotected() {
+        let unprotected = |endpoint| is_unprotected(&with_endpoint(endpoint).upstreams["oms"].endpoints[0]);
+        for endpoint in ["http://10.0.0.1", "h2c://oms", "http://[2001:db8::1]"] {
+            assert!(unprotected(endpoint), "{endpoint}");
+        }
+        for endpoint in ["http://127.0.0.9", "h2c://localhost", "http://[::1]", "https://10.0.0.1", "unix:/run/a"] {
+            assert!(!unprotected(endpoint), "{endpoint}");
+        }
+    }
+
+    #[test]
+    fn keys_that_changed_are_named_and_upstreams_are_none_of_them() {
+        let before = settings("[gateway]\nworkers = 1\n[auth]\nsecret = \"12345678901234567890123456789012\"\n");
+        assert!(changed_keys(&before, &before).is_empty());
+        let mut after = before.clone();
+        after.upstreams = with_endpoint("http://a").upstreams;
+        assert!(changed_keys(&before, &after).is_empty());
+        after.gateway.workers = 2;
+        after.gateway.limits.headers = 7;
+        after.admin.enabled = false;
+        assert_eq!(changed_keys(&before, &after), ["admin.enabled", "gateway.limits.headers", "gateway.workers"]);
     }
 }

@@ -1,9 +1,9 @@
 //! Bodies on their way through: counted and bounded, never buffered whole.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -30,6 +30,9 @@ pub enum BodyError {
     /// The upstream sent nothing for too long.
     #[error("the upstream sent nothing for {0:?}")]
     Idle(Duration),
+    /// The exchange has ended before the request's body.
+    #[error("the exchange has ended")]
+    Cut,
     /// The exchange would not be admitted any more.
     #[error("what was admitted is so no more: {0}")]
     Ended(Reason),
@@ -44,6 +47,10 @@ pub struct Transfer {
     progress: AtomicU64,
     ended: AtomicBool,
     fault: AtomicU8,
+    /// Nothing more is to be passed on.
+    cut: AtomicBool,
+    /// Who waits for the next piece.
+    waker: Mutex<Option<Waker>>,
 }
 
 const FAULT_NONE: u8 = 0;
@@ -58,6 +65,25 @@ impl Transfer {
             progress: AtomicU64::new(0),
             ended: AtomicBool::new(false),
             fault: AtomicU8::new(FAULT_NONE),
+            cut: AtomicBool::new(false),
+            waker: Mutex::default(),
+        }
+    }
+
+    /// Its exchange has ended: what the client still sends is no longer passed on. Without this an upload would go on, unwatched,
+    /// behind the end of its answer.
+    pub fn cut(&self) {
+        self.cut.store(true, Ordering::Release);
+        if let Some(waker) = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            waker.wake();
+        }
+    }
+
+    fn wakes(&self, waker: &Waker) {
+        let mut kept = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *kept {
+            Some(kept) => kept.clone_from(waker),
+            None => *kept = Some(waker.clone()),
         }
     }
 
@@ -132,7 +158,14 @@ impl Body for RequestBody {
         let (Some(incoming), Some(transfer)) = (&mut this.incoming, &this.transfer) else {
             return Poll::Ready(None);
         };
-        match ready!(Pin::new(incoming).poll_frame(cx)) {
+        let polled = Pin::new(incoming).poll_frame(cx);
+        if polled.is_pending() {
+            transfer.wakes(cx.waker());
+        }
+        if transfer.cut.load(Ordering::Acquire) {
+            return Poll::Ready(Some(Err(BodyError::Cut)));
+        }
+        match ready!(polled) {
             None => {
                 transfer.ended.store(true, Ordering::Release);
                 transfer.progressed(0);

@@ -25,9 +25,10 @@ use super::headers::{self, PeerHeaders};
 use super::proxy::Worker;
 use super::rate_limit::Budget;
 use super::reply::Denial;
+use super::upgrade::Handshake;
 use super::upstream::Lease;
 use super::watch::{Call, End, Notice, OPEN_LONG};
-use crate::admission::{Expiry, Identified, Judged};
+use crate::admission::{Expiry, Identified, Judged, Readmission};
 use crate::clock::Timestamp;
 use crate::net::guard::InFlight;
 use crate::policy::{Route, RouteId, Service, Snapshot};
@@ -281,20 +282,35 @@ impl Exchange {
         idle: Duration,
     ) -> Response<GatewayBody> {
         let (mut parts, body) = answer.into_parts();
-        self.status = parts.status.as_u16();
         let now = Instant::now();
-        if let Some((upstream, since)) = &self.upstream {
-            let took = now - *since;
-            upstream.answered(took);
-            self.upstream_time = Some(took);
-        }
-        self.rewrite(&mut parts.headers);
+        self.answered(&mut parts, now);
+        self.say_if_last(&mut parts.headers);
         // What lasts says no length.
         if body.size_hint().exact().is_none()
             && let Some(kind) = stream_kind(&parts.headers)
         {
             self.becomes(kind);
         }
+        Response::from_parts(parts, GatewayBody::Relayed(RelayedBody::new(body, lease, self, idle, now)))
+    }
+
+    /// The upstream agreed to speak WebSocket, and so does doorward towards the client: the exchange lasts as long as the tunnel.
+    pub fn upgrade(&mut self, parts: &mut http::response::Parts, handshake: &Handshake) {
+        self.answered(parts, Instant::now());
+        handshake.agree(parts);
+        self.status = parts.status.as_u16();
+        self.becomes(Stream::WebSocket);
+    }
+
+    /// Makes the head of an upstream's answer the client's.
+    fn answered(&mut self, parts: &mut http::response::Parts, now: Instant) {
+        self.status = parts.status.as_u16();
+        if let Some((upstream, since)) = &self.upstream {
+            let took = now - *since;
+            upstream.answered(took);
+            self.upstream_time = Some(took);
+        }
+        self.rewrite(&mut parts.headers);
         parts.headers.insert(headers::REQUEST_ID, self.request_id.clone());
         if let Some(budget) = &self.budget {
             budget.tell(&mut parts.headers);
@@ -302,9 +318,7 @@ impl Exchange {
         if let Some(cross_origin) = &self.cross_origin {
             cross_origin.tell(&mut parts.headers);
         }
-        self.say_if_last(&mut parts.headers);
         parts.extensions.clear();
-        Response::from_parts(parts, GatewayBody::Relayed(RelayedBody::new(body, lease, self, idle, now)))
     }
 
     /// Once the process is to stop, an answer is the last of its connection. (Over HTTP/2, which has GOAWAY for it, hyper takes the
@@ -313,22 +327,6 @@ impl Exchange {
         if self.worker.is_leaving() {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
-    }
-
-    /// The upstream agreed to speak WebSocket: what it answered is passed on, and the exchange lasts as long as the tunnel.
-    pub fn upgraded(&mut self, parts: &mut http::response::Parts) {
-        self.status = parts.status.as_u16();
-        if let Some((upstream, since)) = &self.upstream {
-            let took = since.elapsed();
-            upstream.answered(took);
-            self.upstream_time = Some(took);
-        }
-        parts.headers.insert(headers::REQUEST_ID, self.request_id.clone());
-        if let Some(budget) = &self.budget {
-            budget.tell(&mut parts.headers);
-        }
-        parts.extensions.clear();
-        self.becomes(Stream::WebSocket);
     }
 
     /// Bytes came through a tunnel from the client.
@@ -410,28 +408,53 @@ impl Exchange {
 
     /// Whether it has to end. Wakes the task when there is more to say.
     pub fn poll_end(&mut self, cx: &Context<'_>) -> Poll<End> {
-        if self.notice.is_none() {
-            self.notice = Some(self.worker.watch.enter(self.expires_at()));
-        }
-        if let Some(notice) = &self.notice {
+        loop {
+            let expires_at = self.expires_at();
+            let notice = self.notice.get_or_insert_with(|| self.worker.watch.enter(expires_at));
             notice.wakes(cx.waker());
+            if let Some(end) = self.called() {
+                return Poll::Ready(end);
+            }
+            // Another policy may let it live longer or shorter; then it enters anew.
+            if self.notice.is_some() {
+                return Poll::Pending;
+            }
         }
-        self.called().map_or(Poll::Pending, Poll::Ready)
     }
 
     /// Whether it has to end, if it was called upon since the last look. One load where it was not.
     pub fn called(&mut self) -> Option<End> {
         let call = self.notice.as_ref().filter(|notice| notice.is_raised())?.take()?;
-        if let Err(reason) = self.decide_again() {
-            self.ended = true;
-            self.reason = Some(reason);
-            self.worker.count().exchange_ended(reason);
-            return Some(End::Denied(reason));
+        match self.decide_again() {
+            Ok(readmission) => self.goes_on_by(readmission),
+            Err(reason) => {
+                self.ended = true;
+                self.reason = Some(reason);
+                self.worker.count().exchange_ended(reason);
+                return Some(End::Denied(reason));
+            }
         }
         (call == Call::Leave && self.stream.is_some()).then_some(End::Leaving)
     }
 
-    fn decide_again(&self) -> Result<(), Reason> {
+    /// The policy in force is its own from now on: an old one is not kept for its sake, and what a route says of streams
+    /// holds for those that are open.
+    fn goes_on_by(&mut self, readmission: Readmission) {
+        if self.snapshot.as_ref().is_some_and(|snapshot| Arc::ptr_eq(snapshot, &readmission.snapshot)) {
+            return;
+        }
+        let before = self.expires_at();
+        self.route = readmission.route;
+        self.service = readmission.service;
+        self.permission = readmission.permission;
+        self.would_deny = self.would_deny.or(readmission.would_deny);
+        self.snapshot = Some(readmission.snapshot);
+        if self.expires_at() != before {
+            self.notice = None;
+        }
+    }
+
+    fn decide_again(&self) -> Result<Readmission, Reason> {
         let facts = RequestFacts {
             method: self.method.as_str(),
             host: self.host.as_ref(),
@@ -464,6 +487,9 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        if let Some(transfer) = &self.transfer {
+            transfer.cut();
+        }
         let duration = self.finished.unwrap_or_else(|| self.started.elapsed());
         let service = self
             .snapshot

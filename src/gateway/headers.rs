@@ -236,8 +236,9 @@ impl PeerHeaders {
         element.push_str(";proto=");
         element.push_str(self.proto().to_str().unwrap_or_default());
         let element = HeaderValue::try_from(element).unwrap_or(HeaderValue::from_static("for=unknown"));
-        if let Some(host) = host {
-            *kept = Some((host.clone(), element.clone()));
+        // A copy, because the request's own value would keep the whole buffer that its head was read into.
+        if let Some(host) = host.and_then(|host| HeaderValue::from_bytes(host.as_bytes()).ok()) {
+            *kept = Some((host, element.clone()));
         }
         element
     }

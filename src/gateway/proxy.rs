@@ -480,9 +480,7 @@ fn tunnel(
 ) -> Response<GatewayBody> {
     let upstream = hyper::upgrade::on(&mut answer);
     let (mut parts, _) = answer.into_parts();
-    exchange.rewrite(&mut parts.headers);
-    parts.status = handshake.agree(&mut parts.headers);
-    exchange.upgraded(&mut parts);
+    exchange.upgrade(&mut parts, &handshake);
     let hold = connection.open_tunnel();
     tokio::spawn(Tunnel { client: handshake.client, upstream, lease, hold, exchange, idle }.run());
     Response::from_parts(parts, GatewayBody::Upgraded)

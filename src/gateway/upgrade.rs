@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::header::{
     CONNECTION, HeaderMap, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
 };
+use http::response::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
@@ -84,17 +85,16 @@ impl Handshake {
         headers.get(SEC_WEBSOCKET_KEY).map(|key| accept_of(key.as_bytes()))
     }
 
-    /// What the client is told: `headers` are the upstream's, without those of its connection.
-    pub fn agree(&self, headers: &mut HeaderMap) -> StatusCode {
+    /// Tells the client so: `answer` is the upstream's, without the headers of its connection.
+    pub fn agree(&self, answer: &mut Parts) {
         match self.by {
             By::Upgrade => {
-                headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-                headers.insert(UPGRADE, WEBSOCKET);
-                StatusCode::SWITCHING_PROTOCOLS
+                answer.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+                answer.headers.insert(UPGRADE, WEBSOCKET);
             }
             By::Connect => {
-                headers.remove(SEC_WEBSOCKET_ACCEPT);
-                StatusCode::OK
+                answer.headers.remove(SEC_WEBSOCKET_ACCEPT);
+                answer.status = StatusCode::OK;
             }
         }
     }

@@ -69,7 +69,7 @@ pub(super) async fn serve<M, S, B>(
     make_service: M,
 ) where
     M: Fn(Arc<Established>, Arc<ConnectionState>) -> S,
-    S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>> + Send + Sync + 'static,
     S::Future: Send + 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     B: Body + Send + 'static,

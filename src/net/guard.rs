@@ -9,6 +9,9 @@
 //!
 //! Both clocks of a connection live here as well, because hyper's own header timer also runs while a kept-alive
 //! connection is idle: idle time until the first byte of a head, from then on header time.
+//!
+//! Of a connection that has been idle for a moment, the wrapper gives the stream back ([`Parked`]), so that all that is built
+//! around it can be freed.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -16,17 +19,19 @@ use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use http::Request;
 use http_body::Body;
 use hyper::rt::ReadBufCursor;
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
 use super::connection::Protocol;
+use super::parked::{Lot, Parked};
 use crate::request::Rejection;
 use crate::request::chunked::{ChunkedReader, Progress};
 use crate::request::head::{self, Framing, HeadFacts, HeadLimits, http2};
@@ -46,7 +51,7 @@ const STAND_IN_HEAD: &[u8] = b"HEAD / HTTP/1.1\r\nhost: refused\r\n\r\n";
 thread_local! {
     /// One read buffer a thread: bytes are looked at here and then copied to where hyper wants them, so an
     /// idle connection holds no buffer of its own.
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
+    pub(super) static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
 }
 
 /// What the inspection of a head said.
@@ -72,6 +77,9 @@ pub struct ConnectionState {
     in_flight: AtomicU32,
     /// An upgrade was agreed upon: what follows its head is no HTTP.
     is_tunnel: AtomicBool,
+    /// Something behind a head that asked for an upgrade is held until its exchange has ended, and then this is woken.
+    is_held: AtomicBool,
+    holder: Mutex<Option<Waker>>,
     /// Resolves when the tunnel has ended.
     tunnel: Mutex<Option<oneshot::Receiver<()>>>,
 }
@@ -87,6 +95,9 @@ pub struct InFlight(Arc<ConnectionState>);
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Ordering::Release);
+        if self.0.is_held.load(Ordering::Acquire) {
+            self.0.let_go();
+        }
     }
 }
 
@@ -100,6 +111,8 @@ impl ConnectionState {
             heads: Mutex::default(),
             in_flight: AtomicU32::new(0),
             is_tunnel: AtomicBool::new(false),
+            is_held: AtomicBool::new(false),
+            holder: Mutex::default(),
             tunnel: Mutex::default(),
         }
     }
@@ -126,7 +139,8 @@ impl ConnectionState {
     }
 
     /// The outcome that belongs to the request which the service was just given, and the guard that says
-    /// it is being answered. HTTP/1 requests reach a service in the order of their heads; an HTTP/2 head is inspected here.
+    /// it is being answered: to be kept until the answer's body has ended, because a connection without one is parked.
+    /// HTTP/1 requests reach a service in the order of their heads; an HTTP/2 head is inspected here.
     pub fn begin<B: Body>(self: &Arc<Self>, request: &Request<B>) -> (Arrived, InFlight) {
         if self.protocol == Protocol::Http2 {
             self.in_flight.fetch_add(1, Ordering::Release);
@@ -147,7 +161,22 @@ impl ConnectionState {
         self.in_flight.fetch_add(1, Ordering::Release);
     }
 
-    fn is_idle(&self) -> bool {
+    /// Wakes this when the exchange in flight has ended: nobody else would, for the bytes have been read.
+    fn hold(&self, waker: &Waker) {
+        *self.holder.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker.clone());
+        self.is_held.store(true, Ordering::Release);
+    }
+
+    #[cold]
+    fn let_go(&self) {
+        self.is_held.store(false, Ordering::Release);
+        if let Some(waker) = self.holder.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            waker.wake();
+        }
+    }
+
+    /// Whether no exchange is in flight.
+    pub(super) fn is_idle(&self) -> bool {
         self.in_flight.load(Ordering::Acquire) == 0
     }
 }
@@ -190,7 +219,9 @@ enum Phase {
 
 /// A stream whose HTTP/1.1 requests are inspected before hyper sees them.
 pub struct GuardedIo<S> {
-    stream: S,
+    /// `None` once it was left in the lot.
+    stream: Option<S>,
+    lot: Arc<Lot<S>>,
     phase: Phase,
     /// Bytes of an accepted head that hyper has not taken yet.
     accepted: usize,
@@ -205,31 +236,37 @@ pub struct GuardedIo<S> {
     last_written: Instant,
     write_blocked: bool,
     timer: Option<Pin<Box<Sleep>>>,
+    closing: bool,
     linger: Option<(Instant, usize)>,
     on_expiry: Box<dyn Fn(Expired) + Send>,
 }
 
 impl<S> GuardedIo<S> {
-    /// Guards a stream. `on_expiry` is told which limit ended the connection.
-    pub fn new(
-        stream: S,
+    /// Guards a stream from which the first bytes of a head were read already. `on_expiry` is told which limit ended the
+    /// connection; the stream is left in `lot` when the connection has come to rest.
+    pub(super) fn new(
+        parked: Parked<S>,
+        first: Vec<u8>,
+        lot: Arc<Lot<S>>,
         state: Arc<ConnectionState>,
         settings: GuardSettings,
         on_expiry: Box<dyn Fn(Expired) + Send>,
     ) -> Self {
         Self {
-            stream,
+            stream: Some(parked.stream),
+            lot,
             phase: Phase::Head,
             accepted: 0,
-            held: Vec::new(),
+            head_began: (!first.is_empty()).then_some(parked.last_activity),
+            held: first,
             searched: 0,
             state,
             settings,
-            head_began: None,
-            last_activity: Instant::now(),
-            last_written: Instant::now(),
+            last_activity: parked.last_activity,
+            last_written: parked.last_activity,
             write_blocked: false,
-            timer: None,
+            timer: parked.timer,
+            closing: false,
             linger: None,
             on_expiry,
         }
@@ -339,6 +376,29 @@ impl<S> GuardedIo<S> {
             .then(|| (self.last_activity + self.settings.idle_timeout, Expired::IdleTimeout))
     }
 
+    /// Whether nothing of any exchange is left, on the wire or here: what hyper holds of this connection is as good as new.
+    /// Asked only when hyper has asked for bytes and there are none, so it waits for a head too.
+    fn is_at_rest(&self) -> bool {
+        matches!(self.phase, Phase::Head)
+            && self.accepted == 0
+            && self.held.is_empty()
+            && !self.write_blocked
+            && !self.closing
+            && self.state.is_idle()
+    }
+
+    /// Leaves the stream in the lot, if it is wanted there. What called goes on with a guard that reads nothing and is
+    /// dropped soon.
+    fn park(&mut self) -> bool {
+        if !self.lot.wants(self.last_activity) || !self.is_at_rest() {
+            return false;
+        }
+        if let Some(stream) = self.stream.take() {
+            self.lot.leave(Parked { stream, last_activity: self.last_activity, timer: self.timer.take() });
+        }
+        true
+    }
+
     /// Whether the deadline has passed. The timer is set anew only when it fires or would fire too late, so
     /// a busy connection neither touches it nor reads the clock.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Expired> {
@@ -393,9 +453,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Read for GuardedIo<S> {
                 if used < held.len() {
                     this.held = held;
                     this.held.drain(..used);
-                }
-                if matches!(this.phase, Phase::Head) && !this.held.is_empty() && this.head_began.is_none() {
-                    this.head_began = Some(Instant::now());
+                    if matches!(this.phase, Phase::Head) && this.head_began.is_none() {
+                        this.head_began = Some(this.last_activity);
+                    }
                 }
             }
             if cursor.remaining() < room {
@@ -405,13 +465,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Read for GuardedIo<S> {
                 // The answer is being written; hyper closes behind it and asks no more.
                 return Poll::Pending;
             }
-            if matches!(this.phase, Phase::Upgrade) && this.held.len() >= READ_BYTES {
-                // Enough is held. hyper asks again when the answer has been written.
-                return Poll::Pending;
+            if matches!(this.phase, Phase::Upgrade) {
+                this.state.hold(cx.waker());
+                if this.held.len() >= READ_BYTES {
+                    return Poll::Pending;
+                }
+            }
+            if let (Phase::Length(left), Some(stream)) = (&mut this.phase, &mut this.stream)
+                && *left >= room as u64
+            {
+                // Nothing but body fits: it needs no look, and is read to where hyper wants it.
+                let mut counted = Counted { stream, bytes: 0 };
+                let read = hyper::rt::Read::poll_read(Pin::new(&mut TokioIo::new(&mut counted)), cx, cursor);
+                *left -= counted.bytes as u64;
+                if *left == 0 {
+                    this.phase = Phase::Head;
+                }
+                if read.is_ready() {
+                    this.last_activity = Instant::now();
+                    return read;
+                }
+                let what = ready!(this.poll_deadline(cx));
+                return Poll::Ready(Err(this.expired(what)));
             }
             let read = SCRATCH.with_borrow_mut(|scratch| -> Poll<io::Result<usize>> {
+                let Some(stream) = &mut this.stream else { return Poll::Pending };
                 let mut buffer = ReadBuf::new(&mut scratch[..room.min(READ_BYTES)]);
-                ready!(Pin::new(&mut this.stream).poll_read(cx, &mut buffer))?;
+                ready!(Pin::new(stream).poll_read(cx, &mut buffer))?;
                 let bytes = buffer.filled();
                 if bytes.is_empty() {
                     return Poll::Ready(Ok(0));
@@ -435,6 +515,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Read for GuardedIo<S> {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 // A tunnel has clocks of its own.
                 Poll::Pending if matches!(this.phase, Phase::Tunnel) => return Poll::Pending,
+                Poll::Pending if this.park() => return Poll::Pending,
                 Poll::Pending => {
                     let what = ready!(this.poll_deadline(cx));
                     let error = this.expired(what);
@@ -444,6 +525,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Read for GuardedIo<S> {
                 }
             }
         }
+    }
+}
+
+/// Counts what is read from a stream into a buffer that is out of sight.
+struct Counted<'a, S> {
+    stream: &'a mut S,
+    bytes: usize,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Counted<'_, S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut *this.stream).poll_read(cx, buffer);
+        this.bytes += buffer.filled().len() - before;
+        read
     }
 }
 
@@ -472,9 +569,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> GuardedIo<S> {
             if left == 0 || timer.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(());
             }
+            let Some(stream) = &mut self.stream else { return Poll::Ready(()) };
             let read = SCRATCH.with_borrow_mut(|scratch| {
                 let mut buffer = ReadBuf::new(scratch);
-                ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
+                ready!(Pin::new(stream).poll_read(cx, &mut buffer))?;
                 Poll::Ready(io::Result::Ok(buffer.filled().len()))
             });
             match ready!(read) {
@@ -488,7 +586,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> GuardedIo<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Write for GuardedIo<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let result = Pin::new(&mut this.stream).poll_write(cx, bytes);
+        let Some(stream) = &mut this.stream else { return Poll::Pending };
+        let result = Pin::new(stream).poll_write(cx, bytes);
         this.wrote(result, cx)
     }
 
@@ -498,22 +597,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Write for GuardedIo<S> {
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let result = Pin::new(&mut this.stream).poll_write_vectored(cx, bytes);
+        let Some(stream) = &mut this.stream else { return Poll::Pending };
+        let result = Pin::new(stream).poll_write_vectored(cx, bytes);
         this.wrote(result, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.stream.as_ref().is_some_and(AsyncWrite::is_write_vectored)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        let this = self.get_mut();
+        let Some(stream) = &mut this.stream else { return Poll::Ready(Ok(())) };
+        let flushed = Pin::new(stream).poll_flush(cx);
+        // A stream that encrypts may hold back what was written.
+        this.write_blocked = flushed.is_pending();
+        flushed
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.linger.is_none() {
-            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+        this.closing = true;
+        if let (Some(stream), None) = (&mut this.stream, this.linger) {
+            ready!(Pin::new(stream).poll_shutdown(cx))?;
         }
         // A request that was taken whole leaves nothing on the wire to wait for, and the other half of a tunnel is still in use.
         let is_whole = match this.phase {

@@ -63,7 +63,7 @@ pub async fn serve<M, S, B>(
     make_service: M,
 ) where
     M: Fn(Arc<Established>, Arc<ConnectionState>) -> S + Clone + Send + 'static,
-    S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>> + Send + Sync + 'static,
     S::Future: Send + 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     B: Body + Send + 'static,
@@ -79,14 +79,15 @@ pub async fn serve<M, S, B>(
             return;
         };
         let _ = stream.set_nodelay(true);
-        let connection = connection::serve(
+        // In a box, because a future that is awaited within another one takes its space twice.
+        let connection = Box::pin(connection::serve(
             stream,
             address,
             Arc::clone(&settings),
             connections.clone(),
             observe.clone(),
             make_service.clone(),
-        );
+        ));
         let task = tasks.begin();
         observe(ListenerEvent::Opened);
         let observe = observe.clone();

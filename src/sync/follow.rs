@@ -111,7 +111,7 @@ impl<C: Configuration> Followed<C> {
             }
             let pending = (policies.is_pending() || news.0, configuration.is_pending() || news.1);
             let (texts, read) = (policies.pair(), configuration.pair());
-            let Some(judged) = aside(&files, move |files| judge(files, texts, read)).await else { continue };
+            let Some(judged) = aside(&files, move |files| judge(files, &texts, &read)).await else { continue };
             if judged.policies.is_ok() {
                 policies.in_force = policies.seen.clone();
             }
@@ -208,8 +208,8 @@ struct Judged<R> {
 /// policies with the old configuration.
 fn judge<C: Configuration>(
     (files, configuration): &(PolicyFiles, Option<C>),
-    texts: Pair<Texts>,
-    read: Pair<C::Read>,
+    texts: &Pair<Texts>,
+    read: &Pair<C::Read>,
 ) -> Judged<C::Ready> {
     let Some(configuration) = configuration else {
         return Judged { policies: files.compile(&texts.seen).map(Some), configuration: Ok(None) };

@@ -77,9 +77,6 @@ async fn establish(state: &EndpointState, wanted: Wanted, until: Instant) -> io:
     let Some(tls) = &state.tls else {
         let stream = Stream::Tcp(stream);
         return match state.endpoint.scheme {
-            Scheme::H2c if wanted == Wanted::Http1 => {
-                Err(io::Error::other("it speaks HTTP/2 alone, where no request can switch protocols"))
-            }
             Scheme::H2c => http2::speak(stream).await.map(Made::Http2),
             Scheme::Http | Scheme::Https => speak_http1(stream).await,
         };
@@ -122,7 +119,7 @@ async fn dial(state: &EndpointState, host: &str, port: u16, until: Instant) -> i
         }
     };
     let _ = stream.set_nodelay(true);
-    let keep_alive = TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE / 3);
+    let keep_alive = TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE / 3).with_retries(3);
     let _ = SockRef::from(&stream).set_tcp_keepalive(&keep_alive);
     Ok(stream)
 }
@@ -176,5 +173,24 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         each!(self, stream => Pin::new(stream).poll_shutdown(cx))
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn every_address_of_a_name_is_tried() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let good = listener.local_addr().unwrap();
+        let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let until = Instant::now() + Duration::from_secs(20);
+        assert_eq!(one_of(&[gone, good], until).await.unwrap().peer_addr().unwrap(), good);
+        assert_eq!(one_of(&[gone, gone], until).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(one_of(&[], until).await.unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

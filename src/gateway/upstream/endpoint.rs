@@ -136,7 +136,7 @@ impl EndpointState {
 
     /// An active check ended.
     pub(super) fn checked(&self, good: bool, health: &HealthSettings) {
-        self.told(|standing| standing.checked(good, health));
+        self.told(|standing| standing.checked(good, Instant::now(), health));
     }
 
     /// Active checks are switched off.
@@ -161,7 +161,7 @@ impl EndpointState {
         match change {
             None => {}
             Some(Change::Ejected(time)) => {
-                tracing::warn!(%endpoint, ?time, "an endpoint fails and is left alone; then a connection is tried");
+                tracing::warn!(%endpoint, ?time, "an endpoint fails: as long as others do not, it is left alone");
             }
             Some(Change::Returned) => tracing::info!(%endpoint, "an endpoint can be reached again and is used"),
             Some(Change::Unhealthy) => tracing::warn!(%endpoint, "an endpoint does not pass its health check"),

@@ -5,13 +5,16 @@ use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use http::header::{CONNECTION, HOST};
 use http::uri::{Authority, PathAndQuery, Scheme as UriScheme};
 use http::{HeaderValue, Request, Uri, Version};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::sync::oneshot;
+use tokio::time::MissedTickBehavior;
 
 use super::super::body::RequestBody;
 use super::connect::Stream;
@@ -46,36 +49,62 @@ pub(super) struct Streams {
     gauge: Mutex<(Option<UpstreamConnection>, Instant)>,
 }
 
-/// Speaks HTTP/2 on a stream.
+/// What stands for the peer's limit until it says one, or says that it has none; no peer says this.
+const UNSAID: usize = 0x7A5C_31E9;
+/// How often a new connection is looked at until then; hyper does not tell.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+
+/// Speaks HTTP/2 on a stream, and waits until the peer has said how many requests it takes: what is sent beyond would wait on
+/// the connection, behind streams that may last for hours.
 pub(super) async fn speak(stream: Stream) -> io::Result<Multiplexed> {
     let (sender, mut connection) = http2::Builder::new(TokioExecutor::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER)
         .max_header_list_size(HEAD_BYTES)
+        .initial_max_send_streams(UNSAID)
         .handshake(TokioIo::new(stream))
         .await
         .map_err(io::Error::other)?;
     let streams = Arc::new(Streams {
         open: AtomicUsize::new(0),
-        most: AtomicUsize::new(connection.current_max_send_streams()),
+        most: AtomicUsize::new(0),
         retired: AtomicBool::new(false),
         gauge: Mutex::new((None, Instant::now())),
     });
     let told = Arc::clone(&streams);
+    let (said, hears) = oneshot::channel();
     tokio::spawn(async move {
+        let mut said = Some(said);
+        let mut ticks = tokio::time::interval(LOOK_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let ended = poll_fn(|cx| {
-            let polled = Pin::new(&mut connection).poll(cx);
-            if polled.is_pending() {
-                told.most.store(connection.current_max_send_streams(), Ordering::Relaxed);
+            loop {
+                let polled = Pin::new(&mut connection).poll(cx);
+                if polled.is_ready() {
+                    return polled;
+                }
+                let most = connection.current_max_send_streams();
+                if most != UNSAID {
+                    told.most.store(most, Ordering::Relaxed);
+                    if let Some(said) = said.take() {
+                        let _ = said.send(());
+                    }
+                    return Poll::Pending;
+                }
+                if ticks.poll_tick(cx).is_pending() {
+                    return Poll::Pending;
+                }
             }
-            polled
         });
         if let Err(error) = ended.await {
             tracing::debug!(%error, "an upstream connection broke");
         }
     });
-    Ok(Multiplexed { sender, streams })
+    match hears.await {
+        Ok(()) => Ok(Multiplexed { sender, streams }),
+        Err(_) => Err(io::Error::other("it does not speak HTTP/2")),
+    }
 }
 
 impl Multiplexed {

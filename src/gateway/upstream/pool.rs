@@ -1,6 +1,7 @@
 //! A worker's connections to one upstream, and the way of a request through them: [`Pool::send`].
 
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
@@ -144,26 +145,21 @@ impl Pool {
         exchange: &mut Exchange,
     ) -> Result<(Response<Incoming>, Lease), UpstreamError> {
         if !self.upstream.gate.try_enter(&self.settings().limits) {
-            self.wait_for_place().await?;
+            Box::pin(self.wait_for_place()).await?;
         }
         // What was entered is left when the place is dropped; nothing may come between.
         let chosen = self.choose(None, now);
         let place = Place::new(&self.endpoints[chosen], self.endpoints.len() > 1);
-        let mut attempt =
-            Attempt { pool: self, place: Some(place), begun: now, now, first_byte, transfer, exchange, last: false };
-        let failed = match attempt.run(request).await {
+        let mut attempt = Attempt { pool: self, begun: now, now, first_byte, transfer, exchange, last: false };
+        let (failed, mut place) = match attempt.run(place, request).await {
             Ok(answered) => return Ok(answered),
             Err(failed) => failed,
         };
         let Some(request) = failed.again else { return Err(failed.error) };
         self.metrics.retried();
-        attempt.begun = Instant::now();
-        attempt.last = true;
-        let chosen = self.choose(Some(chosen), attempt.begun);
-        if let Some(place) = &mut attempt.place {
-            place.move_to(&self.endpoints[chosen]);
-        }
-        attempt.run(request).await.map_err(|failed| failed.error)
+        let mut again = Attempt { begun: Instant::now(), last: true, ..attempt };
+        place.move_to(&self.endpoints[self.choose(Some(chosen), again.begun)]);
+        Box::pin(again.run(place, request)).await.map_err(|(failed, _)| failed.error)
     }
 
     #[cold]
@@ -196,7 +192,6 @@ impl Pool {
 /// One try to get an answer.
 struct Attempt<'a> {
     pool: &'a Pool,
-    place: Option<Place>,
     /// When this try began.
     begun: Instant,
     /// When the first one did.
@@ -210,23 +205,31 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    async fn run(&mut self, request: Request<RequestBody>) -> Result<(Response<Incoming>, Lease), Failed> {
-        let Some(endpoint) = self.place.as_ref().map(|place| Arc::clone(&place.pool)) else {
-            return Err(Failed { error: unavailable("the request has no place"), again: None });
-        };
-        let wanted = wanted(&request, &endpoint);
+    async fn run(
+        &mut self,
+        place: Place,
+        request: Request<RequestBody>,
+    ) -> Result<(Response<Incoming>, Lease), (Failed, Place)> {
+        let endpoint = &place.pool;
+        let wanted = wanted(&request, endpoint);
+        if wanted == Wanted::Http1 && endpoint.state.endpoint.scheme == Scheme::H2c {
+            // Not the endpoint's fault: a client that asks for it must not be able to have it ejected.
+            let error = unavailable("the endpoint speaks HTTP/2 alone, where no request can switch protocols");
+            return Err((Failed { error, again: None }, place));
+        }
         // What was idle may all have been closed by the same restart: a second try does not rely on it.
         let idle = if self.last { None } else { endpoint.take_idle(wanted) };
         let (connection, fresh) = match idle {
             Some(connection) => (connection, false),
-            None => match endpoint.connect(wanted, self.pool.settings().connect).await {
+            // What is rare has room of its own, or every request would carry it along.
+            None => match Box::pin(endpoint.connect(wanted, self.pool.settings().connect)).await {
                 Ok(connection) => (connection, true),
-                Err(error) => return Err(self.no_connection(error, &endpoint, request)),
+                Err(error) => return Err((self.no_connection(error, endpoint, wanted, request), place)),
             },
         };
         let sent = match connection {
             Connection::Http1(pooled) => self.send_http1(pooled, fresh, request).await,
-            Connection::Http2(stream) => self.send_http2(stream, fresh, request, &endpoint).await,
+            Connection::Http2(stream) => Box::pin(self.send_http2(stream, fresh, request, endpoint)).await,
         };
         let ejection = &self.pool.settings().ejection;
         match sent {
@@ -236,22 +239,28 @@ impl Attempt<'_> {
                 } else {
                     endpoint.state.succeeded(self.begun, ejection);
                 }
-                match self.place.take() {
-                    Some(place) => Ok((response, Lease { connection, place })),
-                    None => Err(Failed { error: unavailable("the request has no place"), again: None }),
-                }
+                Ok((response, Lease { connection, place }))
             }
             Err((failed, blame)) => {
                 if blame {
                     endpoint.state.failed(self.begun, ejection);
                 }
-                Err(failed)
+                Err((failed, place))
             }
         }
     }
 
-    fn no_connection(&self, error: NoConnection, endpoint: &EndpointPool, request: Request<RequestBody>) -> Failed {
-        endpoint.state.failed(self.begun, &self.pool.settings().ejection);
+    fn no_connection(
+        &self,
+        error: NoConnection,
+        endpoint: &EndpointPool,
+        wanted: Wanted,
+        request: Request<RequestBody>,
+    ) -> Failed {
+        // An endpoint may refuse to speak HTTP/1.1, and it is the client who wants it to.
+        if wanted == Wanted::Any {
+            endpoint.state.failed(self.begun, &self.pool.settings().ejection);
+        }
         let reason = if error.late { Reason::UpstreamTimeout } else { Reason::UpstreamUnavailable };
         // A second try at the only endpoint there is would be refused as well.
         let again = (!self.last && self.pool.endpoints.len() > 1).then_some(request);
@@ -275,10 +284,10 @@ impl Attempt<'_> {
         if repeatable {
             pooled.memory.arm();
         }
-        let sending = pooled.sender.try_send_request(request);
+        let sending = std::pin::pin!(pooled.sender.try_send_request(request));
         match self.wait_for_answer(sending).await {
             Err(late) => {
-                let blame = late.reason == Reason::UpstreamTimeout;
+                let blame = self.is_to_blame_for(&late);
                 Err((Failed { error: late, again: None }, blame))
             }
             Ok(Ok(response)) => Ok((response, Connection::Http1(pooled))),
@@ -307,10 +316,10 @@ impl Attempt<'_> {
             return Err((Failed { error, again: None }, false));
         }
         let refusable = (bodyless && spare.is_none() && !self.last).then(|| copy_of(&request));
-        let sending = stream.0.sender.try_send_request(request);
+        let sending = std::pin::pin!(stream.0.sender.try_send_request(request));
         match self.wait_for_answer(sending).await {
             Err(late) => {
-                let blame = late.reason == Reason::UpstreamTimeout;
+                let blame = self.is_to_blame_for(&late);
                 if blame {
                     stream.retire();
                 }
@@ -337,9 +346,8 @@ impl Attempt<'_> {
 
     /// Waits for the head of the answer. While the request's body is still being sent, its progress moves the deadline: an upload
     /// may take as long as it likes. What takes long is watched (T20): it ends when its exchange has to.
-    async fn wait_for_answer<T>(&mut self, sending: impl Future<Output = T>) -> Result<T, UpstreamError> {
+    async fn wait_for_answer<T>(&mut self, mut sending: Pin<&mut impl Future<Output = T>>) -> Result<T, UpstreamError> {
         let first_byte = self.first_byte;
-        let mut sending = std::pin::pin!(sending);
         let mut until = self.now + first_byte;
         let watched_from = self.exchange.watched_from();
         let mut looked = self.begun;
@@ -370,6 +378,16 @@ impl Attempt<'_> {
             };
         }
         Err(UpstreamError { reason: Reason::UpstreamTimeout, detail: format!("no answer within {first_byte:?}") })
+    }
+
+    /// Whether the endpoint has all of the request. Where it has not, it may be the client that keeps it waiting.
+    fn was_sent(&self) -> bool {
+        self.transfer.is_none_or(Transfer::has_ended)
+    }
+
+    /// Whether the endpoint is why there is no answer, and not the client, nor the end of the exchange.
+    fn is_to_blame_for(&self, late: &UpstreamError) -> bool {
+        late.reason == Reason::UpstreamTimeout && self.was_sent()
     }
 
     /// What the client did wrong with its body, if it did.

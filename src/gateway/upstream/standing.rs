@@ -104,8 +104,8 @@ impl Standing {
         None
     }
 
-    /// An active check ended.
-    pub(super) fn checked(&mut self, good: bool, settings: &HealthSettings) -> Option<Change> {
+    /// An active check ended. Who passes again gets a growing share, as after an ejection.
+    pub(super) fn checked(&mut self, good: bool, now: Instant, settings: &HealthSettings) -> Option<Change> {
         if good != self.out {
             self.against = 0;
             return None;
@@ -116,7 +116,13 @@ impl Standing {
         }
         self.against = 0;
         self.out = !self.out;
-        Some(if self.out { Change::Unhealthy } else { Change::Healthy })
+        if self.out {
+            return Some(Change::Unhealthy);
+        }
+        if self.phase == Phase::Trusted {
+            self.return_at(now);
+        }
+        Some(Change::Healthy)
     }
 
     /// Active checks were switched off.
@@ -253,19 +259,22 @@ mod tests {
     #[test]
     fn active_checks_need_several_in_a_row_both_ways() {
         let health = HealthSettings { path: "/".into(), interval: SECOND, timeout: SECOND, healthy: 2, unhealthy: 3 };
+        let now = Instant::now();
         let mut standing = Standing::new();
         let mut told = Vec::new();
         for good in [false, false, true, false, false, false, false, true, false, true, true, true] {
-            told.push(standing.checked(good, &health));
+            told.push(standing.checked(good, now, &health));
         }
         let changes: Vec<_> = told.iter().enumerate().filter_map(|(at, change)| Some((at, (*change)?))).collect();
         assert_eq!(changes, [(5, Change::Unhealthy), (10, Change::Healthy)]);
+        let shares = [0, 5, 10].map(|seconds| standing.share(now + seconds * SECOND, &settings()));
+        assert_eq!(shares, [LEAST, WHOLE / 2, WHOLE]);
         for _ in 0..3 {
-            standing.checked(false, &health);
+            standing.checked(false, now, &health);
         }
-        assert_eq!(standing.share(Instant::now(), &settings()), 0);
+        assert_eq!(standing.share(now, &settings()), 0);
         standing.unchecked();
-        assert!(standing.is_untroubled());
+        assert!(standing.share(now, &settings()) > 0);
     }
 
     #[test]

@@ -123,6 +123,11 @@ impl Connection {
         String::from_utf8_lossy(&self.wire.head().expect("a head").expect("a head")).into_owned()
     }
 
+    /// The connection itself, to speak something else than HTTP on it.
+    pub(crate) fn wire(&mut self) -> &mut Wire {
+        &mut self.wire
+    }
+
     /// Whatever else comes until the peer closes or `limit` passes without a byte.
     pub(crate) fn rest(&mut self, limit: Duration) -> Vec<u8> {
         self.wire.set_read_timeout(limit);

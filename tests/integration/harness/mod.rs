@@ -5,8 +5,10 @@ mod client;
 mod corpora;
 mod doorward;
 mod issuer;
+pub(crate) mod served;
 pub(crate) mod tls;
 mod upstream;
+pub(crate) mod websocket;
 mod wire;
 
 pub(crate) use self::client::{Connection, Response};
