@@ -72,6 +72,11 @@ impl Target {
         Self { address, path, tls: None }
     }
 
+    /// Whether its path is answered before a body is there.
+    pub(super) fn is_denied(&self) -> bool {
+        self.path != "/"
+    }
+
     /// HTTP/2 by ALPN. `authority` (PEM) signed a certificate for the address.
     pub(super) fn tls(address: SocketAddr, path: &'static str, authority: &str) -> Self {
         let mut roots = RootCertStore::empty();
