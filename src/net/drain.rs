@@ -2,7 +2,7 @@
 //!
 //! A connection that waits in the kernel's accept queue is reset when its listener is closed, and with a queue a worker nobody
 //! else would take it. So before a listener is closed, the kernel is told to leave new connections alone
-//! ([`turn_away`]): what is in the queue by then, and what is still being established, is accepted; a client that comes later hears nothing,
+//! (`turn_away`): what is in the queue by then, and what is still being established, is accepted; a client that comes later hears nothing,
 //! asks again a second later, and finds the port closed, or the next process behind it.
 //!
 //! A connection that is kept alive may carry a request at any moment. So none is closed under its client: answers say

@@ -10,7 +10,7 @@
 //! Both clocks of a connection live here as well, because hyper's own header timer also runs while a kept-alive
 //! connection is idle: idle time until the first byte of a head, from then on header time.
 //!
-//! Of a connection that has been idle for a moment, the wrapper gives the stream back ([`Parked`]), so that all that is built
+//! Of a connection that has been idle for a moment, the wrapper gives the stream back (`Parked`), so that all that is built
 //! around it can be freed.
 
 use std::cell::RefCell;
