@@ -2,6 +2,8 @@
 
 mod build;
 mod run;
+mod upstreams;
 
 pub use self::build::{Built, build};
 pub use self::run::{Doorward, run_until_signal};
+pub use self::upstreams::{Reread, Upstreams};

@@ -19,10 +19,10 @@
 //! | 3 | [`revocation`] | what has been revoked, in memory | where entries come from |
 //! | 3 | [`telemetry`] | every metric; the access log; program messages | business rules |
 //! | 4 | [`net`] | accept, guard and serve connections; drain | what is served |
-//! | 5 | [`admission`] | facts and a credential → a `Permit` or a `Refusal` | sockets, SQL |
+//! | 5 | [`admission`] | facts and a credential → a `Permit` or a `Refusal`; the decisions of late | sockets, SQL |
 //! | 9 | [`gateway`] | the life of a request; headers; upstream pools; replies | administration |
 //! | 9 | [`admin_api`] | health, metrics, guarded admin calls | the gateway |
-//! | 9 | [`sync`] | every loop beside requests: policy and roles files | the handling of requests |
+//! | 9 | [`sync`] | every loop beside requests: the files of policies, roles and upstreams; endpoints' health | the handling of requests |
 //! | 10 | [`config`] | a file and the environment → validated settings | behaviour |
 //! | 11 | [`app`] | settings → build, bind, serve, drain | arguments |
 //! | 12 | [`cli`] | one file a command | internals of rooms |
@@ -30,12 +30,13 @@
 //! # The life of a request
 //!
 //! [`net::guard`] lets hyper see a head only after [`request::head`] has found one reading of it →
-//! [`gateway::proxy`] takes it from there on one screen → [`request`] makes facts of it →
+//! [`gateway::proxy`] takes it from there on one screen → [`request`] makes facts of it → [`gateway::cors`] answers a preflight →
 //! [`policy::Snapshot::begin`] cleans the target, matches host, path and method, and either decides or asks who is calling →
 //! [`admission`] finds the credential, verifies it or remembers it ([`token::TokenCache`]), holds it against
 //! [`revocation`], and ends the decision with [`policy::Pending::with_caller`] → a [`admission::Permit`], which nothing
-//! else can make → [`gateway::rate_limit`] counts it, where the route has a limit → [`gateway::headers`] strips what the client claimed and sets what was verified → [`gateway::upstream`]
-//! sends it on one of the worker's own connections → bodies stream both ways → [`gateway::exchange`] tells metrics
+//! else can make → [`gateway::rate_limit`] counts it, where the route has a limit → [`gateway::headers`] strips what the client claimed and sets what was verified, [`gateway::assertion`] signs it → [`gateway::upstream`]
+//! sends it on one of the worker's own connections → bodies stream both ways, or a WebSocket becomes a [`gateway::tunnel`]; what stays
+//! open is decided again ([`gateway::watch`]) → [`gateway::exchange`] tells metrics
 //! and the access log, once, whatever became of it.
 //!
 //! # What must not move

@@ -67,7 +67,7 @@ reasons! {
     PermissionMissing, "permission_missing", 403, "A required permission is missing";
     /// No path of the policy matches; what is not listed is denied.
     NoRoute, "no_route", 403, "No route of the policy matches";
-    /// The route is listed as `deny`.
+    /// The route is listed as `deny`, or another site's page sent the request with the user's cookie (T26).
     RouteDenied, "route_denied", 403, "The route is closed";
     /// The path is listed, the method is not.
     MethodNotAllowed, "method_not_allowed", 405, "The method is not allowed on this path";

@@ -2,6 +2,7 @@
 //!
 //! Knows: admission, revocation, telemetry. Must not know: the gateway, accounts.
 
+pub mod decisions;
 pub mod guard;
 pub mod health;
 pub mod inspected;

@@ -11,10 +11,11 @@ use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
+use super::guard::Objects;
 use super::health::Readiness;
 use super::inspected::Event;
-use super::{guard, health, problem, revocations};
-use crate::admission::{Admission, Desk};
+use super::{decisions, guard, health, problem, revocations};
+use crate::admission::{Admission, Decisions, Desk};
 use crate::reason::Reason;
 use crate::request::Host;
 use crate::revocation::{Retention, RevocationIndex};
@@ -41,27 +42,33 @@ pub struct AdminState {
     pub metrics_open: bool,
     /// Whether the process can serve.
     pub readiness: Readiness,
+    /// The gateway's decisions of late.
+    pub decisions: Arc<Decisions>,
 }
 
 /// The service of one connection from `peer`.
 pub fn router(state: Arc<AdminState>, peer: SocketAddr) -> Router {
-    let guarded = Router::new()
+    let guarded_by = |objects| middleware::from_fn_with_state((Arc::clone(&state), peer, objects), guard::decide);
+    let of_services =
+        Router::new().route("/api/decisions/{request_id}", get(decisions::one)).layer(guarded_by(Objects::OfServices));
+    let whole = Router::new()
         .route("/api/revocations", post(revocations::create))
         .route("/metrics", get(metrics))
         .fallback(problem::not_found)
         .layer(DefaultBodyLimit::max(BODY_BYTES))
-        .layer(middleware::from_fn_with_state((Arc::clone(&state), peer), guard::decide));
+        .layer(guarded_by(Objects::Whole));
     Router::new()
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready))
-        .merge(guarded)
+        .merge(of_services)
+        .merge(whole)
         .layer(middleware::from_fn_with_state(Arc::clone(&state), guard::host))
         .layer(middleware::map_response(keep_private))
         .with_state(state)
 }
 
 /// Answers of this listener are nobody's to keep.
-async fn keep_private(mut response: Response) -> Response {
+pub(super) async fn keep_private(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers.insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
@@ -70,6 +77,8 @@ async fn keep_private(mut response: Response) -> Response {
 
 async fn metrics(State(state): State<Arc<AdminState>>) -> Response {
     state.metrics.set_revocations(state.revocations.len() as u64);
+    let remembered = state.decisions.remembered();
+    state.metrics.set_decisions(remembered.denials, remembered.samples, remembered.bytes);
     match state.metrics.render() {
         Ok(text) => ([(CONTENT_TYPE, METRICS_TYPE)], text).into_response(),
         Err(error) => {

@@ -2,24 +2,29 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use http::HeaderMap;
 
-use super::identity::{Identified, Identity};
+use super::cross_site::{CookieRequest, cookie_origin_ok};
+use super::identity::{AuthMethod, Identified, Identity};
 use crate::clock::Timestamp;
 use crate::live::Live;
-use crate::policy::{Begin, Caller, Decision, Outcome, Snapshot};
+use crate::policy::{Begin, Caller, Decision, Outcome, RouteId, Service, Snapshot};
+use crate::rbac::PermissionId;
 use crate::reason::Reason;
 use crate::request::RequestFacts;
 use crate::revocation::{Presented, RevocationIndex, Standing};
 use crate::telemetry::{ValidationSource, WorkerMetrics};
 use crate::token::cache::Source;
-use crate::token::{Credential, NearCache, TokenCache, credential};
+use crate::token::{Credential, Entry, NearCache, TokenCache, credential};
 
 /// All that a listener decides by. What is replaced while running is read once a request.
 pub struct Admission {
     snapshot: Live<Snapshot>,
+    /// How many snapshots were published.
+    published: AtomicU64,
     tokens: Arc<TokenCache<Identity>>,
     revocations: Arc<RevocationIndex>,
 }
@@ -69,6 +74,18 @@ pub struct Judged<'r> {
     pub caller: Option<Identified>,
 }
 
+impl<'r> Admitted<'r> {
+    /// What was decided, either way.
+    #[must_use]
+    #[inline]
+    pub fn judged(&self) -> &Judged<'r> {
+        match self {
+            Self::Permit(permit) => &permit.judged,
+            Self::Refusal(refusal) => &refusal.judged,
+        }
+    }
+}
+
 impl<'r> Permit<'r> {
     /// What was decided, by which snapshot and for whom.
     #[must_use]
@@ -97,6 +114,64 @@ impl<'r> Refusal<'r> {
     }
 }
 
+/// Decides about a request once more, with what its caller holds for objects of `service` alone. For the calls behind
+/// `admin.yaml`, which lets pass who holds a permission in any scope (T36).
+#[must_use]
+pub fn decide_within<'r>(
+    snapshot: &Snapshot,
+    caller: Option<&Identified>,
+    facts: &RequestFacts<'r>,
+    service: &str,
+    now: Timestamp,
+) -> Decision<'r> {
+    let pending = match snapshot.begin(facts, now) {
+        Begin::Decided(decision) => return decision,
+        Begin::NeedsCaller(pending) => pending,
+    };
+    let Some(caller) = caller else {
+        return pending.without_caller(Reason::MissingToken, "the route needs a valid token".into());
+    };
+    let (table, claims) = (snapshot.roles(), &caller.entry.claims);
+    let grants = table.resolve(service, claims.conferred(table), &claims.memberships);
+    pending.with_caller(&Caller { subject: &claims.subject, grants: &grants })
+}
+
+/// A state of all that is decided by; see [`Admission::changes`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Changes([u64; 3]);
+
+#[cfg(test)]
+impl Changes {
+    /// A state that is made up.
+    pub(crate) fn of(numbers: [u64; 3]) -> Self {
+        Self(numbers)
+    }
+}
+
+/// What an open exchange may go on by.
+#[derive(Debug)]
+pub struct Readmission {
+    /// The snapshot that the ids belong to.
+    pub snapshot: Arc<Snapshot>,
+    /// As in [`Decision`].
+    pub route: Option<RouteId>,
+    /// As in [`Decision`].
+    pub service: Option<u32>,
+    /// As in [`Decision`].
+    pub permission: Option<PermissionId>,
+    /// As in [`Decision`].
+    pub would_deny: Option<Reason>,
+}
+
+/// Whether an open exchange ends when its token expires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expiry {
+    /// It does.
+    Counts,
+    /// It goes on (T20: `outlives_token`, and bodies that are no streams).
+    Lifted,
+}
+
 /// A credential that was no good.
 struct Unusable {
     reason: Reason,
@@ -104,11 +179,21 @@ struct Unusable {
     caller: Option<Identified>,
 }
 
+/// What a credential is looked for in.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    facts: &'a RequestFacts<'a>,
+    headers: &'a HeaderMap,
+    now: Timestamp,
+    /// The time now, for measuring.
+    started: Instant,
+}
+
 impl Admission {
     /// Decides by this snapshot, these tokens and these revocations.
     #[must_use]
     pub fn new(snapshot: Snapshot, tokens: Arc<TokenCache<Identity>>, revocations: Arc<RevocationIndex>) -> Self {
-        Self { snapshot: Live::new(snapshot), tokens, revocations }
+        Self { snapshot: Live::new(snapshot), published: AtomicU64::new(0), tokens, revocations }
     }
 
     /// The snapshot in force.
@@ -120,6 +205,14 @@ impl Admission {
     /// Puts another snapshot in force. Requests that were begun under the old one end under it.
     pub fn publish(&self, snapshot: Snapshot) {
         self.snapshot.publish(snapshot);
+        self.published.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Differs from an earlier value if anything was changed since then that could turn an admission into a refusal: the
+    /// snapshot, the revocations, or keys and issuers. Three loads.
+    #[must_use]
+    pub fn changes(&self) -> Changes {
+        Changes([self.published.load(Ordering::Acquire), self.revocations.changes(), self.tokens.changes()])
     }
 
     /// The revocations in force.
@@ -145,12 +238,13 @@ impl Admission {
         let (decision, caller) = match begun {
             Begin::Decided(decision) => {
                 desk.count.decision(begin_time);
-                let caller = self.caller_of_public(&decision, &snapshot, headers, now, begun_at, desk);
-                (decision, caller)
+                let asked = Asked { facts, headers, now, started: begun_at };
+                self.caller_of_public(decision, &snapshot, &asked, desk)
             }
             Begin::NeedsCaller(pending) => {
-                let service = &snapshot.services()[snapshot.route(pending.route()).service as usize].name;
-                match self.identify(headers, &snapshot, service, now, begun_at, desk) {
+                let service = &snapshot.services()[snapshot.route(pending.route()).service as usize];
+                let asked = Asked { facts, headers, now, started: begun_at };
+                match self.identify(&asked, &snapshot, service, desk) {
                     Ok((caller, resumed)) => {
                         let decision = pending.with_caller(&Caller {
                             subject: &caller.entry.claims.subject,
@@ -175,37 +269,51 @@ impl Admission {
     }
 
     /// A public route is forwarded for anybody; a valid token beside it still says who is asking, and a bad one says nothing.
-    fn caller_of_public(
+    /// Two credentials at once are refused here too (T26).
+    fn caller_of_public<'r>(
         &self,
-        decision: &Decision<'_>,
+        decision: Decision<'r>,
         snapshot: &Snapshot,
-        headers: &HeaderMap,
-        now: Timestamp,
-        started: Instant,
+        asked: &Asked<'_>,
         desk: &Desk,
-    ) -> Option<Identified> {
-        if decision.outcome != Outcome::Allow {
-            return None;
+    ) -> (Decision<'r>, Option<Identified>) {
+        let Some(route) = decision.route.filter(|_| decision.outcome == Outcome::Allow) else {
+            return (decision, None);
+        };
+        let service = &snapshot.services()[snapshot.route(route).service as usize];
+        match self.identify(asked, snapshot, service, desk) {
+            Ok((caller, _)) => (decision, Some(caller)),
+            Err(unusable) if unusable.reason == Reason::BadRequest => {
+                (decision.refused(unusable.reason, unusable.detail), None)
+            }
+            Err(_) => (decision, None),
         }
-        let service = &snapshot.services()[snapshot.route(decision.route?).service as usize].name;
-        self.identify(headers, snapshot, service, now, started, desk).ok().map(|(caller, _)| caller)
     }
 
-    /// Who is calling, and when that was known. `started` is the time now.
+    /// Who is calling, and when that was known.
     fn identify(
         &self,
-        headers: &HeaderMap,
+        asked: &Asked<'_>,
         snapshot: &Snapshot,
-        service: &Arc<str>,
-        now: Timestamp,
-        started: Instant,
+        service: &Service,
         desk: &Desk,
     ) -> Result<(Identified, Instant), Unusable> {
+        let Asked { facts, headers, now, started } = *asked;
         let refused = |reason, detail| Unusable { reason, detail, caller: None };
-        let token = match credential::find(headers) {
-            Credential::Bearer(token) => token,
+        let (token, method) = match credential::find(headers, service.cookie.as_deref()) {
+            Credential::Bearer(token) => (token, AuthMethod::Bearer),
+            Credential::Cookie(token) => {
+                let cors = service.cors.as_deref();
+                cookie_origin_ok(&CookieRequest { method: facts.method, headers, host: facts.host, cors })
+                    .map_err(|detail| refused(Reason::RouteDenied, detail.into()))?;
+                (token, AuthMethod::Cookie)
+            }
             Credential::None => return Err(refused(Reason::MissingToken, "no bearer token was sent".into())),
             Credential::Malformed(found) => return Err(refused(Reason::MalformedToken, found.into())),
+            Credential::Both => {
+                let detail = "both the cookie and an Authorization header say who is asking; send one of them";
+                return Err(refused(Reason::BadRequest, detail.into()));
+            }
         };
         let (source, verified) = self.tokens.authenticate(&desk.near, token, now);
         let source = match source {
@@ -219,8 +327,87 @@ impl Admission {
             ended - started,
         );
         let entry = verified.map_err(|rejection| refused(rejection.reason, rejection.detail))?;
+        self.stand(entry, method, snapshot, &service.name, now).map(|caller| (caller, ended))
+    }
+
+    /// Decides again about an exchange that was admitted before and is still open (T20). Nothing is counted, and no rate limit
+    /// spent. Who is asking (`caller`) was verified then; that is done again only where keys or issuers have changed.
+    ///
+    /// # Errors
+    /// Why it is not to go on.
+    pub fn readmit(
+        &self,
+        facts: &RequestFacts<'_>,
+        caller: Option<&Arc<Entry<Identity>>>,
+        expiry: Expiry,
+        now: Timestamp,
+        desk: &Desk,
+    ) -> Result<Readmission, Reason> {
+        let snapshot = self.snapshot.get();
+        let again = |service: &Arc<str>| match caller {
+            Some(entry) => self.identify_again(entry, &snapshot, service, expiry, now, desk),
+            None => Err(Unusable { reason: Reason::MissingToken, detail: "no token was sent".into(), caller: None }),
+        };
+        let decision = match snapshot.begin(facts, now) {
+            Begin::Decided(decision) => {
+                // A public route is open to anybody, but the upstream was told who is asking, and goes on believing it.
+                if let (Outcome::Allow, Some(route), Some(_)) = (decision.outcome, decision.route, caller) {
+                    let service = &snapshot.services()[snapshot.route(route).service as usize].name;
+                    again(service).map_err(|unusable| unusable.reason)?;
+                }
+                decision
+            }
+            Begin::NeedsCaller(pending) => {
+                let service = &snapshot.services()[snapshot.route(pending.route()).service as usize].name;
+                match again(service) {
+                    Ok(caller) => pending.with_caller(&Caller {
+                        subject: &caller.entry.claims.subject,
+                        grants: caller.identity.grants(),
+                    }),
+                    Err(unusable) => pending.without_caller(unusable.reason, unusable.detail),
+                }
+            }
+        };
+        match decision.outcome {
+            Outcome::Deny(reason) => Err(reason),
+            Outcome::Allow => {
+                let Decision { route, service, permission, would_deny, .. } = decision;
+                Ok(Readmission { route, service, permission, would_deny, snapshot })
+            }
+        }
+    }
+
+    fn identify_again(
+        &self,
+        entry: &Arc<Entry<Identity>>,
+        snapshot: &Snapshot,
+        service: &Arc<str>,
+        expiry: Expiry,
+        now: Timestamp,
+        desk: &Desk,
+    ) -> Result<Identified, Unusable> {
+        let entry = match self.tokens.authenticate_again(&desk.near, entry, now) {
+            Ok(entry) => entry,
+            Err(rejection) if rejection.reason == Reason::Expired && expiry == Expiry::Lifted => Arc::clone(entry),
+            Err(rejection) => {
+                return Err(Unusable { reason: rejection.reason, detail: rejection.detail, caller: None });
+            }
+        };
+        // How it was sent was looked at when the exchange began, and says nothing now.
+        self.stand(entry, AuthMethod::Bearer, snapshot, service, now)
+    }
+
+    /// Holds a verified token against the revocations.
+    fn stand(
+        &self,
+        entry: Arc<Entry<Identity>>,
+        method: AuthMethod,
+        snapshot: &Snapshot,
+        service: &Arc<str>,
+        now: Timestamp,
+    ) -> Result<Identified, Unusable> {
         let identity = Identity::of(&entry, snapshot.roles(), service);
-        let caller = Identified { entry, identity };
+        let caller = Identified { entry, identity, method };
         let claims = &caller.entry.claims;
         let standing = self.revocations.standing(
             &Presented {
@@ -235,7 +422,7 @@ impl Admission {
             now,
         );
         match standing {
-            Standing::Good => Ok((caller, ended)),
+            Standing::Good => Ok(caller),
             Standing::Revoked => Err(Unusable {
                 reason: Reason::Revoked,
                 detail: "the token has been revoked".into(),

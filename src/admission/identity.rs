@@ -15,6 +15,28 @@ pub struct Identified {
     pub entry: Arc<Entry<Identity>>,
     /// What was derived from it.
     pub identity: Arc<Identity>,
+    /// How the token came. It is no part of what is kept beside the token, which may come either way.
+    pub method: AuthMethod,
+}
+
+/// How a token came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthMethod {
+    /// In `Authorization`.
+    Bearer,
+    /// In the cookie that the policy names.
+    Cookie,
+}
+
+impl AuthMethod {
+    /// The word for it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Bearer => "bearer",
+            Self::Cookie => "cookie",
+        }
+    }
 }
 
 /// What is derived from a token's claims under one role table, for one service. It is kept beside the cached token and
@@ -34,7 +56,8 @@ const USER_EMAIL: HeaderName = HeaderName::from_static("x-user-email");
 pub const USER_ROLES: HeaderName = HeaderName::from_static("x-user-roles");
 /// The memberships, as `service=TIER`, comma-separated.
 pub const USER_MEMBERSHIPS: HeaderName = HeaderName::from_static("x-user-memberships");
-const AUTH_METHOD: HeaderName = HeaderName::from_static("x-auth-method");
+/// How the token came.
+pub const AUTH_METHOD: HeaderName = HeaderName::from_static("x-auth-method");
 const AUTH_SESSION: HeaderName = HeaderName::from_static("x-auth-session");
 
 impl Identity {
@@ -53,9 +76,23 @@ impl Identity {
     }
 
     fn derive(claims: &Claims, table: &RoleTable, service: &Arc<str>) -> Self {
-        let grants = table.resolve(service, claims.conferred(table), &claims.memberships);
+        let grants = table.resolve_for_policy(service, claims.conferred(table), &claims.memberships);
         let headers = headers(claims, &grants);
         Self { service: Arc::clone(service), grants, headers }
+    }
+
+    /// The subject.
+    #[must_use]
+    pub fn subject(&self) -> &str {
+        self.header(&USER_ID).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    /// Roughly how many bytes it holds.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let headers = self.headers.iter().map(|(name, value)| size_of_val(name) + value.len() + 2 * size_of_val(value));
+        let words = self.grants.roles().len() * size_of::<usize>() * 4 + self.grants.memberships().len() * 64;
+        size_of::<Self>() + headers.sum::<usize>() + words
     }
 
     /// What the subject holds in the service.
@@ -64,7 +101,7 @@ impl Identity {
         &self.grants
     }
 
-    /// The identity headers, ready to be set. A claim that is missing leaves its header absent.
+    /// The identity headers but for [`AUTH_METHOD`], ready to be set. A claim that is missing leaves its header absent.
     #[must_use]
     pub fn headers(&self) -> &[(HeaderName, HeaderValue)] {
         &self.headers
@@ -86,7 +123,6 @@ fn headers(claims: &Claims, grants: &Grants) -> Vec<(HeaderName, HeaderValue)> {
         (USER_EMAIL, claims.email.as_deref().map(encode)),
         (USER_ROLES, roles),
         (USER_MEMBERSHIPS, memberships),
-        (AUTH_METHOD, Some("bearer".to_owned())),
         (AUTH_SESSION, claims.session.as_deref().map(encode)),
     ];
     values.into_iter().filter_map(|(name, value)| Some((name, HeaderValue::try_from(value?).ok()?))).collect()

@@ -1,17 +1,16 @@
 //! Everything that can be wrong with a start is found here, before anything is bound.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use http::HeaderValue;
 
+use super::upstreams::{self, Listeners, Upstreams};
 use crate::admin_api::{AdminState, Readiness};
-use crate::admission::{Admission, Desk};
+use crate::admission::{Admission, Decisions, Desk};
 use crate::clock::Timestamp;
-use crate::config::{self, AuthSettings, ConfigError, IssuerSettings, Settings, issuers};
-use crate::gateway::{self, Gateway, GatewaySettings};
+use crate::config::{self, AssertionSettings, AuthSettings, ConfigError, IssuerSettings, Settings, issuers};
+use crate::gateway::{self, Assertions, Gateway, GatewaySettings, assertion};
 use crate::policy::Snapshot;
 use crate::rbac::RoleTable;
 use crate::request::Host;
@@ -20,7 +19,8 @@ use crate::revocation::{Retention, RevocationIndex, entry};
 use crate::sync::policy_files::Texts;
 use crate::sync::{LiveTls, PolicyFiles};
 use crate::telemetry::Metrics;
-use crate::token::{Confers, TokenCache, Verifier};
+use crate::token::jwk::Trust;
+use crate::token::{Algorithm, Confers, KeySet, Signer, TokenCache, Verifier, local_keys};
 
 /// What a process consists of before it is bound to anything.
 pub struct Built {
@@ -34,6 +34,8 @@ pub struct Built {
     pub revocations: Arc<RevocationIndex>,
     /// Whether the process can serve.
     pub readiness: Readiness,
+    /// The gateway's decisions of late.
+    pub decisions: Arc<Decisions>,
     /// The files that are followed while running.
     pub files: PolicyFiles,
     /// What they held at the start.
@@ -42,6 +44,8 @@ pub struct Built {
     pub gateway_tls: Option<LiveTls>,
     /// The admin listener's.
     pub admin_tls: Option<LiveTls>,
+    /// What the configuration said of upstreams.
+    pub upstreams: Upstreams,
 }
 
 /// Builds everything from files and settings.
@@ -59,14 +63,18 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
     let revocations = Arc::new(revocations(settings, retention)?);
     let admission = |snapshot| Arc::new(Admission::new(snapshot, Arc::clone(&tokens), Arc::clone(&revocations)));
 
+    let decisions = decisions(settings);
+    let upstreams = upstreams::read(&settings.upstreams, &Listeners::of(settings))?;
     let gateway = match loaded.gateway {
         Some(snapshot) => {
             tell_of_snapshot(&metrics, &snapshot);
-            Some(Gateway::new(admission(snapshot), gateway_settings(settings)?))
+            decisions.in_force(snapshot.version());
+            let gateway_settings = gateway_settings(settings, &upstreams, &metrics)?;
+            Some(Gateway::new(admission(snapshot), gateway_settings, Arc::clone(&decisions)))
         }
         None => None,
     };
-    warn_of_unprotected_upstreams(settings, &metrics);
+    upstreams::warn_of_unprotected(&upstreams, settings.gateway.assertion.is_some(), &metrics);
 
     let admin = match loaded.admin {
         Some(snapshot) => {
@@ -82,6 +90,7 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
                     .map_err(|rejection| anyhow::anyhow!("[admin] hosts: {}", rejection.detail))?,
                 metrics_open: settings.admin.metrics_open,
                 readiness: readiness.clone(),
+                decisions: Arc::clone(&decisions),
             }))
         }
         None => None,
@@ -89,7 +98,28 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
     let gateway_tls =
         settings.gateway.tls.as_ref().filter(|_| settings.gateway.enabled).map(LiveTls::load).transpose()?;
     let admin_tls = settings.admin.tls.as_ref().filter(|_| settings.admin.enabled).map(LiveTls::load).transpose()?;
-    Ok(Built { gateway, admin, metrics, revocations, readiness, files, texts, gateway_tls, admin_tls })
+    Ok(Built {
+        gateway,
+        admin,
+        metrics,
+        revocations,
+        readiness,
+        decisions,
+        files,
+        texts,
+        upstreams,
+        gateway_tls,
+        admin_tls,
+    })
+}
+
+/// Nothing is remembered where nobody can ask.
+fn decisions(settings: &Settings) -> Arc<Decisions> {
+    let mut remembered = settings.admin.decisions;
+    if !settings.admin.enabled {
+        (remembered.denials, remembered.samples) = (0, 0);
+    }
+    Decisions::new(remembered, settings.gateway.worker_count())
 }
 
 /// Tells the metrics which policy is in force.
@@ -161,80 +191,37 @@ fn describe_faults(path: &Path, faults: &[impl std::fmt::Display]) -> anyhow::Er
     anyhow::anyhow!("{}", lines.join("\n"))
 }
 
-fn gateway_settings(settings: &Settings) -> anyhow::Result<GatewaySettings> {
-    let mut upstreams = BTreeMap::new();
-    for (name, upstream) in &settings.upstreams {
-        for endpoint in &upstream.endpoints {
-            refuse_own_listener(settings, name, endpoint)?;
-        }
-        let authority = upstream.endpoints.first().map_or("", |endpoint| endpoint.authority.as_str());
-        let made = gateway::UpstreamSettings {
-            endpoints: upstream
-                .endpoints
-                .iter()
-                .map(|endpoint| gateway::Endpoint { host: endpoint.host.clone(), port: endpoint.port })
-                .collect(),
-            authority: HeaderValue::from_str(authority).with_context(|| format!("[upstreams.{name}] endpoints"))?,
-            connect: upstream.connect,
-            first_byte: upstream.first_byte,
-            idle: upstream.idle,
-        };
-        upstreams.insert(name.as_str().into(), Arc::new(made));
-    }
+fn gateway_settings(
+    settings: &Settings,
+    upstreams: &Upstreams,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<GatewaySettings> {
     Ok(GatewaySettings {
         trusted_proxies: TrustedProxies::new(settings.gateway.trusted_proxies.clone()),
         body_limit: settings.gateway.limits.body,
-        upstreams,
+        upstreams: gateway::Upstreams::new(upstreams.clone(), metrics)?,
+        assertions: settings.gateway.assertion.as_ref().map(assertions).transpose()?,
     })
 }
 
-/// A gateway in front of itself would forward for ever, and its admin listener behind it would be open (T24).
-fn refuse_own_listener(settings: &Settings, name: &str, endpoint: &config::Endpoint) -> anyhow::Result<()> {
-    let listeners = [
-        ("gateway", settings.gateway.enabled, settings.gateway.listen),
-        ("admin", settings.admin.enabled, settings.admin.listen),
-    ];
-    for (listener, enabled, listen) in listeners {
-        let address = endpoint.host.parse::<std::net::IpAddr>().ok().map(|address| address.to_canonical());
-        let here = match address {
-            Some(address) => {
-                address == listen.ip()
-                    || (address.is_loopback() || address.is_unspecified()) && listen.ip().is_unspecified()
-            }
-            None => {
-                endpoint.host.eq_ignore_ascii_case("localhost")
-                    && (listen.ip().is_loopback() || listen.ip().is_unspecified())
-            }
-        };
-        if enabled && here && endpoint.port == listen.port() {
-            bail!(
-                "[upstreams.{name}] endpoints: http://{} is doorward's own {listener} listener; name the service behind it",
-                endpoint.authority
-            );
+/// A key of a file stays the same over restarts and for all processes that share it; another one has to be asked for again.
+fn assertions(settings: &AssertionSettings) -> anyhow::Result<Assertions> {
+    let algorithms = [Algorithm::EdDSA];
+    let keys = match &settings.key_file {
+        Some(path) => local_keys::load_or_create(path, &algorithms),
+        None => {
+            KeySet::generate(Algorithm::EdDSA).and_then(|made| KeySet::parse(made.expose(), &algorithms, Trust::File))
         }
+    };
+    let signer = keys.and_then(|keys| Signer::new(&keys, assertion::TYPE)).context("[gateway.assertion] key_file")?;
+    if settings.key_file.is_none() {
+        tracing::info!(
+            keys = assertion::KEYS_PATH,
+            "X-User-Assertion is signed with a key made at this start; name a [gateway.assertion] key_file to keep one, \
+             and to share it between processes"
+        );
     }
-    Ok(())
-}
-
-/// Whoever reaches a plain upstream by network can write `X-User-Id` there (T31).
-fn warn_of_unprotected_upstreams(settings: &Settings, metrics: &Metrics) {
-    for (name, upstream) in &settings.upstreams {
-        let open = upstream.endpoints.iter().find(|endpoint| !is_loopback(&endpoint.host));
-        metrics.set_upstream_unprotected(name, open.is_some());
-        if let Some(endpoint) = open {
-            tracing::warn!(
-                upstream = name,
-                endpoint = endpoint.authority,
-                "the upstream is reached by plain HTTP over a network: whoever reaches it too can forge an identity there; \
-                 keep it on loopback or let nobody else reach its port"
-            );
-        }
-    }
-}
-
-fn is_loopback(host: &str) -> bool {
-    host.eq_ignore_ascii_case("localhost")
-        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+    Ok(Assertions::new(signer, settings.ttl))
 }
 
 #[cfg(test)]

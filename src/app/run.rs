@@ -10,69 +10,107 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use hyper::service::service_fn;
 use hyper_util::service::TowerToHyperService;
-use tokio::sync::watch;
+use ipnet::IpNet;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::build::{Built, build, tell_of_snapshot};
+use super::upstreams::{Configured, Listeners, Reading, Ready, Reread, warn_of_unprotected};
 use crate::admin_api;
 use crate::clock::Timestamp;
 use crate::config::Settings;
+use crate::gateway::upstream::Check;
+use crate::gateway::watch::PERIOD as WATCH;
 use crate::gateway::{Logged, Worker};
 use crate::net::certificates::TlsError;
 use crate::net::guard::{Expired, GuardSettings};
 use crate::net::serve::ListenerEvent;
-use crate::net::{self, Drain, ListenerSettings, Tls};
+use crate::net::{self, Drain, DrainSender, ListenerSettings, Stage, Tls};
 use crate::request::head::HeadLimits;
+use crate::request::peer::TrustedProxies;
 use crate::sync::policy_files::Unusable;
-use crate::sync::{LiveTls, Loaded};
+use crate::sync::{self, Followed, LiveTls, News, Part};
 use crate::telemetry::{AccessLog, Limit, Listener, WorkerMetrics};
 
 /// How often what is idle or expired is cleared away.
 const SWEEP: Duration = Duration::from_secs(5);
 
+/// How long before the end of the grace time streams are told.
+const LEAVE: Duration = Duration::from_secs(3);
+/// How long a kept-alive connection without a request is left open for one more when doorward stops: what is on its way on it is
+/// answered, with `Connection: close`. At most half of the grace time.
+const ONE_MORE: Duration = Duration::from_secs(3);
+/// How long admin calls and probes that are under way may take when everything else has ended.
+const CONTROL_GRACE: Duration = Duration::from_secs(1);
+/// How often it is looked whether a drain has come to its end.
+const LOOK: Duration = Duration::from_millis(10);
+
 /// A running process.
 pub struct Doorward {
-    drain: watch::Sender<bool>,
-    threads: Vec<JoinHandle<()>>,
+    drain: DrainSender,
+    workers: Vec<JoinHandle<()>>,
+    /// The admin listener and the probes answer until the gateway has ended: they are what tells of it.
+    control_drain: DrainSender,
+    control: Vec<JoinHandle<()>>,
     readiness: admin_api::Readiness,
     log: Option<Arc<AccessLog>>,
+    drain_delay: Duration,
     grace: Duration,
     gateway: Option<SocketAddr>,
     admin: Option<SocketAddr>,
 }
 
+/// What the control thread listens on.
+struct ControlListeners {
+    admin: Option<TcpListener>,
+    probes: Option<TcpListener>,
+}
+
 impl Doorward {
-    /// Builds, binds, and serves on threads of its own.
+    /// Builds, binds, and serves on threads of its own. What `reread` says of upstreams from then on is followed.
     ///
     /// # Errors
     /// What is wrong with settings, files or addresses.
-    pub fn start(settings: &Settings) -> anyhow::Result<Self> {
+    pub fn start(settings: &Settings, reread: Option<Reread>) -> anyhow::Result<Self> {
+        look_at_descriptors(settings);
         let built = build(settings)?;
-        let workers = match settings.gateway.workers {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            workers => workers,
-        };
+        let workers = settings.gateway.worker_count();
         let gateway = built.gateway.as_ref().map(|_| net::bind(settings.gateway.listen, workers)).transpose()?;
-        let admin = built.admin.as_ref().map(|_| net::bind(settings.admin.listen, 1)).transpose()?;
+        let mut bind_one = |address| anyhow::Ok(net::bind(address, 1)?.pop());
+        let listeners = ControlListeners {
+            admin: built.admin.as_ref().map(|_| bind_one(settings.admin.listen)).transpose()?.flatten(),
+            probes: settings.probes.map(&mut bind_one).transpose()?.flatten(),
+        };
         let logged = logged(settings);
         let log = (logged.access || logged.audit).then(|| open_log(settings, &built)).transpose()?;
 
         let (sender, drain) = Drain::new();
+        let (control_sender, control_drain) = Drain::new();
+        let address_of = |listener: Option<&TcpListener>| listener.and_then(|listener| listener.local_addr().ok());
         let mut running = Self {
             drain: sender,
-            threads: Vec::new(),
+            workers: Vec::new(),
+            control_drain: control_sender,
+            control: Vec::new(),
             readiness: built.readiness.clone(),
             log,
+            drain_delay: settings.gateway.drain_delay,
             grace: settings.gateway.grace,
-            gateway: address_of(gateway.as_ref()),
-            admin: address_of(admin.as_ref()),
+            gateway: address_of(gateway.as_ref().and_then(|listeners| listeners.first())),
+            admin: address_of(listeners.admin.as_ref()),
         };
+        let probes = address_of(listeners.probes.as_ref());
         if let Some(listeners) = gateway {
             running.spawn_gateway(settings, &built, listeners, &drain)?;
         }
-        running.spawn_control(settings, &built, admin, &drain)?;
+        running.spawn_control(settings, &built, listeners, reread, &control_drain)?;
         running.readiness.set(true);
         let shown = |address: Option<SocketAddr>| address.map(tracing::field::display);
-        tracing::info!(gateway = shown(running.gateway), admin = shown(running.admin), "serving");
+        tracing::info!(
+            gateway = shown(running.gateway),
+            admin = shown(running.admin),
+            probes = shown(probes),
+            "serving"
+        );
         Ok(running)
     }
 
@@ -88,24 +126,44 @@ impl Doorward {
         self.admin
     }
 
-    /// Stops accepting, lets requests that are under way finish within the grace time, and ends.
-    pub fn stop(self) {
+    /// Ends in order: readiness off, no more connections, one more answer on those that are kept alive, and what is under way within
+    /// the grace time. `pause` waits for as long as it is told, and says whether somebody does not want to wait any longer.
+    pub fn stop(self, mut pause: impl FnMut(Duration) -> bool) {
         self.readiness.set(false);
-        let _ = self.drain.send(true);
-        let deadline = Instant::now() + self.grace;
-        while Instant::now() < deadline && !self.threads.iter().all(JoinHandle::is_finished) {
-            std::thread::sleep(Duration::from_millis(10));
+        self.drain.advance(Stage::Leaving);
+        tracing::info!(delay = ?self.drain_delay, grace = ?self.grace, "stopping");
+        let hurried = !self.drain_delay.is_zero() && pause(self.drain_delay);
+        self.drain.advance(Stage::LastCall);
+        if hurried || !self.drained(&mut pause) {
+            tracing::warn!(grace = ?self.grace, "what is still under way is cut off");
         }
-        let unfinished = self.threads.iter().filter(|thread| !thread.is_finished()).count();
-        if unfinished > 0 {
-            tracing::warn!(grace = ?self.grace, "the grace time is over; what is still under way is cut off");
+        self.control_drain.advance(Stage::Ending);
+        let deadline = Instant::now() + CONTROL_GRACE;
+        while Instant::now() < deadline && !self.control.iter().all(JoinHandle::is_finished) {
+            std::thread::sleep(LOOK);
         }
-        for thread in self.threads.into_iter().filter(JoinHandle::is_finished) {
+        for thread in self.workers.into_iter().chain(self.control).filter(JoinHandle::is_finished) {
             let _ = thread.join();
         }
         if let Some(log) = self.log {
             log.close();
         }
+    }
+
+    /// Waits until the workers have ended. `false` if the grace time was over before, or somebody was impatient.
+    fn drained(&self, pause: &mut impl FnMut(Duration) -> bool) -> bool {
+        let begun = Instant::now();
+        let ending = begun + ONE_MORE.min(self.grace / 2);
+        while !self.workers.iter().all(JoinHandle::is_finished) {
+            let now = Instant::now();
+            if now >= ending {
+                self.drain.advance(Stage::Ending);
+            }
+            if now >= begun + self.grace || pause(LOOK) {
+                return false;
+            }
+        }
+        true
     }
 
     /// One current-thread runtime, one listener queue and one set of pools a worker: they share nothing on the way of a
@@ -118,18 +176,24 @@ impl Doorward {
         drain: &Drain,
     ) -> anyhow::Result<()> {
         let Some(gateway) = &built.gateway else { return Ok(()) };
-        let listener_settings = Arc::new(listener_settings(settings, built.gateway_tls.as_ref()));
+        let listener_settings =
+            Arc::new(listener_settings(settings, &settings.gateway.proxy_protocol_from, built.gateway_tls.as_ref()));
+        let grace = settings.gateway.grace;
         for (number, listener) in listeners.into_iter().enumerate() {
-            let worker = Worker::new(Arc::clone(gateway), &built.metrics, self.log.as_deref(), logged(settings));
+            let log = (self.log.as_deref(), logged(settings));
+            let worker = Worker::new(Arc::clone(gateway), &built.metrics, log, drain.clone());
             let (shared, drain) = (Arc::clone(&listener_settings), drain.clone());
             let observe = observer(&built.metrics, Listener::Gateway, Arc::clone(worker.count()));
-            self.spawn(&format!("gateway-{number}"), async move {
+            let thread = spawn(&format!("gateway-{number}"), async move {
                 let listener = match tokio::net::TcpListener::from_std(listener) {
                     Ok(listener) => listener,
                     Err(error) => return tracing::error!(%error, "cannot listen"),
                 };
                 let sweeper = Arc::clone(&worker);
                 let sweeping = tokio::spawn(every(SWEEP, move || sweeper.sweep()));
+                let looker = Arc::clone(&worker);
+                let looking = tokio::spawn(every(WATCH, move || looker.look()));
+                let leaving = tokio::spawn(leave(Arc::clone(&worker), drain.clone(), grace));
                 net::serve(listener, shared, drain, observe, move |established, connection| {
                     let (worker, from) = (Arc::clone(&worker), worker.meet(established));
                     service_fn(move |request| {
@@ -137,8 +201,9 @@ impl Doorward {
                     })
                 })
                 .await;
-                sweeping.abort();
+                [sweeping, looking, leaving].iter().for_each(tokio::task::JoinHandle::abort);
             })?;
+            self.workers.push(thread);
         }
         Ok(())
     }
@@ -148,90 +213,166 @@ impl Doorward {
         &mut self,
         settings: &Settings,
         built: &Built,
-        listeners: Option<Vec<TcpListener>>,
+        listeners: ControlListeners,
+        reread: Option<Reread>,
         drain: &Drain,
     ) -> anyhow::Result<()> {
         let revocations = Arc::clone(&built.revocations);
         let gateway = built.gateway.clone();
-        let admin = built.admin.clone().zip(listeners.and_then(|mut listeners| listeners.pop()));
-        let following = follow_files(built);
         let certificates = [
             follow_certificates(built, Listener::Gateway, built.gateway_tls.as_ref()),
             follow_certificates(built, Listener::Admin, built.admin_tls.as_ref()),
         ];
+        let following = follow_files(settings, built, reread);
+        let looking_after = built.gateway.clone();
+        let admin = self.admin(settings, built, listeners.admin, drain.clone());
+        let probes = probes(settings, built, listeners.probes, drain.clone());
         let mut drain = drain.clone();
-        let observe = observer(&built.metrics, Listener::Admin, built.metrics.worker());
-        let shared = Arc::new(listener_settings(settings, built.admin_tls.as_ref()));
-        let audit = self.log.as_deref().filter(|_| settings.events.log).map(AccessLog::worker);
-        self.spawn("control", async move {
+        let thread = spawn("control", async move {
             let sweeping = tokio::spawn(every(SWEEP, move || {
                 revocations.sweep(Timestamp::now());
                 if let Some(gateway) = &gateway {
                     gateway.sweep();
                 }
+                net::return_memory();
             }));
             let following = tokio::spawn(following);
             let certificates = certificates.map(|following| following.map(tokio::spawn));
-            match admin {
-                None => drain.begun().await,
-                Some((state, listener)) => match tokio::net::TcpListener::from_std(listener) {
-                    Ok(listener) => {
-                        net::serve(listener, shared, drain, observe, move |established, connection| {
-                            let peer = established.client;
-                            let router = admin_api::router(Arc::clone(&state), peer);
-                            let audit = audit.clone();
-                            TowerToHyperService::new(admin_api::Inspected::new(router, connection, peer, audit))
-                        })
-                        .await;
-                    }
-                    Err(error) => tracing::error!(%error, "cannot listen"),
-                },
-            }
+            let looking_after = looking_after.map(|gateway| {
+                tokio::spawn(sync::endpoints::look_after(move |now| {
+                    gateway.upstreams().due(now).into_iter().map(Check::run).collect()
+                }))
+            });
+            tokio::join!(admin, probes, drain.begun());
             following.abort();
             certificates.into_iter().flatten().for_each(|following| following.abort());
             sweeping.abort();
-        })
+            if let Some(looking_after) = looking_after {
+                looking_after.abort();
+            }
+        })?;
+        self.control.push(thread);
+        Ok(())
     }
 
-    fn spawn(&mut self, name: &str, work: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .with_context(|| format!("cannot start the runtime of {name}"))?;
-        let thread = std::thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(move || {
-                runtime.block_on(work);
-                // Not waited for: a file that is being read may never be read to its end.
-                runtime.shutdown_background();
-            })
-            .with_context(|| format!("cannot start the thread {name}"))?;
-        self.threads.push(thread);
-        Ok(())
+    /// Serves the admin listener, if there is one.
+    fn admin(
+        &self,
+        settings: &Settings,
+        built: &Built,
+        listener: Option<TcpListener>,
+        drain: Drain,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let admin = built.admin.clone().zip(listener);
+        let observe = observer(&built.metrics, Listener::Admin, built.metrics.worker());
+        let shared = Arc::new(listener_settings(settings, &[], built.admin_tls.as_ref()));
+        let audit = self.log.as_deref().filter(|_| settings.events.log).map(AccessLog::worker);
+        async move {
+            let Some((state, listener)) = admin else { return };
+            match tokio::net::TcpListener::from_std(listener) {
+                Ok(listener) => {
+                    net::serve(listener, shared, drain, observe, move |established, connection| {
+                        let peer = established.client;
+                        let router = admin_api::router(Arc::clone(&state), peer);
+                        let audit = audit.clone();
+                        TowerToHyperService::new(admin_api::Inspected::new(router, connection, peer, audit))
+                    })
+                    .await;
+                }
+                Err(error) => tracing::error!(%error, "cannot listen"),
+            }
+        }
     }
 }
 
-/// Serves until SIGINT or SIGTERM, then drains.
+/// Serves health and readiness on a listener of their own, if there is one.
+fn probes(
+    settings: &Settings,
+    built: &Built,
+    listener: Option<TcpListener>,
+    drain: Drain,
+) -> impl Future<Output = ()> + Send + 'static {
+    let observe = observer(&built.metrics, Listener::Probes, built.metrics.worker());
+    let shared = Arc::new(listener_settings(settings, &[], None));
+    let router = admin_api::health::probes(built.readiness.clone());
+    async move {
+        let Some(listener) = listener else { return };
+        match tokio::net::TcpListener::from_std(listener) {
+            Ok(listener) => {
+                net::serve(listener, shared, drain, observe, move |established, connection| {
+                    let probed = admin_api::Inspected::new(router.clone(), connection, established.client, None);
+                    TowerToHyperService::new(probed)
+                })
+                .await;
+            }
+            Err(error) => tracing::error!(%error, "cannot listen"),
+        }
+    }
+}
+
+fn spawn(name: &str, work: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .with_context(|| format!("cannot start the runtime of {name}"))?;
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || {
+            runtime.block_on(work);
+            // Not waited for: a file that is being read may never be read to its end.
+            runtime.shutdown_background();
+        })
+        .with_context(|| format!("cannot start the thread {name}"))
+}
+
+/// Serves until SIGINT or SIGTERM, then drains. A second signal ends at once what is still under way; the exit code is 0 all the
+/// same, because that was asked for (nginx and Envoy do likewise).
 #[must_use]
 pub fn run_until_signal(doorward: Doorward) -> ExitCode {
-    let waiting = tokio::runtime::Builder::new_current_thread().enable_all().build().map(|runtime| {
-        runtime.block_on(async {
-            use tokio::signal::unix::{SignalKind, signal};
-            let mut terminate = signal(SignalKind::terminate())?;
-            tokio::select! {
-                _ = terminate.recv() => Ok(()),
-                interrupted = tokio::signal::ctrl_c() => interrupted,
-            }
-        })
+    let signals = tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
+        let _entered = runtime.enter();
+        let signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        Ok((runtime, signals))
     });
-    let waited = waiting.and_then(|waited| waited);
-    doorward.stop();
-    match waited {
-        Ok(()) => ExitCode::SUCCESS,
+    let (runtime, (mut terminate, mut interrupt)) = match signals {
+        Ok(signals) => signals,
         Err(error) => {
             tracing::error!(%error, "cannot wait for signals");
-            ExitCode::FAILURE
+            doorward.stop(|pause| {
+                std::thread::sleep(pause);
+                false
+            });
+            return ExitCode::FAILURE;
         }
+    };
+    let mut asked = async |limit: Option<Duration>| {
+        let over = async {
+            match limit {
+                Some(limit) => tokio::time::sleep(limit).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = terminate.recv() => true,
+            _ = interrupt.recv() => true,
+            () = over => false,
+        }
+    };
+    runtime.block_on(asked(None));
+    doorward.stop(|pause| runtime.block_on(asked(Some(pause))));
+    ExitCode::SUCCESS
+}
+
+/// Every connection has a file descriptor, and while it is served nearly always a second one, to an upstream.
+fn look_at_descriptors(settings: &Settings) {
+    let wanted = 2 * settings.gateway.limits.connections as u64;
+    if let Some(limit) = net::descriptors::raise_limit().filter(|limit| *limit < wanted) {
+        tracing::warn!(
+            limit,
+            connections = settings.gateway.limits.connections,
+            "the limit of open files is too low for [gateway] limits.connections, each of which may need two: raise it \
+             (ulimit -Hn, LimitNOFILE=), or lower limits.connections"
+        );
     }
 }
 
@@ -245,11 +386,7 @@ fn open_log(settings: &Settings, built: &Built) -> anyhow::Result<Arc<AccessLog>
     Ok(Arc::new(log))
 }
 
-fn address_of(listeners: Option<&Vec<TcpListener>>) -> Option<SocketAddr> {
-    listeners?.first()?.local_addr().ok()
-}
-
-fn listener_settings(settings: &Settings, tls: Option<&LiveTls>) -> ListenerSettings {
+fn listener_settings(settings: &Settings, proxies: &[IpNet], tls: Option<&LiveTls>) -> ListenerSettings {
     let limits = &settings.gateway.limits;
     ListenerSettings {
         connections: limits.connections,
@@ -257,8 +394,10 @@ fn listener_settings(settings: &Settings, tls: Option<&LiveTls>) -> ListenerSett
             head: HeadLimits { bytes: limits.header_bytes, headers: limits.headers },
             header_timeout: limits.header_timeout,
             idle_timeout: limits.idle_timeout,
+            streams: limits.streams,
         },
         open: AtomicUsize::new(0),
+        proxies: TrustedProxies::new(proxies.to_vec()),
         tls: tls.map(|tls| Arc::clone(&tls.live)),
     }
 }
@@ -268,12 +407,13 @@ fn observer(
     metrics: &Arc<crate::telemetry::Metrics>,
     listener: Listener,
     count: Arc<WorkerMetrics>,
-) -> impl Fn(ListenerEvent) + Clone + Send + 'static {
+) -> impl Fn(ListenerEvent) + Clone + Send + Unpin + 'static {
     let metrics = Arc::clone(metrics);
     move |event| match event {
         ListenerEvent::Opened => metrics.connection_changed(listener, 1),
         ListenerEvent::Closed => metrics.connection_changed(listener, -1),
         ListenerEvent::HandshakeFailed => metrics.handshake_failed(listener),
+        ListenerEvent::Limited(limit) => count.limit_rejection(limit),
         ListenerEvent::Full => count.limit_rejection(Limit::Connections),
         ListenerEvent::Expired(Expired::HeaderTimeout) => count.limit_rejection(Limit::HeaderTimeout),
         ListenerEvent::Expired(Expired::IdleTimeout) => count.limit_rejection(Limit::IdleTimeout),
@@ -281,26 +421,63 @@ fn observer(
     }
 }
 
-/// Publishes changed policy and roles files to both listeners; a bad change leaves the old state in force.
-fn follow_files(built: &Built) -> impl Future<Output = ()> + Send + 'static {
-    let gateway = built.gateway.as_ref().map(|gateway| Arc::clone(gateway.admission()));
+/// Publishes changed policy and roles files to both listeners, and changed upstreams to the gateway; a bad change leaves the old
+/// state in force.
+fn follow_files(
+    settings: &Settings,
+    built: &Built,
+    reread: Option<Reread>,
+) -> impl Future<Output = ()> + Send + 'static {
+    let gateway = built.gateway.clone();
     let admin = built.admin.as_ref().map(|admin| Arc::clone(&admin.admission));
+    let configuration = gateway.clone().zip(reread).map(|(gateway, reread)| Configured {
+        reread,
+        started: settings.clone(),
+        listeners: Listeners::of(settings),
+        gateway,
+    });
+    let files = Followed {
+        policies: built.files.clone(),
+        texts: built.texts.clone(),
+        configuration,
+        read: Reading { upstreams: built.upstreams.clone(), waiting: Vec::new() },
+    };
     let metrics = (Arc::clone(&built.metrics), Arc::clone(&built.metrics));
-    let publish = move |loaded: Loaded| {
+    let decisions = Arc::clone(&built.decisions);
+    let asserted = settings.gateway.assertion.is_some();
+    let publish = move |news: News<Ready>| {
+        if let Some((gateway, Ready { reading, prepared })) = gateway.as_ref().zip(news.configuration) {
+            gateway.upstreams().publish(prepared);
+            warn_of_unprotected(&reading.upstreams, asserted, &metrics.0);
+            metrics.0.set_config_reload_failed(false);
+            tracing::info!("the changed configuration of upstreams is in force");
+            if !reading.waiting.is_empty() {
+                tracing::warn!(keys = reading.waiting.join(", "), "these changed keys wait for a restart");
+            }
+        }
+        let Some(loaded) = news.policies else { return };
         if let Some((admission, snapshot)) = admin.as_ref().zip(loaded.admin) {
             admission.publish(snapshot);
         }
-        if let Some((admission, snapshot)) = gateway.as_ref().zip(loaded.gateway) {
+        if let Some((gateway, snapshot)) = gateway.as_ref().zip(loaded.gateway) {
             tell_of_snapshot(&metrics.0, &snapshot);
             tracing::info!(version = snapshot.version(), "the changed policy is in force");
-            admission.publish(snapshot);
+            let version = snapshot.version();
+            gateway.admission().publish(snapshot);
+            decisions.in_force(version);
         }
     };
-    let refused = move |unusable: &Unusable| {
-        metrics.1.set_policy_reload_failed();
-        tracing::error!(%unusable, "the changed policy is refused; the old one stays in force");
+    let refused = move |part: Part, unusable: &Unusable| match part {
+        Part::Policies => {
+            metrics.1.set_policy_reload_failed();
+            tracing::error!(%unusable, "the changed policy is refused; the old one stays in force");
+        }
+        Part::Configuration => {
+            metrics.1.set_config_reload_failed(true);
+            tracing::error!(%unusable, "the changed configuration is refused; the old upstreams stay in force");
+        }
     };
-    built.files.clone().follow(built.texts.clone(), publish, refused)
+    files.follow(publish, refused)
 }
 
 /// Publishes a listener's changed certificates; a bad change leaves the old ones in force.
@@ -321,6 +498,13 @@ fn follow_certificates(
         tracing::error!(listener = listener.label(), %error, "the changed certificates are refused; the old ones stay in force");
     };
     Some(tls.follow(published, refused))
+}
+
+/// Streams may go on for nearly all of the grace time, which begins with the last call, and then are ended in their own words.
+async fn leave(worker: Arc<Worker>, mut drain: Drain, grace: Duration) {
+    drain.last_call().await;
+    tokio::time::sleep(grace.saturating_sub((grace / 2).min(LEAVE))).await;
+    worker.leave();
 }
 
 async fn every(period: Duration, work: impl Fn()) {

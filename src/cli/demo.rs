@@ -17,7 +17,8 @@ use self::script::{Addresses, Person, Script};
 use super::{Context, Output};
 use crate::app::{self, Doorward};
 use crate::clock::Timestamp;
-use crate::config::{ConfigError, Endpoint, Settings, issuers};
+use crate::config::{ConfigError, Settings, issuers};
+use crate::gateway::upstream::{Address, Endpoint, Scheme};
 use crate::telemetry::{self, tracing::LogLevel};
 use crate::token::Issuer;
 
@@ -60,7 +61,8 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> anyhow::Result<Exit
     let issuer = issuers.first().context("the demo's configuration has no issuer")?;
     let people = people(issuer)?;
     let messages = telemetry::tracing::init(settings.log.format, settings.log.level)?;
-    let doorward = Doorward::start(&settings).inspect_err(|_| messages.flush_within(super::run::FLUSH_PATIENCE))?;
+    let doorward =
+        Doorward::start(&settings, None).inspect_err(|_| messages.flush_within(super::run::FLUSH_PATIENCE))?;
     // Keys are read once, at the start, and these are of no use afterwards.
     drop(keys);
     let addresses = Addresses {
@@ -92,8 +94,8 @@ fn settings(args: &Args, oms: SocketAddr, keys: PathBuf) -> anyhow::Result<Setti
     settings.admin.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, args.admin_port));
     settings.auth.local_keys = keys;
     for upstream in settings.upstreams.values_mut() {
-        upstream.endpoints =
-            vec![Endpoint { host: oms.ip().to_string(), port: oms.port(), authority: oms.to_string() }];
+        let address = Address::Tcp { host: oms.ip().to_string(), port: oms.port() };
+        upstream.endpoints = vec![Endpoint { scheme: Scheme::Http, address, authority: oms.to_string() }];
     }
     // What the program does is told by the script; each request's line stays, unless a script reads the output.
     settings.log.level = LogLevel::Warn;

@@ -1,11 +1,12 @@
 //! `doorward run`.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Context;
-use crate::app::{self, Doorward};
-use crate::config::DEFAULT_CONFIG;
+use crate::app::{self, Doorward, Reread};
+use crate::config::{DEFAULT_CONFIG, Settings};
 use crate::telemetry;
 
 /// How long the last messages may take if nobody reads them.
@@ -29,7 +30,10 @@ pub(super) fn run(_: &Args, context: &mut Context<'_>) -> anyhow::Result<ExitCod
     let messages = telemetry::tracing::init(settings.log.format, settings.log.level)?;
     let source = settings.source.as_ref().map(|file| file.display().to_string());
     tracing::info!(configuration = source.as_deref().unwrap_or("built-in defaults"), "starting");
-    let ended = Doorward::start(&settings).map(app::run_until_signal);
+    let (config, env) = (context.config.clone(), context.env.clone());
+    let reread: Reread =
+        Arc::new(move || Settings::load(config.as_deref(), env.iter().cloned()).map(|(settings, _)| settings));
+    let ended = Doorward::start(&settings, Some(reread)).map(app::run_until_signal);
     messages.flush_within(FLUSH_PATIENCE);
     ended
 }

@@ -9,6 +9,8 @@ use ipnet::IpNet;
 
 use super::mistake::{ConfigError, Warning};
 use super::{sources, validate};
+use crate::admission::DecisionSettings;
+use crate::gateway::upstream::{EjectionSettings, Endpoint, HealthSettings, RequestLimits};
 use crate::net::TlsFiles;
 use crate::secret::Secret;
 use crate::telemetry::tracing::{LogFormat, LogLevel};
@@ -29,6 +31,8 @@ pub struct Settings {
     pub roles: Option<PathBuf>,
     /// `[admin]`
     pub admin: AdminSettings,
+    /// `[probes] listen`: where health and readiness are answered besides, if anywhere.
+    pub probes: Option<SocketAddr>,
     /// `[revocation]`
     pub revocation: RevocationSettings,
     /// `[log]`
@@ -76,12 +80,38 @@ pub struct GatewaySettings {
     pub workers: usize,
     /// Networks whose forwarding headers are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// How long new connections are still accepted when a stop begins; zero: not at all.
+    pub drain_delay: Duration,
+    /// Networks whose connections begin with a PROXY protocol header.
+    pub proxy_protocol_from: Vec<IpNet>,
     /// How long a drain waits for requests that are under way.
     pub grace: Duration,
     /// Limits of every connection.
     pub limits: Limits,
     /// What is shown by TLS; `None`: the listener is plain.
     pub tls: Option<TlsFiles>,
+    /// `assertion`, if it is switched on.
+    pub assertion: Option<AssertionSettings>,
+}
+
+/// `X-User-Assertion`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AssertionSettings {
+    /// How long one is good; whole seconds, at most 5 minutes.
+    pub ttl: Duration,
+    /// The private JWK set to sign with, made where it is missing; without it a new key is made at each start.
+    pub key_file: Option<PathBuf>,
+}
+
+impl GatewaySettings {
+    /// How many threads serve requests.
+    #[must_use]
+    pub fn worker_count(&self) -> usize {
+        match self.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            workers => workers,
+        }
+    }
 }
 
 /// Limits of a listener.
@@ -99,6 +129,8 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// Connections at once.
     pub connections: usize,
+    /// HTTP/2 streams of one connection at once.
+    pub streams: u32,
 }
 
 /// One upstream.
@@ -110,19 +142,27 @@ pub struct UpstreamSettings {
     pub connect: Duration,
     /// From the end of the request to the first byte of the response.
     pub first_byte: Duration,
-    /// Between two pieces of a body, and of an idle pooled connection.
+    /// Between two pieces of a body.
     pub idle: Duration,
+    /// Files for `https` endpoints.
+    pub tls: Option<UpstreamTls>,
+    /// Active checks.
+    pub health: Option<HealthSettings>,
+    /// When an endpoint is left alone.
+    pub ejection: EjectionSettings,
+    /// Requests at a time.
+    pub limits: RequestLimits,
 }
 
-/// Where an upstream is reached, by plain HTTP/1.1.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Endpoint {
-    /// Host name or address, without the brackets of an IPv6 literal.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
-    /// Host and port as a `Host` header spells them: with brackets, without port 80.
-    pub authority: String,
+/// Whom to believe behind an `https` endpoint, and what to show to it. The files are still to be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamTls {
+    /// Certificates that endpoints are verified against; `None` for those of the system.
+    pub ca: Option<PathBuf>,
+    /// Certificate and key that are shown.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    /// The name that endpoints must prove, where it is not their host.
+    pub server_name: Option<String>,
 }
 
 /// Whose tokens are accepted.
@@ -193,6 +233,8 @@ pub struct AdminSettings {
     pub metrics_open: bool,
     /// What is shown by TLS; `None`: the listener is plain.
     pub tls: Option<TlsFiles>,
+    /// How many decisions are remembered for `GET /api/decisions/{request_id}`.
+    pub decisions: DecisionSettings,
 }
 
 /// Where revocations come from.

@@ -1,9 +1,11 @@
 //! The settings in force, as TOML that could be read again, with secrets masked.
 
+use std::path::Path;
+
 use toml::{Table, Value};
 
 use super::quantity::{show_duration, show_size};
-use super::settings::{IssuerSettings, KeySource, Settings};
+use super::settings::{IssuerSettings, KeySource, Settings, UpstreamSettings, UpstreamTls};
 use crate::net::{ClientAuth, TlsFiles};
 use crate::telemetry::tracing::{LogFormat, LogLevel};
 use crate::token::{Confers, RolesFrom};
@@ -26,6 +28,7 @@ impl Settings {
     pub fn to_table(&self) -> Table {
         let gateway = &self.gateway;
         let limits = gateway.limits;
+        let mut believed = gateway.trusted_proxies.iter().chain(&gateway.proxy_protocol_from);
         let mut root = Table::new();
         root.insert(
             "gateway".into(),
@@ -36,7 +39,8 @@ impl Settings {
                 "policies": texts(gateway.policies.iter().map(|path| path.display())),
                 "workers": number(gateway.workers),
                 "trusted_proxies": texts(&gateway.trusted_proxies),
-                "dangerous_trust_everyone": gateway.trusted_proxies.iter().any(|network| network.prefix_len() == 0),
+                "dangerous_trust_everyone": believed.any(|network| network.prefix_len() == 0),
+                "proxy_protocol_from": texts(&gateway.proxy_protocol_from),
                 "grace": show_duration(gateway.grace),
                 "limits": table! {
                     "header_bytes": show_size(limits.header_bytes as u64),
@@ -45,23 +49,19 @@ impl Settings {
                     "header_timeout": show_duration(limits.header_timeout),
                     "idle_timeout": show_duration(limits.idle_timeout),
                     "connections": number(limits.connections),
+                    "streams": i64::from(limits.streams),
                 },
             },
         );
         if let (Some(tls), Some(Value::Table(gateway))) = (&gateway.tls, root.get_mut("gateway")) {
             gateway.insert("tls".into(), show_tls(tls));
         }
-        let upstreams = self.upstreams.iter().map(|(name, upstream)| {
-            let settings = table! {
-                "endpoints": texts(upstream.endpoints.iter().map(|endpoint| format!("http://{}", endpoint.authority))),
-                "timeouts": table! {
-                    "connect": show_duration(upstream.connect),
-                    "first_byte": show_duration(upstream.first_byte),
-                    "idle": show_duration(upstream.idle),
-                },
-            };
-            (name.clone(), settings)
-        });
+        if !gateway.drain_delay.is_zero()
+            && let Some(Value::Table(shown)) = root.get_mut("gateway")
+        {
+            shown.insert("drain_delay".into(), show_duration(gateway.drain_delay).into());
+        }
+        let upstreams = self.upstreams.iter().map(|(name, upstream)| (name.clone(), show_upstream(upstream)));
         root.insert("upstreams".into(), Value::Table(upstreams.collect()));
         let auth = &self.auth;
         let mut shown = Table::from_iter([
@@ -86,10 +86,19 @@ impl Settings {
                 "hosts": texts(&self.admin.hosts),
                 "policy": self.admin.policy.display().to_string(),
                 "metrics_open": self.admin.metrics_open,
+                "decisions": table! {
+                    "denials": number(self.admin.decisions.denials),
+                    "sample_every": i64::from(self.admin.decisions.sample_every),
+                    "samples": number(self.admin.decisions.samples),
+                    "memory": show_size(self.admin.decisions.memory as u64),
+                },
             },
         );
         if let (Some(tls), Some(Value::Table(admin))) = (&self.admin.tls, root.get_mut("admin")) {
             admin.insert("tls".into(), show_tls(tls));
+        }
+        if let Some(listen) = self.probes {
+            root.insert("probes".into(), table! { "listen": listen.to_string() });
         }
         if let Some(file) = &self.revocation.file {
             root.insert("revocation".into(), table! { "file": file.display().to_string() });
@@ -114,7 +123,7 @@ impl Settings {
 }
 
 fn show_tls(tls: &TlsFiles) -> Value {
-    let path = |path: &std::path::Path| path.display().to_string();
+    let path = |path: &Path| path.display().to_string();
     let certificates =
         tls.certificates.iter().map(|files| table! { "cert": path(&files.cert), "key": path(&files.key) });
     let mut shown = Table::from_iter([("certificates".to_owned(), Value::Array(certificates.collect()))]);
@@ -123,6 +132,60 @@ fn show_tls(tls: &TlsFiles) -> Value {
         shown.insert("client_ca".into(), path(authorities).into());
         shown.insert("client_auth".into(), word.into());
     }
+    Value::Table(shown)
+}
+
+fn show_upstream(upstream: &UpstreamSettings) -> Value {
+    let UpstreamSettings { endpoints, connect, first_byte, idle, tls, health, ejection, limits } = upstream;
+    let mut shown = Table::new();
+    let mut put = |key: &str, value: Value| {
+        shown.insert(key.to_owned(), value);
+    };
+    put("endpoints", texts(endpoints));
+    put(
+        "timeouts",
+        table! {
+            "connect": show_duration(*connect), "first_byte": show_duration(*first_byte), "idle": show_duration(*idle),
+        },
+    );
+    if let Some(UpstreamTls { ca, identity, server_name }) = tls {
+        let file = |key: &str, path: &Path| (key.to_owned(), Value::from(path.display().to_string()));
+        let mut tls = Table::new();
+        tls.extend(ca.as_deref().map(|ca| file("ca", ca)));
+        tls.extend(identity.iter().flat_map(|(cert, key)| [file("cert", cert), file("key", key)]));
+        tls.extend(server_name.clone().map(|name| ("server_name".to_owned(), Value::from(name))));
+        put("tls", Value::Table(tls));
+    }
+    if let Some(health) = health {
+        put(
+            "health",
+            table! {
+                "path": health.path.as_str(),
+                "interval": show_duration(health.interval),
+                "timeout": show_duration(health.timeout),
+                "healthy": i64::from(health.healthy),
+                "unhealthy": i64::from(health.unhealthy),
+            },
+        );
+    }
+    put(
+        "ejection",
+        table! {
+            "failures": i64::from(ejection.failures),
+            "server_errors": ejection.server_errors,
+            "base": show_duration(ejection.base),
+            "max": show_duration(ejection.max),
+            "slow_start": show_duration(ejection.slow_start),
+        },
+    );
+    put(
+        "limits",
+        table! {
+            "requests": number(limits.requests),
+            "waiting": number(limits.waiting),
+            "wait": show_duration(limits.wait),
+        },
+    );
     Value::Table(shown)
 }
 

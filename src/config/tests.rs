@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::settings::{KeySource, Settings};
 use super::{sources, validate};
+use crate::gateway::upstream::Address;
 use crate::secret::Secret;
 
 const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/doorward.toml");
@@ -104,7 +105,12 @@ fn every_key_stands_in_the_shipped_file() {
 #[test]
 fn what_is_shown_reads_back_and_hides_secrets() {
     let text = foreign("subject_prefix = \"kc:\"\nconfers = { viewer = \"ROLE_USER\" }");
-    let text = format!("{text}[upstreams.a]\nendpoints = [\"http://[::1]:81/\", \"http://b\"]\n");
+    let text = format!(
+        "{text}[upstreams.a]\nendpoints = [\"http://[::1]:81/\", \"http://b\"]\n\
+        [upstreams.b]\nendpoints = [\"https://b\", \"h2c://b:1\", \"unix:/b\"]\nhealth = {{ path = \"/ok?a\", healthy = 1 }}\n\
+        tls = {{ ca = \"ca.pem\", cert = \"a.pem\", key = \"b.pem\", server_name = \"b.test\" }}\n\
+        limits = {{ requests = 5, waiting = 0 }}\nejection = {{ server_errors = true, max = \"1m\" }}\n"
+    );
     let (shipped, _) = Settings::load(Some(Path::new(SHIPPED)), env(&[])).unwrap();
     for mut settings in [shipped, good(&text, &[]), good("", &[])] {
         let mut again = good(&settings.show(), &[]);
@@ -188,13 +194,23 @@ fn endpoints_are_read_exactly() {
     let endpoint = |url: &str| {
         let settings = good(&format!("[upstreams.a]\nendpoints = [{url:?}]"), &[]);
         let endpoint = &settings.upstreams["a"].endpoints[0];
-        format!("{} {} {}", endpoint.host, endpoint.port, endpoint.authority)
+        let at = match &endpoint.address {
+            Address::Tcp { host, port } => format!("{host} {port}"),
+            Address::Unix(path) => path.display().to_string(),
+        };
+        format!("{:?} {at} {}", endpoint.scheme, endpoint.authority)
     };
-    assert_eq!(endpoint("http://127.0.0.1:8000"), "127.0.0.1 8000 127.0.0.1:8000");
-    assert_eq!(endpoint("http://oms/"), "oms 80 oms");
-    assert_eq!(endpoint("http://oms:80"), "oms 80 oms");
-    assert_eq!(endpoint("http://[::1]"), "::1 80 [::1]");
-    assert_eq!(endpoint("http://[::1]:8000"), "::1 8000 [::1]:8000");
+    assert_eq!(endpoint("http://127.0.0.1:8000"), "Http 127.0.0.1 8000 127.0.0.1:8000");
+    assert_eq!(endpoint("http://oms/"), "Http oms 80 oms");
+    assert_eq!(endpoint("http://oms:80"), "Http oms 80 oms");
+    assert_eq!(endpoint("http://[::1]"), "Http ::1 80 [::1]");
+    assert_eq!(endpoint("http://[::1]:8000"), "Http ::1 8000 [::1]:8000");
+    assert_eq!(endpoint("https://oms"), "Https oms 443 oms");
+    assert_eq!(endpoint("https://oms:443"), "Https oms 443 oms");
+    assert_eq!(endpoint("https://oms:80"), "Https oms 80 oms:80");
+    assert_eq!(endpoint("h2c://oms:50051"), "H2c oms 50051 oms:50051");
+    assert_eq!(endpoint("unix:/run/oms.sock"), "Http /run/oms.sock localhost");
+    assert_eq!(endpoint("unix:///run/oms.sock"), "Http /run/oms.sock localhost");
 }
 
 #[test]
@@ -217,8 +233,10 @@ fn t07_a_foreign_issuer_says_whose_its_subjects_are() {
 
 #[test]
 fn t29_trusting_everybody_has_to_be_said_twice() {
-    for network in ["0.0.0.0/0", "::/0"] {
-        let text = format!("[gateway]\ntrusted_proxies = [\"{network}\"]");
+    for (key, network) in
+        [("trusted_proxies", "0.0.0.0/0"), ("trusted_proxies", "::/0"), ("proxy_protocol_from", "::/0")]
+    {
+        let text = format!("[gateway]\n{key} = [\"{network}\"]");
         assert!(mistakes(&text, &[]).contains("dangerous_trust_everyone"));
         good(&format!("{text}\ndangerous_trust_everyone = true"), &[]);
     }
@@ -228,9 +246,6 @@ fn t29_trusting_everybody_has_to_be_said_twice() {
 fn what_is_not_built_is_refused_when_switched_on() {
     for text in [
         "[identity]\nenabled = true",
-        "[gateway]\nproxy_protocol_from = [\"10.0.0.0/8\"]",
-        "[gateway.assertion]\nenabled = true",
-        "[probes]\nlisten = \"127.0.0.1:1\"",
         "[mail]\nsmtp = \"x\"",
         "[database]\nurl = \"sqlite://x\"",
         "[redis]\nurl = \"redis://x\"",
@@ -240,8 +255,6 @@ fn what_is_not_built_is_refused_when_switched_on() {
         "[revocation]\nmode = \"lookup\"",
         "[revocation]\non_stale = \"allow\"",
         "[publication]\nkey_file = \"x\"",
-        "[upstreams.oms]\nendpoints = [\"http://a\"]\nhealth = { path = \"/\" }",
-        "[upstreams.oms]\nendpoints = [\"https://a\"]",
         "[identity]\nservices = []",
     ] {
         let said = mistakes(text, &[]);
@@ -294,7 +307,12 @@ fn every_mistake_has_a_place_and_a_mend() {
         ("a bad mode", "[gateway]\nmode = \"permissive\"", &[]),
         (
             "endpoints that are none",
-            "[upstreams.a]\n[upstreams.b]\nendpoints = []\n[upstreams.c]\nendpoints = [\"oms:8000\", \"ftp://a\", \"http://a/b\", \"http://u@a\", \"http://a:0\", \"http://a:99999\", \"http://\", \"h2c://a\"]",
+            "[upstreams.a]\n[upstreams.b]\nendpoints = []\n[upstreams.c]\nendpoints = [\"oms:8000\", \"ftp://a\", \"http://a/b\", \"http://u@a\", \"http://a:0\", \"http://a:99999\", \"http://\", \"unix:run/a\"]",
+            &[],
+        ),
+        (
+            "an upstream's further settings",
+            "[upstreams.a]\nendpoints = [\"http://a\"]\ntls = { cert = \"a.pem\", server_name = \"a b\" }\nhealth = { interval = \"5s\" }\nejection = { failures = 0, base = \"1m\" }\nlimits = { requests = 0 }\n[upstreams.b]\nendpoints = [\"https://b\"]\nhealth = { path = \"health\" }",
             &[],
         ),
         ("a reserved upstream", "[upstreams.doorward-admin]\nendpoints = [\"http://a\"]", &[]),
@@ -355,6 +373,12 @@ fn every_mistake_has_a_place_and_a_mend() {
         ),
         ("a list that is no TOML", "", &[("DOORWARD_ADMIN__HOSTS", "[localhost]"), ("DOORWARD___LISTEN", "x")]),
         ("a bad log level and file", "[log]\nlevel = \"loud=very\"\nformat = \"xml\"\n[roles]\nfile = \"\"", &[]),
+        (
+            "an assertion that lives too long, by the keys of access tokens",
+            "[gateway.assertion]\nenabled = true\nttl = \"10m\"\nkey_file = \"data/local-keys.jwks.json\"",
+            &[],
+        ),
+        ("an assertion in parts of a second", "[gateway.assertion]\nttl = \"1500ms\"\nkeyfile = \"x\"", &[]),
         ("hosts with ports", "[admin]\nhosts = [\"localhost:8091\"]", &[]),
     ];
     let mut said = String::new();

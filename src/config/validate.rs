@@ -2,8 +2,9 @@
 
 mod auth;
 mod listener;
+mod upstreams;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,17 +14,18 @@ use ipnet::IpNet;
 use super::mistake::{ConfigError, Warning};
 use super::quantity;
 use super::settings::{
-    AdminSettings, AuthSettings, Endpoint, EventSettings, GatewaySettings, KeySource, Limits, LogSettings,
-    RevocationSettings, Settings, UpstreamSettings,
+    AdminSettings, AssertionSettings, AuthSettings, EventSettings, GatewaySettings, KeySource, Limits, LogSettings,
+    RevocationSettings, Settings,
 };
 use super::sources::Tree;
 use super::walk::{Findings, Section};
+use crate::admission::DecisionSettings;
 use crate::telemetry::tracing::{LogFormat, LogLevel};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
-/// Upstreams that doorward is itself; policies name them, the configuration may not.
-const RESERVED_UPSTREAMS: [&str; 2] = ["doorward-admin", "doorward-identity"];
+/// A longer one outlives every request that it could vouch for.
+const LONGEST_ASSERTION: Duration = Duration::from_mins(5);
 
 /// Validates a whole tree.
 ///
@@ -40,7 +42,7 @@ pub(super) fn everything(tree: &Tree) -> (Settings, ConfigError, Vec<Warning>, B
     let settings = {
         let root = findings.root();
         let gateway = gateway(&root.section("gateway"));
-        let upstreams = upstreams(&root.section("upstreams"));
+        let upstreams = upstreams::upstreams(&root.section("upstreams"));
         let auth = auth::auth(&root.section("auth"));
         let access_token = identity(&root.section("identity"));
         check_access_token(access_token, &auth, &root.section("identity"));
@@ -51,16 +53,17 @@ pub(super) fn everything(tree: &Tree) -> (Settings, ConfigError, Vec<Warning>, B
             auth,
             roles: Some(path(&root.section("roles"), "file").unwrap_or_else(|| "config/roles.yaml".into())),
             admin: admin(&root.section("admin")),
+            probes: root.section("probes").address("listen"),
             revocation: revocation(&root.section("revocation")),
             log: log(&root.section("log")),
             events: events(&root.section("events")),
         };
-        root.section("probes").not_yet("listen");
         root.section("mail").not_yet("smtp");
         root.section("database").not_yet("url");
         root.section("redis").not_yet("url");
         publication(&root.section("publication"));
         check_listeners(&settings, &root);
+        check_assertion_key(&settings, &root);
         settings
     };
     let (mistakes, warnings, asked) = findings.into_parts();
@@ -69,21 +72,15 @@ pub(super) fn everything(tree: &Tree) -> (Settings, ConfigError, Vec<Warning>, B
 
 fn gateway(section: &Section<'_>) -> GatewaySettings {
     let limits = section.section("limits");
-    let assertion = section.section("assertion");
-    if assertion.boolean("enabled") == Some(true) {
-        assertion.refuse("enabled");
-    }
-    let _ = assertion.duration("ttl");
-    if section.texts("proxy_protocol_from").is_some_and(|networks| !networks.is_empty()) {
-        section.refuse("proxy_protocol_from");
-    }
     GatewaySettings {
         enabled: section.boolean("enabled").unwrap_or(true),
         listen: section.address("listen").unwrap_or_else(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8090))),
         report: section.word("mode", &[("enforce", false), ("report", true)]).unwrap_or(false),
         policies: paths(section, "policies").unwrap_or_else(|| vec!["policies/oms.yaml".into()]),
         workers: section.number("workers", 0, 1024).unwrap_or(0),
-        trusted_proxies: trusted_proxies(section),
+        drain_delay: section.duration("drain_delay").unwrap_or_default(),
+        trusted_proxies: believed(section, "trusted_proxies"),
+        proxy_protocol_from: believed(section, "proxy_protocol_from"),
         grace: section.duration("grace").unwrap_or(Duration::from_secs(30)),
         limits: Limits {
             header_bytes: limits.size("header_bytes").and_then(|size| usize::try_from(size).ok()).unwrap_or(32 * 1024),
@@ -92,102 +89,58 @@ fn gateway(section: &Section<'_>) -> GatewaySettings {
             header_timeout: limits.duration("header_timeout").unwrap_or(Duration::from_secs(10)),
             idle_timeout: limits.duration("idle_timeout").unwrap_or(Duration::from_secs(75)),
             connections: limits.number("connections", 1, 10_000_000).unwrap_or(10_000),
+            streams: limits.number("streams", 1, 10_000).and_then(|count| count.try_into().ok()).unwrap_or(128),
         },
         tls: listener::tls(section, "gateway.tls"),
+        assertion: assertion(&section.section("assertion")),
     }
 }
 
-fn trusted_proxies(section: &Section<'_>) -> Vec<IpNet> {
+fn assertion(section: &Section<'_>) -> Option<AssertionSettings> {
+    let ttl = section.duration("ttl").unwrap_or(Duration::from_mins(1));
+    if ttl > LONGEST_ASSERTION || ttl.subsec_nanos() != 0 {
+        section.mistake(
+            "ttl",
+            format!("is {}; it is whole seconds, 5 minutes at most", quantity::show_duration(ttl)),
+            "Write a little more than a request takes to the service, such as \"60s\".",
+        );
+    }
+    let key_file = path(section, "key_file");
+    section.boolean("enabled").unwrap_or(false).then_some(AssertionSettings { ttl, key_file })
+}
+
+/// T19: a key that signs both could make of a service a holder of tokens.
+fn check_assertion_key(settings: &Settings, root: &Section<'_>) {
+    let key_file = settings.gateway.assertion.as_ref().and_then(|assertion| assertion.key_file.as_ref());
+    if key_file == Some(&settings.auth.local_keys) {
+        let gateway = root.section("gateway");
+        let section = gateway.section("assertion");
+        gateway.ignore_rest();
+        section.ignore_rest();
+        section.mistake(
+            "key_file",
+            "is the file of `auth.local_keys`, which sign access tokens",
+            "Give the assertion a key file of its own.",
+        );
+    }
+}
+
+/// Networks that are believed who a client is.
+fn believed(section: &Section<'_>, key: &str) -> Vec<IpNet> {
     let everyone = section.boolean("dangerous_trust_everyone").unwrap_or(false);
     let networks = section
-        .list("trusted_proxies", "a network such as \"10.0.0.0/8\" or an IP address", |text| {
+        .list(key, "a network such as \"10.0.0.0/8\" or an IP address", |text| {
             text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from)).map(|net| net.trunc())
         })
         .unwrap_or_default();
     if !everyone && networks.iter().any(|network| network.prefix_len() == 0) {
         section.mistake(
-            "trusted_proxies",
+            key,
             "trusts the whole internet, so that any client may say which address it has",
             "Name the networks of your proxies, or add `dangerous_trust_everyone = true`.",
         );
     }
     networks
-}
-
-fn upstreams(section: &Section<'_>) -> BTreeMap<String, UpstreamSettings> {
-    let mut upstreams = BTreeMap::new();
-    for name in section.names() {
-        let upstream = section.section(name);
-        if RESERVED_UPSTREAMS.contains(&name) {
-            section.mistake(name, "is a name of doorward's own", "Give the upstream another name.");
-        }
-        let endpoints = upstream.texts("endpoints").map(|texts| {
-            let mut endpoints = Vec::with_capacity(texts.len());
-            for text in &texts {
-                match endpoint(text) {
-                    Ok(endpoint) => endpoints.push(endpoint),
-                    Err((message, help)) => upstream.mistake("endpoints", format!("{text:?} {message}"), help),
-                }
-            }
-            if texts.is_empty() {
-                upstream.mistake("endpoints", "names no endpoint", "Write `endpoints = [\"http://127.0.0.1:8000\"]`.");
-            }
-            endpoints
-        });
-        if endpoints.is_none() && !upstream.has("endpoints") {
-            upstream.mistake("endpoints", "is missing", "Write `endpoints = [\"http://127.0.0.1:8000\"]`.");
-        }
-        upstream.not_yet("health");
-        let timeouts = upstream.section("timeouts");
-        let settings = UpstreamSettings {
-            endpoints: endpoints.unwrap_or_default(),
-            connect: timeouts.duration("connect").unwrap_or(Duration::from_secs(1)),
-            first_byte: timeouts.duration("first_byte").unwrap_or(Duration::from_secs(30)),
-            idle: timeouts.duration("idle").unwrap_or(Duration::from_mins(1)),
-        };
-        upstreams.insert(name.to_owned(), settings);
-    }
-    upstreams
-}
-
-/// Reads `http://HOST[:PORT]`.
-fn endpoint(text: &str) -> Result<Endpoint, (&'static str, &'static str)> {
-    const FORM: &str = "Write http://HOST:PORT, without a path.";
-    let Some((scheme, rest)) = text.split_once("://") else {
-        return Err(("is not a URL", FORM));
-    };
-    match scheme {
-        "http" => {}
-        "https" | "h2c" | "unix" => {
-            return Err((
-                "has a scheme that is not part of this version",
-                "Use http://; https, h2c and unix arrive later.",
-            ));
-        }
-        _ => return Err(("has an unknown scheme", FORM)),
-    }
-    let authority = rest.strip_suffix('/').unwrap_or(rest);
-    if authority.contains('@') {
-        return Err(("has user info", FORM));
-    }
-    if authority.contains(['/', '?', '#']) {
-        return Err(("has a path or query; requests keep their own", FORM));
-    }
-    let authority: http::uri::Authority = authority.parse().map_err(|_| ("is not a URL", FORM))?;
-    let port = match (authority.port_u16(), authority.as_str().rsplit_once(':')) {
-        (Some(port), _) if port > 0 => port,
-        (None, None) => 80,
-        // An IPv6 literal has colons of its own.
-        (None, Some((_, after))) if after.ends_with(']') => 80,
-        _ => return Err(("has a port that is no number from 1 to 65535", FORM)),
-    };
-    let host = authority.host();
-    if host.is_empty() {
-        return Err(("names no host", FORM));
-    }
-    let shown = if port == 80 { host.to_owned() } else { format!("{host}:{port}") };
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    Ok(Endpoint { host: host.to_owned(), port, authority: shown })
 }
 
 /// Identity is not built yet: switching it on is refused, its values are checked all the same. Gives the access token's lifetime.
@@ -235,6 +188,19 @@ fn admin(section: &Section<'_>) -> AdminSettings {
         policy: path(section, "policy").unwrap_or_else(|| "policies/admin.yaml".into()),
         metrics_open: section.boolean("metrics_open").unwrap_or(true),
         tls: listener::tls(section, "admin.tls"),
+        decisions: decisions(&section.section("decisions")),
+    }
+}
+
+fn decisions(section: &Section<'_>) -> DecisionSettings {
+    DecisionSettings {
+        denials: section.number("denials", 0, 1_000_000).unwrap_or(4096),
+        sample_every: section
+            .number("sample_every", 0, 1_000_000_000)
+            .and_then(|every| u32::try_from(every).ok())
+            .unwrap_or(1000),
+        samples: section.number("samples", 0, 1_000_000).unwrap_or(1024),
+        memory: section.size("memory").and_then(|size| usize::try_from(size).ok()).unwrap_or(8 << 20),
     }
 }
 
@@ -289,18 +255,27 @@ fn log(section: &Section<'_>) -> LogSettings {
 
 /// Two listeners on one port is a mistake that the operating system would report less clearly.
 fn check_listeners(settings: &Settings, root: &Section<'_>) {
-    let (gateway, admin) = (settings.gateway.listen, settings.admin.listen);
-    let clash = gateway.port() != 0
-        && gateway.port() == admin.port()
-        && (gateway.ip() == admin.ip() || gateway.ip().is_unspecified() || admin.ip().is_unspecified());
-    if settings.gateway.enabled && settings.admin.enabled && clash {
-        let section = root.section("admin");
-        section.ignore_rest();
-        section.mistake(
-            "listen",
-            format!("is port {}, and so is `gateway.listen`", admin.port()),
-            "Give each listener a port of its own.",
-        );
+    let listeners = [
+        ("gateway", settings.gateway.enabled.then_some(settings.gateway.listen)),
+        ("admin", settings.admin.enabled.then_some(settings.admin.listen)),
+        ("probes", settings.probes),
+    ];
+    let listeners: Vec<_> = listeners.iter().filter_map(|(name, at)| Some((*name, (*at)?))).collect();
+    for (number, (name, at)) in listeners.iter().enumerate() {
+        let clash = listeners[..number].iter().find(|(_, other)| {
+            at.port() != 0
+                && at.port() == other.port()
+                && (at.ip() == other.ip() || at.ip().is_unspecified() || other.ip().is_unspecified())
+        });
+        if let Some((other, _)) = clash {
+            let section = root.section(name);
+            section.ignore_rest();
+            section.mistake(
+                "listen",
+                format!("is port {}, and so is `{other}.listen`", at.port()),
+                "Give each listener a port of its own.",
+            );
+        }
     }
     if !settings.gateway.enabled && !settings.admin.enabled {
         let section = root.section("gateway");

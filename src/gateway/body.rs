@@ -1,9 +1,9 @@
 //! Bodies on their way through: counted and bounded, never buffered whole.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -11,10 +11,12 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
-use super::exchange::Exchange;
+use super::exchange::{Exchange, grpc_status};
 use super::headers;
 use super::upstream::Lease;
+use super::watch::End;
 use crate::reason::Reason;
+use crate::telemetry::Stream;
 
 /// Why a body ended early. The text is for logs; the peer sees a connection that breaks off.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +30,12 @@ pub enum BodyError {
     /// The upstream sent nothing for too long.
     #[error("the upstream sent nothing for {0:?}")]
     Idle(Duration),
+    /// The exchange has ended before the request's body.
+    #[error("the exchange has ended")]
+    Cut,
+    /// The exchange would not be admitted any more.
+    #[error("what was admitted is so no more: {0}")]
+    Ended(Reason),
 }
 
 /// What both ends of a request body's transfer know.
@@ -39,6 +47,10 @@ pub struct Transfer {
     progress: AtomicU64,
     ended: AtomicBool,
     fault: AtomicU8,
+    /// Nothing more is to be passed on.
+    cut: AtomicBool,
+    /// Who waits for the next piece.
+    waker: Mutex<Option<Waker>>,
 }
 
 const FAULT_NONE: u8 = 0;
@@ -53,6 +65,25 @@ impl Transfer {
             progress: AtomicU64::new(0),
             ended: AtomicBool::new(false),
             fault: AtomicU8::new(FAULT_NONE),
+            cut: AtomicBool::new(false),
+            waker: Mutex::default(),
+        }
+    }
+
+    /// Its exchange has ended: what the client still sends is no longer passed on. Without this an upload would go on, unwatched,
+    /// behind the end of its answer.
+    pub fn cut(&self) {
+        self.cut.store(true, Ordering::Release);
+        if let Some(waker) = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            waker.wake();
+        }
+    }
+
+    fn wakes(&self, waker: &Waker) {
+        let mut kept = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *kept {
+            Some(kept) => kept.clone_from(waker),
+            None => *kept = Some(waker.clone()),
         }
     }
 
@@ -127,7 +158,14 @@ impl Body for RequestBody {
         let (Some(incoming), Some(transfer)) = (&mut this.incoming, &this.transfer) else {
             return Poll::Ready(None);
         };
-        match ready!(Pin::new(incoming).poll_frame(cx)) {
+        let polled = Pin::new(incoming).poll_frame(cx);
+        if polled.is_pending() {
+            transfer.wakes(cx.waker());
+        }
+        if transfer.cut.load(Ordering::Acquire) {
+            return Poll::Ready(Some(Err(BodyError::Cut)));
+        }
+        match ready!(polled) {
             None => {
                 transfer.ended.store(true, Ordering::Release);
                 transfer.progressed(0);
@@ -169,6 +207,8 @@ pub enum GatewayBody {
     Own(Option<Bytes>, Box<Exchange>),
     /// The upstream's, streamed.
     Relayed(RelayedBody),
+    /// None: the connection, or the HTTP/2 stream, is a tunnel from here on.
+    Upgraded,
 }
 
 /// An upstream's body on its way to the client.
@@ -178,14 +218,26 @@ pub struct RelayedBody {
     exchange: Box<Exchange>,
     idle: Duration,
     last: Instant,
+    /// From when on the exchange is watched; until then nobody asks it (T20).
+    watched_from: Instant,
     timer: Option<Pin<Box<Sleep>>>,
+    /// Nothing more is passed on.
+    ended: bool,
+}
+
+/// What a body waits for, beside its next frame.
+enum Waited {
+    Idle,
+    Ended(End),
 }
 
 impl RelayedBody {
     /// Streams `incoming`; its connection goes back to the pool behind the last byte.
     #[must_use]
     pub fn new(incoming: Incoming, lease: Lease, exchange: Box<Exchange>, idle: Duration, now: Instant) -> Self {
-        let mut body = Self { incoming, lease: Some(lease), exchange, idle, last: now, timer: None };
+        let watched_from = exchange.watched_from();
+        let lease = Some(lease);
+        let mut body = Self { incoming, lease, exchange, idle, last: now, watched_from, timer: None, ended: false };
         if body.incoming.is_end_stream() {
             body.finish(now);
         }
@@ -199,16 +251,42 @@ impl RelayedBody {
         self.exchange.complete(now);
     }
 
-    /// A silent upstream is given up; the timer is set only when there is nothing to read.
-    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// A silent upstream is given up, and what is open for long watched; the timer is set only when there is nothing to read.
+    fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<Waited> {
         loop {
-            let at = self.last + self.idle;
-            if at <= Instant::now() {
-                return Poll::Ready(());
+            let now = Instant::now();
+            let mut at = self.last + self.idle;
+            if at <= now {
+                return Poll::Ready(Waited::Idle);
+            }
+            if self.watched_from > now {
+                at = at.min(self.watched_from);
+            } else if let Poll::Ready(end) = self.exchange.poll_end(cx) {
+                return Poll::Ready(Waited::Ended(end));
             }
             let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at.into())));
             ready!(timer.as_mut().poll(cx));
             self.timer = None;
+        }
+    }
+
+    /// Ends as the kind of stream wants it, without its end having come: an event stream cleanly, a gRPC call by its status,
+    /// anything else by breaking off.
+    fn end(&mut self, end: End) -> Option<Result<Frame<Bytes>, BodyError>> {
+        self.ended = true;
+        // The upstream has more to say, so its connection is closed.
+        self.lease = None;
+        match (self.exchange.stream(), end) {
+            (Some(Stream::Events), _) => {
+                self.exchange.complete(Instant::now());
+                None
+            }
+            (Some(Stream::Grpc), _) => {
+                self.exchange.complete(Instant::now());
+                Some(Ok(Frame::trailers(grpc_status(end))))
+            }
+            (_, End::Denied(reason)) => Some(Err(BodyError::Ended(reason))),
+            (_, End::Leaving) => Some(Err(BodyError::Ended(Reason::Overloaded))),
         }
     }
 }
@@ -226,13 +304,22 @@ impl Body for GatewayBody {
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
             Self::Relayed(body) => body,
+            Self::Upgraded => return Poll::Ready(None),
         };
+        if body.ended {
+            return Poll::Ready(None);
+        }
+        if let Some(end) = body.exchange.called() {
+            return Poll::Ready(body.end(end));
+        }
         match Pin::new(&mut body.incoming).poll_frame(cx) {
-            Poll::Pending => {
-                ready!(body.poll_idle(cx));
-                body.exchange.broke(Reason::UpstreamTimeout);
-                Poll::Ready(Some(Err(BodyError::Idle(body.idle))))
-            }
+            Poll::Pending => match ready!(body.poll_wait(cx)) {
+                Waited::Idle => {
+                    body.exchange.broke(Reason::UpstreamTimeout);
+                    Poll::Ready(Some(Err(BodyError::Idle(body.idle))))
+                }
+                Waited::Ended(end) => Poll::Ready(body.end(end)),
+            },
             Poll::Ready(None) => {
                 body.finish(Instant::now());
                 Poll::Ready(None)
@@ -243,6 +330,12 @@ impl Body for GatewayBody {
             }
             Poll::Ready(Some(Ok(mut frame))) => {
                 body.last = Instant::now();
+                if body.last >= body.watched_from
+                    && !body.exchange.is_watched()
+                    && let Poll::Ready(end) = body.exchange.poll_end(cx)
+                {
+                    return Poll::Ready(body.end(end));
+                }
                 if let Some(data) = frame.data_ref() {
                     body.exchange.sent(data.len() as u64);
                 } else if let Some(trailers) = frame.trailers_mut() {
@@ -259,7 +352,8 @@ impl Body for GatewayBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Own(bytes, _) => bytes.is_none(),
-            Self::Relayed(body) => body.incoming.is_end_stream(),
+            Self::Relayed(body) => body.ended || body.incoming.is_end_stream(),
+            Self::Upgraded => true,
         }
     }
 
@@ -267,6 +361,7 @@ impl Body for GatewayBody {
         match self {
             Self::Own(bytes, _) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Self::Relayed(body) => body.incoming.size_hint(),
+            Self::Upgraded => SizeHint::with_exact(0),
         }
     }
 }

@@ -1,35 +1,43 @@
 //! One request and its answer, as metrics and the access log will tell of it. Whatever becomes of it, it is told once: when the
 //! exchange is dropped.
 
+mod remember;
+
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use http::header::CONNECTION;
+use http::header::{CONNECTION, CONTENT_TYPE};
 use http::request::Parts;
-use http::{HeaderValue, Method, Response};
+use http::{HeaderMap, HeaderValue, Method, Response};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use uuid::Uuid;
 
 use super::body::{GatewayBody, RelayedBody, Transfer};
+use super::cors::CrossOrigin;
 use super::headers::{self, PeerHeaders};
 use super::proxy::Worker;
 use super::rate_limit::Budget;
 use super::reply::Denial;
+use super::upgrade::Handshake;
 use super::upstream::Lease;
-use crate::admission::{Identified, Judged};
+use super::watch::{Call, End, Notice, OPEN_LONG};
+use crate::admission::{Expiry, Identified, Judged, Readmission};
 use crate::clock::Timestamp;
 use crate::net::guard::InFlight;
 use crate::policy::{Route, RouteId, Service, Snapshot};
 use crate::rbac::PermissionId;
 use crate::reason::Reason;
-use crate::request::Host;
 use crate::request::head::Framing;
+use crate::request::{Host, RequestFacts};
 use crate::telemetry::{
-    AccessDecision, AccessRecord, AccessSink, AuditEvent, AuditRecord, RequestLabels, UpstreamMetrics,
+    AccessDecision, AccessRecord, AccessSink, AuditEvent, AuditRecord, RequestLabels, Stream, UpstreamMetrics,
 };
 
 /// Longest request id that is taken over from a trusted proxy.
@@ -55,14 +63,25 @@ pub struct Exchange {
     reason: Option<Reason>,
     would_deny: Option<Reason>,
     denied: bool,
+    /// More about a denial.
+    detail: Cow<'static, str>,
     status: u16,
     upstream: Option<(Arc<UpstreamMetrics>, Instant)>,
     upstream_time: Option<Duration>,
     has_body: bool,
     transfer: Option<Arc<Transfer>>,
     budget: Option<Budget>,
+    cross_origin: Option<Box<CrossOrigin>>,
+    /// What came through a tunnel; bodies have their transfer.
+    bytes_in: u64,
     bytes_out: u64,
     finished: Option<Duration>,
+    /// What it is, once it is known to last.
+    stream: Option<Stream>,
+    /// How it hears of changes, once it is open for long (T20).
+    notice: Option<Arc<Notice>>,
+    /// It was open and then ended by a decision.
+    ended: bool,
     _in_flight: InFlight,
 }
 
@@ -108,14 +127,20 @@ impl Exchange {
             reason: None,
             would_deny: None,
             denied: false,
+            detail: Cow::Borrowed(""),
             status: 0,
             upstream: None,
             upstream_time: None,
             has_body: false,
             transfer: None,
             budget: None,
+            cross_origin: None,
+            bytes_in: 0,
             bytes_out: 0,
             finished: None,
+            stream: None,
+            notice: None,
+            ended: false,
             _in_flight: in_flight,
         })
     }
@@ -176,6 +201,16 @@ impl Exchange {
         self.budget = Some(budget);
     }
 
+    /// Pages of other origins may learn of the answer.
+    pub fn crosses(&mut self, cross_origin: Option<Box<CrossOrigin>>) {
+        self.cross_origin = cross_origin;
+    }
+
+    /// It is a preflight, which the service's `cors:` answers and no route does.
+    pub fn preflight(&mut self, snapshot: Arc<Snapshot>, service: u32) {
+        (self.snapshot, self.service) = (Some(snapshot), Some(service));
+    }
+
     /// It is being sent to the upstream.
     pub fn forwarded(&mut self, upstream: &Arc<UpstreamMetrics>, transfer: Option<Arc<Transfer>>, at: Instant) {
         self.upstream = Some((Arc::clone(upstream), at));
@@ -185,9 +220,23 @@ impl Exchange {
     /// Answers with a denial.
     #[must_use]
     pub fn deny(mut self: Box<Self>, denial: &Denial) -> Response<GatewayBody> {
+        self.detail = denial.detail.clone();
+        let answer = denial.answer(self.request_id.to_str().unwrap_or_default());
+        self.refuse(denial.reason, answer)
+    }
+
+    /// Answers a gRPC call that must not go on: its status stands in the head, for nothing was answered before.
+    #[must_use]
+    pub fn end_call(self: Box<Self>, reason: Reason) -> Response<GatewayBody> {
+        let mut answer = Response::new(Bytes::new());
+        answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        answer.headers_mut().extend(grpc_status(End::Denied(reason)));
+        self.refuse(reason, answer)
+    }
+
+    fn refuse(mut self: Box<Self>, reason: Reason, mut answer: Response<Bytes>) -> Response<GatewayBody> {
         self.denied = true;
-        self.reason = Some(denial.reason);
-        let mut answer = denial.answer(self.request_id.to_str().unwrap_or_default());
+        self.reason = Some(reason);
         if self.has_body && !self.transfer.as_ref().is_some_and(|transfer| transfer.has_ended()) {
             // What is still to come is taken off the wire and not read as a request: the connection ends.
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -204,8 +253,24 @@ impl Exchange {
         if let Some(budget) = &self.budget {
             budget.tell(&mut parts.headers);
         }
+        if let Some(cross_origin) = &self.cross_origin {
+            cross_origin.tell(&mut parts.headers);
+        }
+        self.say_if_last(&mut parts.headers);
         let body = (!body.is_empty()).then_some(body);
         Response::from_parts(parts, GatewayBody::Own(body, self))
+    }
+
+    /// Makes the upstream's headers the client's.
+    pub fn rewrite(&self, headers: &mut HeaderMap) {
+        let matched = self.matched();
+        let asked = headers::Asked {
+            identified: self.caller.is_some(),
+            service: matched.map(|(service, _)| service),
+            cache: matched.and_then(|(_, route)| route.cache),
+            cookies: self.snapshot.as_ref().map_or(&[], |snapshot| snapshot.cookies()),
+        };
+        headers::rewrite_response(headers, &asked);
     }
 
     /// Passes the upstream's answer on.
@@ -217,21 +282,56 @@ impl Exchange {
         idle: Duration,
     ) -> Response<GatewayBody> {
         let (mut parts, body) = answer.into_parts();
-        self.status = parts.status.as_u16();
         let now = Instant::now();
+        self.answered(&mut parts, now);
+        self.say_if_last(&mut parts.headers);
+        // What lasts says no length.
+        if body.size_hint().exact().is_none()
+            && let Some(kind) = stream_kind(&parts.headers)
+        {
+            self.becomes(kind);
+        }
+        Response::from_parts(parts, GatewayBody::Relayed(RelayedBody::new(body, lease, self, idle, now)))
+    }
+
+    /// The upstream agreed to speak WebSocket, and so does doorward towards the client: the exchange lasts as long as the tunnel.
+    pub fn upgrade(&mut self, parts: &mut http::response::Parts, handshake: &Handshake) {
+        self.answered(parts, Instant::now());
+        handshake.agree(parts);
+        self.status = parts.status.as_u16();
+        self.becomes(Stream::WebSocket);
+    }
+
+    /// Makes the head of an upstream's answer the client's.
+    fn answered(&mut self, parts: &mut http::response::Parts, now: Instant) {
+        self.status = parts.status.as_u16();
         if let Some((upstream, since)) = &self.upstream {
             let took = now - *since;
             upstream.answered(took);
             self.upstream_time = Some(took);
         }
-        let cache = self.matched().and_then(|(_, route)| route.cache);
-        headers::rewrite_response(&mut parts.headers, self.caller.is_some(), cache);
+        self.rewrite(&mut parts.headers);
         parts.headers.insert(headers::REQUEST_ID, self.request_id.clone());
         if let Some(budget) = &self.budget {
             budget.tell(&mut parts.headers);
         }
+        if let Some(cross_origin) = &self.cross_origin {
+            cross_origin.tell(&mut parts.headers);
+        }
         parts.extensions.clear();
-        Response::from_parts(parts, GatewayBody::Relayed(RelayedBody::new(body, lease, self, idle, now)))
+    }
+
+    /// Once the process is to stop, an answer is the last of its connection. (Over HTTP/2, which has GOAWAY for it, hyper takes the
+    /// header off again.)
+    fn say_if_last(&self, headers: &mut HeaderMap) {
+        if self.worker.is_leaving() {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+    }
+
+    /// Bytes came through a tunnel from the client.
+    pub fn received(&mut self, bytes: u64) {
+        self.bytes_in += bytes;
     }
 
     /// Bytes of the answer's body were handed on.
@@ -249,6 +349,135 @@ impl Exchange {
         self.reason = Some(reason);
     }
 
+    /// What it is, if it is known to last.
+    #[must_use]
+    pub fn stream(&self) -> Option<Stream> {
+        self.stream
+    }
+
+    /// It was ended by a decision, and why is known.
+    #[must_use]
+    pub fn was_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// The service that it was matched to, for a challenge's realm.
+    #[must_use]
+    pub fn service(&self) -> Option<Arc<str>> {
+        self.matched().map(|(service, _)| Arc::clone(&service.name))
+    }
+
+    /// Whether the client calls by gRPC, as far as it says so itself.
+    #[must_use]
+    pub fn expects_grpc(headers: &HeaderMap) -> bool {
+        stream_kind(headers) == Some(Stream::Grpc)
+    }
+
+    /// It will last. Its token's expiry counts from now on.
+    pub fn becomes(&mut self, kind: Stream) {
+        if let Some(before) = self.stream.replace(kind) {
+            self.worker.count().stream_changed(before, -1);
+        }
+        self.worker.count().stream_changed(kind, 1);
+        // It comes back to the list with its expiry.
+        self.notice = None;
+    }
+
+    /// From when on somebody has to look after it with [`Self::poll_end`]: when it has been open for long, or a stream's token
+    /// has expired; at once where it is sure to last.
+    #[must_use]
+    pub fn watched_from(&self) -> Instant {
+        if matches!(self.stream, Some(Stream::WebSocket | Stream::Events)) {
+            return self.started;
+        }
+        let long = self.started + OPEN_LONG;
+        match self.expires_at() {
+            None => long,
+            Some(at) => {
+                let left = at.0.saturating_sub(self.now().0);
+                long.min(self.started + Duration::from_secs(u64::try_from(left).unwrap_or(0)))
+            }
+        }
+    }
+
+    /// Whether it is in the list of those that are called upon a change.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        self.notice.is_some()
+    }
+
+    /// Whether it has to end. Wakes the task when there is more to say.
+    pub fn poll_end(&mut self, cx: &Context<'_>) -> Poll<End> {
+        loop {
+            let expires_at = self.expires_at();
+            let notice = self.notice.get_or_insert_with(|| self.worker.watch.enter(expires_at));
+            notice.wakes(cx.waker());
+            if let Some(end) = self.called() {
+                return Poll::Ready(end);
+            }
+            // Another policy may let it live longer or shorter; then it enters anew.
+            if self.notice.is_some() {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Whether it has to end, if it was called upon since the last look. One load where it was not.
+    pub fn called(&mut self) -> Option<End> {
+        let call = self.notice.as_ref().filter(|notice| notice.is_raised())?.take()?;
+        match self.decide_again() {
+            Ok(readmission) => self.goes_on_by(readmission),
+            Err(reason) => {
+                self.ended = true;
+                self.reason = Some(reason);
+                self.worker.count().exchange_ended(reason);
+                return Some(End::Denied(reason));
+            }
+        }
+        (call == Call::Leave && self.stream.is_some()).then_some(End::Leaving)
+    }
+
+    /// The policy in force is its own from now on: an old one is not kept for its sake, and what a route says of streams
+    /// holds for those that are open.
+    fn goes_on_by(&mut self, readmission: Readmission) {
+        if self.snapshot.as_ref().is_some_and(|snapshot| Arc::ptr_eq(snapshot, &readmission.snapshot)) {
+            return;
+        }
+        let before = self.expires_at();
+        self.route = readmission.route;
+        self.service = readmission.service;
+        self.permission = readmission.permission;
+        self.would_deny = self.would_deny.or(readmission.would_deny);
+        self.snapshot = Some(readmission.snapshot);
+        if self.expires_at() != before {
+            self.notice = None;
+        }
+    }
+
+    fn decide_again(&self) -> Result<Readmission, Reason> {
+        let facts = RequestFacts {
+            method: self.method.as_str(),
+            host: self.host.as_ref(),
+            // Cleaned once is cleaned twice, and the query takes no part.
+            target: match &self.path {
+                Path::Raw(uri) => uri.path(),
+                Path::Clean(path) => path,
+                Path::Unknown => return Err(Reason::BadRequest),
+            },
+            client: self.peer,
+        };
+        let caller = self.caller.as_ref().map(|caller| &caller.entry);
+        let expiry = if self.expires_at().is_some() { Expiry::Counts } else { Expiry::Lifted };
+        self.worker.admission().readmit(&facts, caller, expiry, Timestamp::now(), self.worker.desk())
+    }
+
+    /// When its token's expiry ends it: only streams end so, and not where the route lets them outlive it.
+    fn expires_at(&self) -> Option<Timestamp> {
+        let caller = self.caller.as_ref().filter(|_| self.stream.is_some())?;
+        let outlives = self.matched().is_some_and(|(_, route)| route.outlives_token);
+        (!outlives).then_some(caller.entry.claims.expires_at)
+    }
+
     fn matched(&self) -> Option<(&Service, &Route)> {
         let snapshot = self.snapshot.as_ref()?;
         let route = snapshot.route(self.route?);
@@ -258,6 +487,9 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        if let Some(transfer) = &self.transfer {
+            transfer.cut();
+        }
         let duration = self.finished.unwrap_or_else(|| self.started.elapsed());
         let service = self
             .snapshot
@@ -266,6 +498,9 @@ impl Drop for Exchange {
             .map(|service| &service.name);
         let route = self.matched().map(|(_, route)| &route.pattern);
         let count = self.worker.count();
+        if let Some(kind) = self.stream {
+            count.stream_changed(kind, -1);
+        }
         let method = if matches!(self.path, Path::Unknown) { "-" } else { self.method.as_str() };
         count.request(&RequestLabels { service, route, method, status: self.status }, duration);
         if let Some(reason) = self.reason.filter(|_| self.denied) {
@@ -274,6 +509,7 @@ impl Drop for Exchange {
         if let Some(reason) = self.would_deny {
             count.report_only(service, route, reason);
         }
+        self.remember(duration);
         let Some(log) = &self.worker.log else { return };
         if self.worker.logged.access {
             self.tell(log, service, route, method, duration);
@@ -301,7 +537,7 @@ impl Exchange {
     /// What it is to the audit, if anything. An upstream that fails denies nobody.
     fn event(&self) -> Option<AuditEvent> {
         let failed = matches!(self.reason, Some(Reason::UpstreamUnavailable | Reason::UpstreamTimeout));
-        if self.denied && !failed {
+        if self.ended || self.denied && !failed {
             return Some(AuditEvent::Denied);
         }
         self.matched().filter(|(_, route)| route.audit).map(|_| AuditEvent::Audited)
@@ -351,11 +587,40 @@ impl Exchange {
             session: claims.and_then(|claims| claims.session.as_deref()),
             duration,
             upstream: self.upstream_time,
-            bytes_in: self.transfer.as_ref().map_or(0, |transfer| transfer.bytes()),
+            bytes_in: self.transfer.as_ref().map_or(self.bytes_in, |transfer| transfer.bytes()),
             bytes_out: self.bytes_out,
             peer: Some(self.peer),
         });
     }
+}
+
+/// What an answer (or a request) says that it is, if that lasts: `text/event-stream`, `application/grpc`, `application/grpc+proto`, …
+fn stream_kind(headers: &HeaderMap) -> Option<Stream> {
+    let named = |value: &[u8], name: &[u8]| {
+        value.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name))
+            && value.get(name.len()).is_none_or(|next| matches!(next, b';' | b'+' | b' ' | b'\t'))
+    };
+    let value = headers.get(CONTENT_TYPE)?.as_bytes();
+    if named(value, b"text/event-stream") {
+        Some(Stream::Events)
+    } else {
+        named(value, b"application/grpc").then_some(Stream::Grpc)
+    }
+}
+
+/// The trailers that end a gRPC call (gRPC over HTTP/2, "Responses"): `UNAUTHENTICATED` for whatever denies
+/// it (SPEC 3.8), `UNAVAILABLE` for what the client may try again elsewhere.
+#[must_use]
+pub fn grpc_status(end: End) -> HeaderMap {
+    let (status, message) = match end {
+        End::Denied(Reason::AuthUnavailable) => ("14", Reason::AuthUnavailable.code()),
+        End::Denied(reason) => ("16", reason.code()),
+        End::Leaving => ("14", "the gateway is going away"),
+    };
+    let mut trailers = HeaderMap::with_capacity(2);
+    trailers.insert("grpc-status", HeaderValue::from_static(status));
+    trailers.insert("grpc-message", HeaderValue::from_static(message));
+    trailers
 }
 
 /// A well-formed id: letters, digits, `-`, `_`, `.`.

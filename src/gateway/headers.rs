@@ -6,15 +6,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, EXPIRES, FORWARDED, HOST, HeaderMap, PRAGMA,
-    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VARY,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VARY,
 };
 use http::{HeaderName, HeaderValue, StatusCode};
 use smallvec::SmallVec;
 
-use crate::admission::Permit;
+use crate::admission::{Permit, identity};
 use crate::net::Established;
+use crate::policy::Service;
 use crate::policy::source::CachePolicy;
 use crate::request::Host;
+use crate::token::credential;
 
 /// Names a request in logs and answers.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -147,6 +149,11 @@ pub fn rewrite(headers: &mut HeaderMap, permit: &Permit<'_>, forwarding: &Forwar
         headers.insert(CONNECTION, HeaderValue::from_static("te"));
     }
 
+    let cookies = judged.snapshot.cookies();
+    if !cookies.is_empty() {
+        credential::remove_cookies(headers, cookies);
+    }
+
     set_forwarding(headers, forwarding);
     headers.insert(HOST, forwarding.host.clone());
     headers.insert(REQUEST_ID, forwarding.request_id.clone());
@@ -155,6 +162,7 @@ pub fn rewrite(headers: &mut HeaderMap, permit: &Permit<'_>, forwarding: &Forwar
         for (name, value) in caller.identity.headers() {
             headers.insert(name, value.clone());
         }
+        headers.insert(identity::AUTH_METHOD, HeaderValue::from_static(caller.method.word()));
     }
 }
 
@@ -228,8 +236,9 @@ impl PeerHeaders {
         element.push_str(";proto=");
         element.push_str(self.proto().to_str().unwrap_or_default());
         let element = HeaderValue::try_from(element).unwrap_or(HeaderValue::from_static("for=unknown"));
-        if let Some(host) = host {
-            *kept = Some((host.clone(), element.clone()));
+        // A copy, because the request's own value would keep the whole buffer that its head was read into.
+        if let Some(host) = host.and_then(|host| HeaderValue::from_bytes(host.as_bytes()).ok()) {
+            *kept = Some((host, element.clone()));
         }
         element
     }
@@ -282,7 +291,7 @@ pub fn strip_trailers(trailers: &mut HeaderMap) {
                 || matches!(**name, AUTHORIZATION | HOST | TRANSFER_ENCODING | CONNECTION | TE | UPGRADE)
                 || matches!(
                     name.as_str(),
-                    "content-length" | "content-type" | "content-encoding" | "trailer" | "cookie"
+                    "content-length" | "content-type" | "content-encoding" | "trailer" | "cookie" | "expect"
                 )
         })
         .cloned()
@@ -296,7 +305,7 @@ pub fn strip_trailers(trailers: &mut HeaderMap) {
 pub fn strip_response_trailers(trailers: &mut HeaderMap) {
     let removed: SmallVec<[HeaderName; 4]> = trailers
         .keys()
-        .filter(|name| is_hop_by_hop(name) || is_doorwards_word(name) || **name == CONTENT_LENGTH)
+        .filter(|name| is_hop_by_hop(name) || is_doorwards_word(name) || matches!(**name, CONTENT_LENGTH | SET_COOKIE))
         .cloned()
         .collect();
     for name in removed {
@@ -304,11 +313,19 @@ pub fn strip_response_trailers(trailers: &mut HeaderMap) {
     }
 }
 
-/// Whether only doorward may say this in an answer.
+/// Whether only doorward may say this in an answer, in any spelling: a proxy in front may read names as CGI does.
 fn is_doorwards_word(name: &HeaderName) -> bool {
-    let name = name.as_str();
-    matches!(name, "alt-svc" | "x-request-id")
-        || ["doorward-", "x-user-", "x-auth-"].iter().any(|prefix| name.starts_with(prefix))
+    let name = name.as_str().as_bytes();
+    let begins = |prefix: &str| {
+        name.get(..prefix.len()).is_some_and(|begin| begin.iter().map(|byte| fold(*byte)).eq(prefix.bytes()))
+    };
+    // Nearly every header of an answer begins with another letter than these.
+    match name.first() {
+        Some(b'x') => begins("x-user-") || begins("x-auth-") || name.len() == 12 && begins("x-request-id"),
+        Some(b'd') => begins("doorward-"),
+        Some(b'a') => name.len() == 7 && begins("alt-svc"),
+        _ => false,
+    }
 }
 
 /// Whether an answer can be passed on. A 101 answers an `Upgrade` that was never forwarded (T25), another 1xx is no final
@@ -328,8 +345,21 @@ pub fn check_response(status: StatusCode, headers: &HeaderMap) -> Result<(), &'s
     }
 }
 
+/// What of a request its answer depends on.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Asked<'a> {
+    /// Whether it had an identity.
+    pub identified: bool,
+    /// Its service.
+    pub service: Option<&'a Service>,
+    /// `cache:` of its route.
+    pub cache: Option<CachePolicy>,
+    /// The cookies that carry tokens.
+    pub cookies: &'a [Arc<str>],
+}
+
 /// Turns an upstream's response headers into what the client gets (T27).
-pub fn rewrite_response(headers: &mut HeaderMap, identified: bool, cache: Option<CachePolicy>) {
+pub fn rewrite_response(headers: &mut HeaderMap, asked: &Asked<'_>) {
     // Chunks were what ended the body, so a length beside them says something else (RFC 9112 section 6.3).
     if headers.contains_key(TRANSFER_ENCODING) {
         headers.remove(CONTENT_LENGTH);
@@ -340,10 +370,29 @@ pub fn rewrite_response(headers: &mut HeaderMap, identified: bool, cache: Option
     for name in removed {
         headers.remove(name);
     }
+    if !asked.cookies.is_empty() {
+        drop_set_cookies(headers, asked.cookies);
+    }
     let silent = ![CACHE_CONTROL, EXPIRES, PRAGMA].iter().any(|name| headers.contains_key(name));
-    if identified && silent && cache != Some(CachePolicy::Shared) {
+    if asked.identified && silent && asked.cache != Some(CachePolicy::Shared) {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("private"));
-        headers.append(VARY, HeaderValue::from_static("Authorization"));
+        // Where a cookie may say who is asking, an answer depends on both, whichever was sent.
+        let by_cookie = asked.service.is_some_and(|service| service.cookie.is_some());
+        headers
+            .append(VARY, HeaderValue::from_static(if by_cookie { "Authorization, Cookie" } else { "Authorization" }));
+    }
+}
+
+/// Only who may log a user in sets the cookie that says who it is; a service behind doorward may not (T26).
+fn drop_set_cookies(headers: &mut HeaderMap, names: &[Arc<str>]) {
+    if !headers.get_all(SET_COOKIE).iter().any(|line| credential::sets_cookie(line, names)) {
+        return;
+    }
+    let kept: Vec<HeaderValue> =
+        headers.get_all(SET_COOKIE).iter().filter(|line| !credential::sets_cookie(line, names)).cloned().collect();
+    headers.remove(SET_COOKIE);
+    for line in kept {
+        headers.append(SET_COOKIE, line);
     }
 }
 

@@ -83,6 +83,7 @@ impl Denial {
             Reason::BadRequest => {
                 Self { close: true, ..Self::plain(Reason::BadRequest, "the request body is malformed or broke off") }
             }
+            Reason::Overloaded => Self::plain(Reason::Overloaded, "too many requests to this service are under way"),
             Reason::UpstreamTimeout => Self::plain(Reason::UpstreamTimeout, "the service did not answer in time"),
             reason => Self::plain(reason, "the service behind doorward could not be reached, or broke off"),
         }

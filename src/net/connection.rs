@@ -1,5 +1,6 @@
 //! One accepted connection: what it is found to speak, and who serves it from there.
 
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -10,10 +11,11 @@ use hyper::{Request, Response};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::drain::Drain;
 use super::guard::{ConnectionState, Expired};
 use super::prefixed::Prefixed;
-use super::serve::{Drain, ListenerEvent, ListenerSettings};
-use super::{http1, http2, tls};
+use super::serve::{ListenerEvent, ListenerSettings};
+use super::{http1, http2, proxy_protocol, tls};
 use crate::request::Host;
 
 /// What both sides agreed to speak.
@@ -64,22 +66,38 @@ pub(super) async fn serve<M, S, B>(
     peer: SocketAddr,
     settings: Arc<ListenerSettings>,
     drain: Drain,
-    observe: impl Fn(ListenerEvent) + Clone + Send + 'static,
+    observe: impl Fn(ListenerEvent) + Clone + Send + Unpin + 'static,
     make_service: M,
 ) where
     M: Fn(Arc<Established>, Arc<ConnectionState>) -> S,
-    S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>> + Send + Sync + 'static,
     S::Future: Send + 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    B: Body + Send + 'static,
+    B: Body + Unpin + Send + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let guard = settings.guard;
     let mut stream = Prefixed::new(stream);
+    let client = if settings.proxies.contains(peer.ip()) {
+        match timeout(guard.header_timeout, Box::pin(proxy_protocol::take(&mut stream))).await {
+            Ok(Ok(source)) => source.unwrap_or(peer),
+            Ok(Err(error)) => {
+                tracing::debug!(%peer, %error, "no good PROXY protocol header");
+                // One that ends before it sends anything is a balancer's look whether somebody listens.
+                if error.kind() == io::ErrorKind::InvalidData {
+                    observe(ListenerEvent::ParseError(400));
+                }
+                return;
+            }
+            Err(_) => return observe(ListenerEvent::Expired(Expired::HeaderTimeout)),
+        }
+    } else {
+        peer
+    };
     let begin = move |protocol, tls| {
         let state = Arc::new(ConnectionState::new(protocol, guard));
-        let established = Arc::new(Established { peer, client: peer, protocol, tls });
+        let established = Arc::new(Established { peer, client, protocol, tls });
         (make_service(established, Arc::clone(&state)), state)
     };
     // What is seldom or large is in a box, so that the task of a plain HTTP/1.1 connection stays small.
@@ -88,7 +106,7 @@ pub(super) async fn serve<M, S, B>(
         let (service, state) = begin(protocol, None);
         return match protocol {
             Protocol::Http1 => http1::serve(stream, state, guard, drain, observe, service).await,
-            Protocol::Http2 => Box::pin(http2::serve(stream, guard, drain, observe, service)).await,
+            Protocol::Http2 => Box::pin(http2::serve(stream, state, guard, drain, observe, service)).await,
         };
     };
     let accepted = timeout(guard.header_timeout, Box::pin(tls::accept(stream, tls))).await;
@@ -103,6 +121,6 @@ pub(super) async fn serve<M, S, B>(
     let (service, state) = begin(protocol, Some(facts));
     match protocol {
         Protocol::Http1 => Box::pin(http1::serve(stream, state, guard, drain, observe, service)).await,
-        Protocol::Http2 => Box::pin(http2::serve(stream, guard, drain, observe, service)).await,
+        Protocol::Http2 => Box::pin(http2::serve(stream, state, guard, drain, observe, service)).await,
     }
 }

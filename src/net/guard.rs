@@ -9,23 +9,29 @@
 //!
 //! Both clocks of a connection live here as well, because hyper's own header timer also runs while a kept-alive
 //! connection is idle: idle time until the first byte of a head, from then on header time.
+//!
+//! Of a connection that has been idle for a moment, the wrapper gives the stream back ([`Parked`]), so that all that is built
+//! around it can be freed.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use http::Request;
 use http_body::Body;
 use hyper::rt::ReadBufCursor;
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
 use super::connection::Protocol;
+use super::parked::{Lot, Parked};
 use crate::request::Rejection;
 use crate::request::chunked::{ChunkedReader, Progress};
 use crate::request::head::{self, Framing, HeadFacts, HeadLimits, http2};
@@ -45,7 +51,7 @@ const STAND_IN_HEAD: &[u8] = b"HEAD / HTTP/1.1\r\nhost: refused\r\n\r\n";
 thread_local! {
     /// One read buffer a thread: bytes are looked at here and then copied to where hyper wants them, so an
     /// idle connection holds no buffer of its own.
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
+    pub(super) static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
 }
 
 /// What the inspection of a head said.
@@ -69,7 +75,18 @@ pub struct ConnectionState {
     heads: Mutex<VecDeque<Arrived>>,
     /// Exchanges whose answer is not finished.
     in_flight: AtomicU32,
+    /// An upgrade was agreed upon: what follows its head is no HTTP.
+    is_tunnel: AtomicBool,
+    /// Something behind a head that asked for an upgrade is held until its exchange has ended, and then this is woken.
+    is_held: AtomicBool,
+    holder: Mutex<Option<Waker>>,
+    /// Resolves when the tunnel has ended.
+    tunnel: Mutex<Option<oneshot::Receiver<()>>>,
 }
+
+/// Keeps a connection that became a tunnel counted as open until it is dropped.
+#[derive(Debug)]
+pub struct TunnelHold(#[expect(dead_code, reason = "it is there to be dropped")] oneshot::Sender<()>);
 
 /// Counts an exchange as in flight until it is dropped.
 #[derive(Debug)]
@@ -78,6 +95,9 @@ pub struct InFlight(Arc<ConnectionState>);
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Ordering::Release);
+        if self.0.is_held.load(Ordering::Acquire) {
+            self.0.let_go();
+        }
     }
 }
 
@@ -85,15 +105,47 @@ impl ConnectionState {
     /// Of a new connection.
     #[must_use]
     pub fn new(protocol: Protocol, settings: GuardSettings) -> Self {
-        Self { protocol, settings, heads: Mutex::default(), in_flight: AtomicU32::new(0) }
+        Self {
+            protocol,
+            settings,
+            heads: Mutex::default(),
+            in_flight: AtomicU32::new(0),
+            is_tunnel: AtomicBool::new(false),
+            is_held: AtomicBool::new(false),
+            holder: Mutex::default(),
+            tunnel: Mutex::default(),
+        }
+    }
+
+    /// The upgrade that the last head asked for is agreed upon; to be called before that is answered. From here on bytes are
+    /// passed on uninspected. An HTTP/2 stream becomes a tunnel without its connection.
+    #[must_use]
+    pub fn open_tunnel(&self) -> Option<TunnelHold> {
+        if self.protocol == Protocol::Http2 {
+            return None;
+        }
+        let (sender, receiver) = oneshot::channel();
+        *self.tunnel.lock().unwrap_or_else(PoisonError::into_inner) = Some(receiver);
+        self.is_tunnel.store(true, Ordering::Release);
+        Some(TunnelHold(sender))
+    }
+
+    /// Waits for the end of the tunnel that the connection became, if it did.
+    pub(super) async fn tunnel_ended(&self) {
+        let tunnel = self.tunnel.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(tunnel) = tunnel {
+            let _ = tunnel.await;
+        }
     }
 
     /// The outcome that belongs to the request which the service was just given, and the guard that says
-    /// it is being answered. HTTP/1 requests reach a service in the order of their heads; an HTTP/2 head is inspected here.
+    /// it is being answered: to be kept until the answer's body has ended, because a connection without one is parked.
+    /// HTTP/1 requests reach a service in the order of their heads; an HTTP/2 head is inspected here.
     pub fn begin<B: Body>(self: &Arc<Self>, request: &Request<B>) -> (Arrived, InFlight) {
         if self.protocol == Protocol::Http2 {
             self.in_flight.fetch_add(1, Ordering::Release);
-            let outcome = http2::inspect(request, request.body().is_end_stream(), &self.settings.head);
+            let protocol = request.extensions().get::<hyper::ext::Protocol>().map(hyper::ext::Protocol::as_str);
+            let outcome = http2::inspect(request, request.body().is_end_stream(), protocol, &self.settings.head);
             return (Arrived { outcome, at: Instant::now() }, InFlight(Arc::clone(self)));
         }
         let arrived = self.heads.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
@@ -110,7 +162,22 @@ impl ConnectionState {
         self.in_flight.fetch_add(1, Ordering::Release);
     }
 
-    fn is_idle(&self) -> bool {
+    /// Wakes this when the exchange in flight has ended: nobody else would, for the bytes have been read.
+    fn hold(&self, waker: &Waker) {
+        *self.holder.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker.clone());
+        self.is_held.store(true, Ordering::Release);
+    }
+
+    #[cold]
+    fn let_go(&self) {
+        self.is_held.store(false, Ordering::Release);
+        if let Some(waker) = self.holder.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            waker.wake();
+        }
+    }
+
+    /// Whether no exchange is in flight.
+    pub(super) fn is_idle(&self) -> bool {
         self.in_flight.load(Ordering::Acquire) == 0
     }
 }
@@ -122,6 +189,8 @@ pub struct GuardSettings {
     pub head: HeadLimits,
     /// From the first byte of a head to its last.
     pub header_timeout: Duration,
+    /// HTTP/2 streams that one client may have open at a time.
+    pub streams: u32,
     /// Without a byte either way: between exchanges, within a request body, or while the client takes no answer.
     pub idle_timeout: Duration,
 }
@@ -143,13 +212,19 @@ enum Phase {
     Length(u64),
     /// Chunks are to come.
     Chunked(ChunkedReader),
+    /// An upgrade was asked for (T25): what follows is held until it is known whether that is HTTP.
+    Upgrade,
+    /// An upgrade was agreed upon; nothing is inspected any more.
+    Tunnel,
     /// A head was refused; nothing more is read.
     Refused,
 }
 
 /// A stream whose HTTP/1.1 requests are inspected before hyper sees them.
 pub struct GuardedIo<S> {
-    stream: S,
+    /// `None` once it was left in the lot.
+    stream: Option<S>,
+    lot: Arc<Lot<S>>,
     phase: Phase,
     /// Bytes of an accepted head that hyper has not taken yet.
     accepted: usize,
@@ -164,31 +239,37 @@ pub struct GuardedIo<S> {
     last_written: Instant,
     write_blocked: bool,
     timer: Option<Pin<Box<Sleep>>>,
+    closing: bool,
     linger: Option<(Instant, usize)>,
     on_expiry: Box<dyn Fn(Expired) + Send>,
 }
 
 impl<S> GuardedIo<S> {
-    /// Guards a stream. `on_expiry` is told which limit ended the connection.
-    pub fn new(
-        stream: S,
+    /// Guards a stream from which the first bytes of a head were read already. `on_expiry` is told which limit ended the
+    /// connection; the stream is left in `lot` when the connection has come to rest.
+    pub(super) fn new(
+        parked: Parked<S>,
+        first: Vec<u8>,
+        lot: Arc<Lot<S>>,
         state: Arc<ConnectionState>,
         settings: GuardSettings,
         on_expiry: Box<dyn Fn(Expired) + Send>,
     ) -> Self {
         Self {
-            stream,
+            stream: Some(parked.stream),
+            lot,
             phase: Phase::Head,
             accepted: 0,
-            held: Vec::new(),
+            head_began: (!first.is_empty()).then_some(parked.last_activity),
+            held: first,
             searched: 0,
             state,
             settings,
-            head_began: None,
-            last_activity: Instant::now(),
-            last_written: Instant::now(),
+            last_activity: parked.last_activity,
+            last_written: parked.last_activity,
             write_blocked: false,
-            timer: None,
+            timer: parked.timer,
+            closing: false,
             linger: None,
             on_expiry,
         }
@@ -222,6 +303,7 @@ impl<S> GuardedIo<S> {
                     match head::inspect(&rest[..end], &self.settings.head) {
                         Ok(facts) => {
                             self.phase = match facts.framing {
+                                Framing::None if facts.upgrade => Phase::Upgrade,
                                 Framing::None => Phase::Head,
                                 Framing::Length(length) => Phase::Length(length),
                                 Framing::Chunked => Phase::Chunked(ChunkedReader::default()),
@@ -259,6 +341,14 @@ impl<S> GuardedIo<S> {
                         return Err(io::Error::new(io::ErrorKind::InvalidData, rejection.detail));
                     }
                 },
+                Phase::Upgrade if self.state.is_tunnel.load(Ordering::Acquire) => self.phase = Phase::Tunnel,
+                // Its exchange has ended, and not by an upgrade.
+                Phase::Upgrade if self.state.is_idle() => self.phase = Phase::Head,
+                Phase::Upgrade => break,
+                Phase::Tunnel => {
+                    cursor.put_slice(&rest[..room]);
+                    used += room;
+                }
                 Phase::Refused => return Ok(input.len()),
             }
         }
@@ -287,6 +377,29 @@ impl<S> GuardedIo<S> {
         let receiving = matches!(self.phase, Phase::Length(_) | Phase::Chunked(_));
         (self.write_blocked || receiving || idle)
             .then(|| (self.last_activity + self.settings.idle_timeout, Expired::IdleTimeout))
+    }
+
+    /// Whether nothing of any exchange is left, on the wire or here: what hyper holds of this connection is as good as new.
+    /// Asked only when hyper has asked for bytes and there are none, so it waits for a head too.
+    fn is_at_rest(&self) -> bool {
+        matches!(self.phase, Phase::Head)
+            && self.accepted == 0
+            && self.held.is_empty()
+            && !self.write_blocked
+            && !self.closing
+            && self.state.is_idle()
+    }
+
+    /// Leaves the stream in the lot, if it is wanted there. What called goes on with a guard that reads nothing and is
+    /// dropped soon.
+    fn park(&mut self) -> bool {
+        if !self.lot.wants(self.last_activity) || !self.is_at_rest() {
+            return false;
+        }
+        if let Some(stream) = self.stream.take() {
+            self.lot.leave(Parked { stream, last_activity: self.last_activity, timer: self.timer.take() });
+        }
+        true
     }
 
     /// Whether the deadline has passed. The timer is set anew only when it fires or would fire too late, so
@@ -343,6 +456,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Read for GuardedIo<S> {
                 if used < held.len() {
                     this.held = held;
                     this.held.drain(..used);
+                    if matches!(this.phase, Phase::Head) && this.head_began.is_none() {
+                        this.head_began = Some(this.last_activity);
+                    }
                 }
             }
             if cursor.remaining() < room {
@@ -352,9 +468,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Read for GuardedIo<S> {
                 // The answer is being written; hyper closes behind it and asks no more.
                 return Poll::Pending;
             }
+            if matches!(this.phase, Phase::Upgrade) {
+                this.state.hold(cx.waker());
+                if this.held.len() >= READ_BYTES {
+                    return Poll::Pending;
+                }
+            }
+            if let (Phase::Length(left), Some(stream)) = (&mut this.phase, &mut this.stream)
+                && *left >= room as u64
+            {
+                // Nothing but body fits: it needs no look, and is read to where hyper wants it.
+                let mut counted = Counted { stream, bytes: 0 };
+                let read = hyper::rt::Read::poll_read(Pin::new(&mut TokioIo::new(&mut counted)), cx, cursor);
+                *left -= counted.bytes as u64;
+                if *left == 0 {
+                    this.phase = Phase::Head;
+                }
+                if read.is_ready() {
+                    this.last_activity = Instant::now();
+                    return read;
+                }
+                let what = ready!(this.poll_deadline(cx));
+                return Poll::Ready(Err(this.expired(what)));
+            }
             let read = SCRATCH.with_borrow_mut(|scratch| -> Poll<io::Result<usize>> {
+                let Some(stream) = &mut this.stream else { return Poll::Pending };
                 let mut buffer = ReadBuf::new(&mut scratch[..room.min(READ_BYTES)]);
-                ready!(Pin::new(&mut this.stream).poll_read(cx, &mut buffer))?;
+                ready!(Pin::new(stream).poll_read(cx, &mut buffer))?;
                 let bytes = buffer.filled();
                 if bytes.is_empty() {
                     return Poll::Ready(Ok(0));
@@ -376,6 +516,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Read for GuardedIo<S> {
                 Poll::Ready(Ok(_)) if cursor.remaining() < room => return Poll::Ready(Ok(())),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                // A tunnel has clocks of its own.
+                Poll::Pending if matches!(this.phase, Phase::Tunnel) => return Poll::Pending,
+                Poll::Pending if this.park() => return Poll::Pending,
                 Poll::Pending => {
                     let what = ready!(this.poll_deadline(cx));
                     let error = this.expired(what);
@@ -385,6 +528,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Read for GuardedIo<S> {
                 }
             }
         }
+    }
+}
+
+/// Counts what is read from a stream into a buffer that is out of sight.
+struct Counted<'a, S> {
+    stream: &'a mut S,
+    bytes: usize,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Counted<'_, S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut *this.stream).poll_read(cx, buffer);
+        this.bytes += buffer.filled().len() - before;
+        read
     }
 }
 
@@ -413,9 +572,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> GuardedIo<S> {
             if left == 0 || timer.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(());
             }
+            let Some(stream) = &mut self.stream else { return Poll::Ready(()) };
             let read = SCRATCH.with_borrow_mut(|scratch| {
                 let mut buffer = ReadBuf::new(scratch);
-                ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
+                ready!(Pin::new(stream).poll_read(cx, &mut buffer))?;
                 Poll::Ready(io::Result::Ok(buffer.filled().len()))
             });
             match ready!(read) {
@@ -429,7 +589,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> GuardedIo<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Write for GuardedIo<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let result = Pin::new(&mut this.stream).poll_write(cx, bytes);
+        let Some(stream) = &mut this.stream else { return Poll::Pending };
+        let result = Pin::new(stream).poll_write(cx, bytes);
         this.wrote(result, cx)
     }
 
@@ -439,25 +600,37 @@ impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Write for GuardedIo<S> {
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let result = Pin::new(&mut this.stream).poll_write_vectored(cx, bytes);
+        let Some(stream) = &mut this.stream else { return Poll::Pending };
+        let result = Pin::new(stream).poll_write_vectored(cx, bytes);
         this.wrote(result, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.stream.as_ref().is_some_and(AsyncWrite::is_write_vectored)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        let this = self.get_mut();
+        let Some(stream) = &mut this.stream else { return Poll::Ready(Ok(())) };
+        let flushed = Pin::new(stream).poll_flush(cx);
+        // A stream that encrypts may hold back what was written.
+        this.write_blocked = flushed.is_pending();
+        flushed
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.linger.is_none() {
-            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+        this.closing = true;
+        if let (Some(stream), None) = (&mut this.stream, this.linger) {
+            ready!(Pin::new(stream).poll_shutdown(cx))?;
         }
-        // A request that was taken whole leaves nothing on the wire to wait for.
-        if !matches!(this.phase, Phase::Head) || !this.held.is_empty() {
+        // A request that was taken whole leaves nothing on the wire to wait for, and the other half of a tunnel is still in use.
+        let is_whole = match this.phase {
+            Phase::Tunnel => true,
+            Phase::Head | Phase::Upgrade => this.held.is_empty(),
+            _ => false,
+        };
+        if !is_whole {
             ready!(this.poll_linger(cx));
         }
         Poll::Ready(Ok(()))

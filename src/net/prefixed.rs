@@ -1,10 +1,15 @@
 //! A stream of which some bytes were read before it was known who reads it.
 
+use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Bytes of one read ahead: the heads of most requests.
+const ONE_READ: usize = 2048;
 
 /// Gives back what was read too early, then goes on with the stream.
 #[derive(Debug)]
@@ -24,6 +29,24 @@ impl<S> Prefixed<S> {
     pub fn put_back(&mut self, mut bytes: Vec<u8>) {
         bytes.extend_from_slice(&self.prefix[self.taken..]);
         (self.prefix, self.taken) = (bytes, 0);
+    }
+}
+
+impl<S: AsyncRead + Unpin> Prefixed<S> {
+    /// Reads once, and appends what came. Returns how many bytes that were; 0 at the end of the stream.
+    ///
+    /// # Errors
+    /// What the stream says.
+    pub async fn read_into(&mut self, bytes: &mut Vec<u8>) -> io::Result<usize> {
+        poll_fn(|cx| {
+            // Within the poll, so that a connection that waits for its first byte holds no buffer.
+            let mut space = [MaybeUninit::uninit(); ONE_READ];
+            let mut buffer = ReadBuf::uninit(&mut space);
+            ready!(Pin::new(&mut *self).poll_read(cx, &mut buffer))?;
+            bytes.extend_from_slice(buffer.filled());
+            Poll::Ready(Ok(buffer.filled().len()))
+        })
+        .await
     }
 }
 

@@ -1,6 +1,8 @@
 //! The accept loop of one listener on one worker, and the drain of its connections.
 
 use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -9,13 +11,17 @@ use http_body::Body;
 use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper::{Request, Response};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::time::Sleep;
 
 use super::certificates::Tls;
 use super::connection::{self, Established};
+use super::drain::{self, Drain, LAST_CALL};
 use super::guard::{ConnectionState, Expired, GuardSettings};
 use crate::live::Live;
+use crate::request::peer::TrustedProxies;
+use crate::telemetry::Limit;
 
 /// What a connection over the limit is told.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\nretry-after: 1\r\ndoorward-decision: deny; reason=overloaded\r\n\r\n";
@@ -29,6 +35,8 @@ pub struct ListenerSettings {
     pub guard: GuardSettings,
     /// Connections that are open now.
     pub open: AtomicUsize,
+    /// Whose connections begin with a PROXY protocol header, and nobody else's (T29).
+    pub proxies: TrustedProxies,
     /// What is shown to clients; `None`: the listener is plain.
     pub tls: Option<Arc<Live<Tls>>>,
 }
@@ -44,79 +52,48 @@ pub enum ListenerEvent {
     Full,
     /// A TLS handshake failed.
     HandshakeFailed,
+    /// A limit was reached.
+    Limited(Limit),
     /// A clock ran out.
     Expired(Expired),
     /// hyper refused a message with this status.
     ParseError(u16),
 }
 
-/// Says when to stop: accepting at once, connections after their current exchange.
-#[derive(Debug, Clone)]
-pub struct Drain(watch::Receiver<bool>);
-
-impl Drain {
-    /// A signal and those who wait for it.
-    #[must_use]
-    pub fn new() -> (watch::Sender<bool>, Self) {
-        let (sender, receiver) = watch::channel(false);
-        (sender, Self(receiver))
-    }
-
-    /// Waits until draining begins (or its sender is gone).
-    pub async fn begun(&mut self) {
-        let _ = self.0.wait_for(|draining| *draining).await;
-    }
-
-    /// Whether draining has begun.
-    #[must_use]
-    pub fn is_begun(&self) -> bool {
-        *self.0.borrow()
-    }
-}
-
-/// Accepts connections until drain begins, each served on a task of its own, then waits for those to end.
+/// Accepts connections until the last call, each served on a task of its own, then waits for those to end.
 pub async fn serve<M, S, B>(
     listener: TcpListener,
     settings: Arc<ListenerSettings>,
     mut drain: Drain,
-    observe: impl Fn(ListenerEvent) + Clone + Send + 'static,
+    observe: impl Fn(ListenerEvent) + Clone + Send + Unpin + 'static,
     make_service: M,
 ) where
     M: Fn(Arc<Established>, Arc<ConnectionState>) -> S + Clone + Send + 'static,
-    S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>> + Send + Sync + 'static,
     S::Future: Send + 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    B: Body + Send + 'static,
+    B: Body + Unpin + Send + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let tasks = TaskCount::default();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = drain.begun() => break,
-        };
-        let (stream, address) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                pause_after(&error).await;
-                continue;
-            }
-        };
+    let connections = drain.clone();
+    let take = |stream: TcpStream, address: SocketAddr| {
         let Some(slot) = Slot::take(&settings) else {
             observe(ListenerEvent::Full);
             let _ = stream.try_write(FULL);
-            continue;
+            return;
         };
         let _ = stream.set_nodelay(true);
-        let connection = connection::serve(
+        // In a box, because a future that is awaited within another one takes its space twice.
+        let connection = Box::pin(connection::serve(
             stream,
             address,
             Arc::clone(&settings),
-            drain.clone(),
+            connections.clone(),
             observe.clone(),
             make_service.clone(),
-        );
+        ));
         let task = tasks.begin();
         observe(ListenerEvent::Opened);
         let observe = observe.clone();
@@ -126,8 +103,38 @@ pub async fn serve<M, S, B>(
             drop(slot);
             drop(task);
         });
+    };
+    // Set at the last call: when the listener closes.
+    let mut closing: Option<Pin<Box<Sleep>>> = None;
+    loop {
+        let accepted = tokio::select! {
+            // In this order: a stream of new connections does not put the end off, and as long as somebody waits behind the
+            // last call, the listener is not closed.
+            biased;
+            () = drain.last_call(), if closing.is_none() => {
+                drain::turn_away(&listener);
+                // Where nobody is served any more, nobody is waited for.
+                let wait = if drain.is_begun() { Duration::ZERO } else { LAST_CALL };
+                closing = Some(Box::pin(tokio::time::sleep(wait)));
+                continue;
+            }
+            accepted = listener.accept() => accepted,
+            () = async { if let Some(closing) = &mut closing { closing.await } }, if closing.is_some() => break,
+        };
+        match accepted {
+            Ok((stream, address)) => take(stream, address),
+            Err(error) => pause_after(&error).await,
+        }
     }
-    drop(listener);
+    // The runtime may say that nobody waits when it is another task's turn; the kernel knows.
+    if let Ok(listener) = listener.into_std() {
+        while let Ok((stream, address)) = listener.accept() {
+            let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+            if let Ok(stream) = stream {
+                take(stream, address);
+            }
+        }
+    }
     tasks.all_ended().await;
 }
 

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio_rustls::LazyConfigAcceptor;
-use tokio_rustls::server::TlsStream;
 
 use super::certificates::Tls;
 use super::connection::{Protocol, TlsFacts};
+use super::farewell::Farewell;
 use crate::live::Live;
 
 /// What a client is told that speaks plain HTTP where TLS is spoken.
@@ -20,7 +20,7 @@ const PLAIN: &[u8] = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-
 ///
 /// # Errors
 /// If the client breaks off, breaks the protocol, or shows no certificate that is wanted of it.
-pub(super) async fn accept<I>(stream: I, live: &Live<Tls>) -> io::Result<(TlsStream<I>, Arc<TlsFacts>, Protocol)>
+pub(super) async fn accept<I>(stream: I, live: &Live<Tls>) -> io::Result<(Farewell<I>, Arc<TlsFacts>, Protocol)>
 where
     I: AsyncRead + AsyncWrite + Unpin,
 {
@@ -45,7 +45,7 @@ where
         Some(b"h2") => Protocol::Http2,
         _ => Protocol::Http1,
     };
-    Ok((stream, facts, protocol))
+    Ok((Farewell::new(stream), facts, protocol))
 }
 
 /// Whether what came is no TLS at all.

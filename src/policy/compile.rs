@@ -16,7 +16,7 @@ use super::pattern::Pattern;
 use super::snapshot::{
     ADMIN_UPSTREAM, Formula, Guard, IDENTITY_UPSTREAM, MethodKey, Methods, Report, Route, RouteId, Service, Snapshot,
 };
-use super::source::{MethodItem, PathItem, PolicyFile, RateLimit, ReportOnly, SourceText, Span, Spanned};
+use super::source::{MethodItem, PathItem, PolicyFile, ReportOnly, SourceText, Span, Spanned};
 use super::yaml::nearest;
 use crate::rbac::RoleTable;
 
@@ -58,9 +58,12 @@ pub fn compile(input: &CompileInput<'_>) -> (Option<Snapshot>, Diagnostics) {
     for table in &mut hosts.tables {
         table.settle(&compiler.guards);
     }
+    let services: Vec<Service> = input.files.iter().map(|file| service(file, &mut compiler.texts)).collect();
+    let cookies: BTreeSet<Arc<str>> = services.iter().filter_map(|service| service.cookie.clone()).collect();
     let snapshot = Snapshot {
         version: next_version(),
-        services: input.files.iter().map(|file| service(file, &mut compiler.texts)).collect(),
+        services,
+        cookies: cookies.into_iter().collect(),
         routes: compiler.routes,
         guards: compiler.guards,
         roles: Arc::clone(&input.roles),
@@ -110,7 +113,8 @@ fn intern(texts: &mut Texts, text: &str) -> Arc<str> {
 
 impl<'a> Compiler<'a> {
     fn file(&mut self, file: &'a PolicyFile, number: u32) -> Vec<CompiledPath<'a>> {
-        self.unsupported(file);
+        self.admin_has_none(file);
+        self.cors_carries_a_credential(file);
         if let Some(upstream) = &file.upstream {
             self.known_upstream(&file.source, upstream);
         }
@@ -192,7 +196,7 @@ impl<'a> Compiler<'a> {
             self.report_allowed(file, upstream, report);
         }
         if let Some(limit) = &entry.rate_limit {
-            self.limit_allowed(file, limit);
+            self.not_on_admin(file, "rate_limit", limit.span);
         }
         let until = entry.report_only.as_ref().or(item.report_only.as_ref()).or(file.report_only.as_ref());
         let report = if formula == Formula::Deny { Report::NEVER } else { self.report(until, upstream) };
@@ -252,35 +256,38 @@ impl<'a> Compiler<'a> {
         self.found.push(finding.help(mend));
     }
 
-    fn unsupported(&mut self, file: &PolicyFile) {
+    /// What the gateway carries out and the admin listener does not is refused there: it counts nothing, answers no other
+    /// site, and takes tokens from `Authorization` alone (T30).
+    fn admin_has_none(&mut self, file: &PolicyFile) {
         let keys = [
+            ("rate_limit", file.rate_limit.as_ref().map(|limit| limit.span)),
             ("cors", file.cors.as_ref().map(|cors| cors.span)),
             ("credentials", file.credentials.as_ref().map(|credentials| credentials.span)),
         ];
         for (key, span) in keys {
             if let Some(span) = span {
-                self.not_yet(&file.source, span, key);
+                self.not_on_admin(file, key, span);
             }
         }
-        if let Some(limit) = &file.rate_limit {
-            self.limit_allowed(file, limit);
+    }
+
+    /// A page that may neither send a token nor has a cookie to be sent can ask for what is public only.
+    fn cors_carries_a_credential(&mut self, file: &PolicyFile) {
+        let Some(cors) = file.cors.as_ref().filter(|_| file.credentials.is_none()) else { return };
+        let headers = &cors.value.headers;
+        if !headers.is_empty() && !headers.iter().any(|header| header == "*" || header == "authorization") {
+            let message = "`headers` of `cors` lists what pages may send, and `Authorization` is not in it";
+            let finding = Diagnostic::warning(&file.source, cors.span, "cors-without-authorization", message);
+            self.found.push(finding.help("Add `Authorization`, unless pages ask for what is public only."));
         }
     }
 
-    /// The gateway counts; the admin listener does not, and what would not be carried out is refused.
-    fn limit_allowed(&mut self, file: &PolicyFile, limit: &Spanned<RateLimit>) {
+    fn not_on_admin(&mut self, file: &PolicyFile, key: &str, span: Span) {
         if file.upstream.as_ref().is_some_and(|upstream| upstream.value == ADMIN_UPSTREAM) {
-            let message = "`rate_limit` is not supported on the admin listener";
-            let finding = Diagnostic::error(&file.source, limit.span, "not-yet-supported", message);
-            self.found.push(finding.help("Leave `rate_limit` out."));
+            let message = format!("`{key}` is not supported on the admin listener");
+            let finding = Diagnostic::error(&file.source, span, "not-yet-supported", message);
+            self.found.push(finding.help(format!("Leave `{key}` out.")));
         }
-    }
-
-    /// What this version would not carry out is refused, so that nobody relies on it.
-    fn not_yet(&mut self, source: &Arc<SourceText>, span: Span, key: &str) {
-        let message = format!("`{key}` is not supported yet by this version of doorward");
-        let finding = Diagnostic::error(source, span, "not-yet-supported", message);
-        self.found.push(finding.help(format!("Leave `{key}` out until it is.")));
     }
 }
 
@@ -302,6 +309,8 @@ fn service(file: &PolicyFile, texts: &mut Texts) -> Service {
                 super::source::HostPattern::Wildcard(_) => None,
             })
             .collect(),
+        cors: file.cors.as_ref().map(|cors| Arc::new(cors.value.clone())),
+        cookie: file.credentials.as_ref().map(|credentials| intern(texts, &credentials.value.cookie)),
     }
 }
 

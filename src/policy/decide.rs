@@ -164,7 +164,7 @@ impl Snapshot {
     }
 
     /// The value of `Allow` (RFC 9110 section 10.2.1): what is listed and not closed; `HEAD` follows `GET`.
-    fn allow(&self, shape: &Shape) -> Box<str> {
+    pub(super) fn allow(&self, shape: &Shape) -> Box<str> {
         let mut names: Vec<&str> = Vec::new();
         for (method, route) in &shape.methods {
             let closed = self.guards.get(route.0 as usize).is_none_or(|guard| guard.formula == Formula::Deny);
@@ -265,6 +265,21 @@ impl<'s, 'r> Pending<'s, 'r> {
     fn denied(self, reason: Reason, detail: Cow<'static, str>) -> Decision<'r> {
         let service = self.service;
         Decision { route: Some(self.route), ..deny(reason, Some(service), Some(self.target), detail) }
+    }
+}
+
+impl Decision<'_> {
+    /// Turns what was allowed into a denial, for a reason that lies in the credential and not in the policy.
+    #[must_use]
+    pub fn refused(self, reason: Reason, detail: Cow<'static, str>) -> Self {
+        Self {
+            outcome: Outcome::Deny(reason),
+            would_deny: None,
+            status: reason.status(),
+            detail,
+            public: false,
+            ..self
+        }
     }
 }
 

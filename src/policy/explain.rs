@@ -157,7 +157,7 @@ fn with_tree<'s, 'r>(
         Who::Anonymous => ("", &[], &[]),
         Who::Subject { subject, roles, memberships } => (subject, roles, memberships),
     };
-    let grants = snapshot.roles.resolve(pending.service(), roles, memberships);
+    let grants = snapshot.roles.resolve_for_policy(pending.service(), roles, memberships);
     let anonymous = matches!(who, Who::Anonymous);
     let service = pending.service();
     let mut recorder =
@@ -304,7 +304,9 @@ impl Explanation {
 }
 
 impl Node {
-    fn to_json(&self) -> Value {
+    /// `{label, holds, detail, children}`.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
         let mut value = json!({ "label": self.label, "holds": self.holds });
         if let Some(detail) = &self.detail {
             value["detail"] = json!(detail);
@@ -315,7 +317,8 @@ impl Node {
         value
     }
 
-    fn write(&self, text: &mut String, depth: usize) {
+    /// Appends it with ✓ and ✗, a line a part, `depth` steps from the left.
+    pub fn write(&self, text: &mut String, depth: usize) {
         let mark = if self.holds { '✓' } else { '✗' };
         let _ = write!(text, "{:indent$}{mark} {}", "", self.label, indent = depth * 2);
         if let Some(detail) = &self.detail {

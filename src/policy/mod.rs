@@ -8,6 +8,7 @@
 
 pub mod cases;
 pub mod compile;
+pub mod cross_origin;
 pub mod decide;
 pub mod diagnostic;
 pub mod explain;

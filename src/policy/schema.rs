@@ -158,10 +158,10 @@ fn cors() -> Value {
                 "description": "Who may call, such as `https://app.example.com`, or `*` without credentials.",
                 "type": "array", "minItems": 1, "items": { "type": "string", "pattern": "^(\\*|[A-Za-z0-9+.-]+://[^/]+)$" }
             },
-            "methods": { "type": "array", "items": { "type": "string" }, "description": "Methods that may be used." },
-            "headers": { "type": "array", "items": { "type": "string" }, "description": "Request headers that may be sent." },
-            "expose": { "type": "array", "items": { "type": "string" }, "description": "Response headers that a script may read." },
-            "credentials": { "type": "boolean", "default": false, "description": "Whether cookies are sent along." },
+            "methods": { "type": "array", "items": { "type": "string" }, "description": "Methods that may be used, where the path has them; all that it has if absent." },
+            "headers": { "type": "array", "items": { "type": "string" }, "description": "Request headers that may be sent; Authorization and Content-Type if absent." },
+            "expose": { "type": "array", "items": { "type": "string" }, "description": "Response headers that a script may read, beside doorward's own." },
+            "credentials": { "type": "boolean", "default": false, "description": "Whether the browser sends cookies along, and these origins may act with them." },
             "max_age": { "$ref": "#/$defs/time", "description": "How long a browser may remember a preflight, such as `10m`." }
         },
         "if": { "properties": { "credentials": { "const": true } }, "required": ["credentials"] },

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 
 use super::index::PathIndex;
 use super::pattern::Mixed;
-use super::source::{BodyLimit, CachePolicy, RateLimit};
+use super::source::{BodyLimit, CachePolicy, Cors, RateLimit};
 use crate::clock::Timestamp;
 use crate::rbac::{PermissionId, RoleId, RoleTable, ServiceId};
 use crate::request::{Host, MatchPath, PathRules};
@@ -75,6 +75,10 @@ pub struct Service {
     pub strip: Arc<[Box<str>]>,
     /// The literal hosts of the file, which the upstream may be told (T24).
     pub hosts: Box<[Box<str>]>,
+    /// `cors:`
+    pub cors: Option<Arc<Cors>>,
+    /// `credentials: {cookie: …}`: the cookie that may carry the token (T26).
+    pub cookie: Option<Arc<str>>,
 }
 
 /// Policies and roles, compiled.
@@ -85,6 +89,8 @@ pub struct Snapshot {
     /// What a decision reads of a route, in the order of `routes`.
     pub(super) guards: Vec<Guard>,
     pub(super) services: Vec<Service>,
+    /// The cookies of all services, each once.
+    pub(super) cookies: Box<[Arc<str>]>,
     pub(super) roles: Arc<RoleTable>,
     pub(super) hosts: Hosts,
     pub(super) methods: Methods,
@@ -236,6 +242,9 @@ pub(super) struct HostTable {
     pub(super) unmatched: u16,
     /// Report mode for what no route matches: only where one file serves the host.
     pub(super) report: Report,
+    /// The file whose `cors:` counts for what no route matches: the only one there is on this host, or one of several equal
+    /// ones.
+    pub(super) cors: Option<u32>,
 }
 
 /// What nearly every request needs to know of a route besides its number.
@@ -445,6 +454,13 @@ impl Snapshot {
         let literal = self.services.iter().flat_map(|service| &service.hosts).next();
         let wildcard = || self.hosts.wildcard.keys().min().map(|suffix| format!("any{suffix}"));
         Host::parse(literal.map(ToString::to_string).or_else(wildcard)?.as_bytes()).ok()
+    }
+
+    /// The cookies that carry tokens, of whichever service. A browser sends them to every path of a host, so no upstream may
+    /// see or set any of them (T26).
+    #[must_use]
+    pub fn cookies(&self) -> &[Arc<str>] {
+        &self.cookies
     }
 
     /// The role table that the policies were compiled against.

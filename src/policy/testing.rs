@@ -1,7 +1,6 @@
 //! Policies for the tests of this room: written as text, compiled as the program compiles them.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -47,7 +46,7 @@ pub(super) fn compile_texts(texts: &[(&str, &str)], report: bool) -> (Option<Sna
         assert!(!found.has_errors(), "{}", found.render(false));
         files.push(file.unwrap());
     }
-    let upstreams = BTreeSet::from(["oms".to_owned(), "doorward-identity".to_owned()]);
+    let upstreams = ["oms", "doorward-identity", "doorward-admin"].map(str::to_owned).into();
     compile(&CompileInput { files: &files, roles: roles(), upstreams: Some(&upstreams), report })
 }
 
@@ -94,7 +93,7 @@ pub(super) fn ask<'r>(
             tier: crate::rbac::TierKey::parse(tier).unwrap(),
         })
         .collect();
-    let grants = snapshot.roles().resolve(pending.service(), &roles, &memberships);
+    let grants = snapshot.roles().resolve_for_policy(pending.service(), &roles, &memberships);
     pending.with_caller(&Caller { subject, grants: &grants })
 }
 

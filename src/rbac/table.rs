@@ -198,6 +198,15 @@ pub struct Grants {
     memberships: Box<[Membership]>,
 }
 
+/// Which roles count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    /// Those without a scope, or with the scope that is asked about.
+    Scope,
+    /// All.
+    Everywhere,
+}
+
 impl RoleTable {
     /// Compiles role data; all faults at once.
     ///
@@ -270,6 +279,30 @@ impl RoleTable {
         roles: impl IntoIterator<Item = &'k RoleKey>,
         memberships: &[Membership],
     ) -> Grants {
+        self.resolve_within(service, Reach::Scope, roles, memberships)
+    }
+
+    /// What a subject holds where a policy of `service` asks. That is [`Self::resolve`], but for [`ADMIN_SERVICE`]: its policy lets
+    /// pass who holds a permission in any scope, and the call that is behind it decides again, with what
+    /// [`Self::resolve`] gives for the service of its object (T36).
+    #[must_use]
+    pub fn resolve_for_policy<'k>(
+        &self,
+        service: &str,
+        roles: impl IntoIterator<Item = &'k RoleKey>,
+        memberships: &[Membership],
+    ) -> Grants {
+        let reach = if service == ADMIN_SERVICE { Reach::Everywhere } else { Reach::Scope };
+        self.resolve_within(service, reach, roles, memberships)
+    }
+
+    fn resolve_within<'k>(
+        &self,
+        service: &str,
+        reach: Reach,
+        roles: impl IntoIterator<Item = &'k RoleKey>,
+        memberships: &[Membership],
+    ) -> Grants {
         let asked = self.service(service);
         let mut permissions = Bits::new();
         let mut held: SmallVec<[RoleId; 8]> = SmallVec::new();
@@ -277,7 +310,7 @@ impl RoleTable {
         for key in roles {
             let Some(id) = self.role(key.as_str()) else { continue };
             let role = &self.roles[id.0 as usize];
-            if role.scope.is_some() && role.scope != asked {
+            if reach == Reach::Scope && role.scope.is_some() && role.scope != asked {
                 continue;
             }
             given.push(role.key.clone());

@@ -33,12 +33,31 @@ pub struct HeadFacts {
     /// Whether the client asked for an upgrade to WebSocket (an HTTP/1.1 GET without a body, `Connection: upgrade`,
     /// `Upgrade: websocket` and no other), after which bytes are no longer HTTP/1.1 messages.
     pub upgrade: bool,
-    /// Whether the request is HTTP/1.0.
-    pub http10: bool,
-    /// Whether the client waits for `100 Continue` before it sends the body (never in HTTP/1.0).
-    pub expect_continue: bool,
-    /// Whether the connection ends after this exchange: `Connection: close`, or HTTP/1.0 without `keep-alive`.
-    pub connection_close: bool,
+    /// What the client expects before it sends the body (nothing in HTTP/1.0).
+    pub expects: Expectation,
+}
+
+/// What `Expect` says (RFC 9110 section 10.1.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Expectation {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// `100-continue`.
+    Continue,
+    /// Something that nobody here can meet.
+    Other,
+}
+
+impl Expectation {
+    /// With one more line.
+    fn and(self, value: &[u8]) -> Self {
+        match self {
+            Self::Other => Self::Other,
+            _ if trim(value).eq_ignore_ascii_case(b"100-continue") => Self::Continue,
+            _ => Self::Other,
+        }
+    }
 }
 
 /// Limits on one head.
@@ -234,9 +253,7 @@ struct Fields<'h> {
     /// How many `Upgrade` lines there are, and whether the last says `websocket`.
     upgrades: (usize, bool),
     connection_upgrade: bool,
-    connection_close: bool,
-    connection_keep_alive: bool,
-    expect_continue: bool,
+    expects: Expectation,
 }
 
 impl<'h> Fields<'h> {
@@ -264,15 +281,13 @@ impl<'h> Fields<'h> {
                 once(&mut self.host, Authority::parse(trim(value))?, "two Host headers")?;
             }
             6 if name.eq_ignore_ascii_case(b"expect") => {
-                self.expect_continue |= trim(value).eq_ignore_ascii_case(b"100-continue");
+                self.expects = self.expects.and(value);
             }
             7 if name.eq_ignore_ascii_case(b"upgrade") => {
                 self.upgrades = (self.upgrades.0 + 1, trim(value).eq_ignore_ascii_case(b"websocket"));
             }
             10 if name.eq_ignore_ascii_case(b"connection") => {
                 for option in value.split(|&b| b == b',').map(trim) {
-                    self.connection_close |= option.eq_ignore_ascii_case(b"close");
-                    self.connection_keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
                     self.connection_upgrade |= option.eq_ignore_ascii_case(b"upgrade");
                 }
             }
@@ -320,13 +335,7 @@ impl<'h> Fields<'h> {
             && request.method == b"GET"
             && !request.http10
             && framing == Framing::None;
-        Ok(HeadFacts {
-            framing,
-            upgrade,
-            http10: request.http10,
-            expect_continue: self.expect_continue && !request.http10,
-            connection_close: self.connection_close || request.http10 && !self.connection_keep_alive,
-        })
+        Ok(HeadFacts { framing, upgrade, expects: if request.http10 { Expectation::Nothing } else { self.expects } })
     }
 }
 

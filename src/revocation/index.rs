@@ -7,7 +7,7 @@
 //! entry leaves by its own expiry alone.
 
 use std::hash::{BuildHasher as _, Hasher as _};
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -82,6 +82,8 @@ pub struct RevocationIndex {
     /// `i64::MIN`: none.
     everything_until: AtomicI64,
     sweep_from: AtomicUsize,
+    /// See [`RevocationIndex::changes`].
+    changes: AtomicU64,
 }
 
 /// On a cache line of its own, so that readers of one shard do not slow those of its neighbour.
@@ -125,6 +127,7 @@ impl Default for RevocationIndex {
             counts: Default::default(),
             everything_until: AtomicI64::new(i64::MIN),
             sweep_from: AtomicUsize::new(0),
+            changes: AtomicU64::new(0),
         }
     }
 }
@@ -177,6 +180,14 @@ impl RevocationIndex {
                 self.everything_until.fetch_max(issued_until.0, Ordering::AcqRel);
             }
         }
+        self.changes.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// A number that is another one after every entry that was added: who has decided under an older one decides again (T20).
+    /// What expires or is enabled again denies nobody.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
     }
 
     /// Enables a disabled subject again. Its floors stay: enabling revives no token (T4).

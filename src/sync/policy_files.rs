@@ -1,20 +1,13 @@
-//! Policy and roles files: read together, compiled together, published together, and followed while running (SPEC 4.3).
+//! Policy and roles files: read together and compiled together (SPEC 4.3).
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
-
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::policy::load::{self, LoadError, LoadedSets, PolicySet};
 use crate::policy::snapshot::ADMIN_UPSTREAM;
 use crate::policy::{Diagnostics, Snapshot, SourceText};
 use crate::rbac::RoleTable;
-
-/// How often the files are read. A change counts once two readings in a row agree, so that a file which is being written
-/// is not taken for a finished one; that is within the 2 s of SPEC 4.3.
-const PERIOD: Duration = Duration::from_millis(500);
 
 /// Which files make the state that requests are decided by.
 #[derive(Debug, Clone)]
@@ -63,6 +56,13 @@ pub struct Loaded {
 #[error("{0}")]
 pub struct Unusable(String);
 
+impl Unusable {
+    /// With every fault, its place and its mend.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+}
+
 impl PolicyFiles {
     /// Reads all files.
     ///
@@ -104,58 +104,9 @@ impl PolicyFiles {
         Ok(Loaded { gateway, admin, roles })
     }
 
-    /// Follows the files until the task is dropped: hands every new state to `publish`, and every change that cannot be used to
-    /// `refused`, which leaves what is in force. SIGHUP asks for a reading at once.
-    pub async fn follow(self, mut in_force: Texts, publish: impl Fn(Loaded), refused: impl Fn(&Unusable)) {
-        let mut hangup = signal(SignalKind::hangup()).ok();
-        let mut ticks = tokio::time::interval(PERIOD);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut last = Ok(in_force.clone());
-        // Whether it was told that the files cannot be read, which is told once.
-        let mut told = false;
-        let files = Arc::new(self);
-        loop {
-            let asked = tokio::select! {
-                _ = ticks.tick() => false,
-                asked = asked(&mut hangup) => asked,
-            };
-            let before = in_force.clone();
-            let Some(read) = aside(&files, move |files| files.read_again(&before)).await else { continue };
-            let settled = read == last;
-            let news = match &read {
-                // Readable again: what was told of is over, though nothing changed.
-                Ok(texts) if *texts == in_force && !told => None,
-                Ok(texts) if settled || asked => {
-                    let texts = texts.clone();
-                    aside(&files, move |files| files.compile(&texts)).await
-                }
-                // A file is also unreadable for a moment while it is replaced.
-                Err(unusable) if (settled || asked) && !told => Some(Err(unusable.clone())),
-                Err(_) | Ok(_) => None,
-            };
-            match (news, &read) {
-                (Some(Ok(loaded)), Ok(texts)) => {
-                    (in_force, told) = (texts.clone(), false);
-                    publish(loaded);
-                }
-                (Some(Err(unusable)), Ok(texts)) => {
-                    // What was refused is not tried again until it changes; the old state stays in force.
-                    (in_force, told) = (texts.clone(), false);
-                    refused(&unusable);
-                }
-                (Some(Err(unusable)), Err(_)) => {
-                    told = true;
-                    refused(&unusable);
-                }
-                _ => {}
-            }
-            last = read;
-        }
-    }
-
     /// Reads all files while `before` is in force. A default file that was there and is gone is unreadable: the one in the binary
     /// stands in at the start only, for it says what an example may do and not what this deployment may.
-    fn read_again(&self, before: &Texts) -> Result<Texts, Unusable> {
+    pub(super) fn read_again(&self, before: &Texts) -> Result<Texts, Unusable> {
         let texts = self.read()?;
         let paths = self.policies.iter().chain(&self.admin).chain([&self.roles]);
         let gone: Vec<_> = paths
@@ -164,23 +115,6 @@ impl PolicyFiles {
             .map(|(path, _)| format!("cannot read {}: the file is gone", path.display()))
             .collect();
         if gone.is_empty() { Ok(texts) } else { Err(Unusable(gone.join("\n"))) }
-    }
-}
-
-/// Does work on a thread of its own: a pipe, or a file system that does not answer, must hold up neither the admin listener
-/// nor the end of the program.
-async fn aside<T: Send + 'static>(
-    files: &Arc<PolicyFiles>,
-    work: impl FnOnce(&PolicyFiles) -> T + Send + 'static,
-) -> Option<T> {
-    let files = Arc::clone(files);
-    tokio::task::spawn_blocking(move || work(&files)).await.ok()
-}
-
-async fn asked(hangup: &mut Option<tokio::signal::unix::Signal>) -> bool {
-    match hangup {
-        Some(signal) => signal.recv().await.is_some(),
-        None => std::future::pending().await,
     }
 }
 

@@ -37,9 +37,14 @@ families! {
     POLICY_INFO = GAUGE "doorward_policy_info" "The policy file in force for each service; always 1.";
     POLICY_RELOAD_FAILED = GAUGE "doorward_policy_reload_failed" "1 while the policy on disk is refused and an older one in force.";
     SNAPSHOT_VERSION = GAUGE "doorward_snapshot_version" "The number of the policy snapshot in force.";
+    CONFIG_RELOAD_FAILED = GAUGE "doorward_config_reload_failed" "1 while the configuration on disk is refused and older upstreams in force.";
+    UPSTREAM_HEALTHY = GAUGE "doorward_upstream_healthy" "1 if the endpoint is used, 0 while it is left alone.";
+    UPSTREAM_RETRIES = COUNTER "doorward_upstream_retries_total" "Requests that were sent to an upstream a second time.";
     UPSTREAM_CONNECTIONS = GAUGE "doorward_upstream_connections" "Open connections to each upstream.";
     CONNECTIONS = GAUGE "doorward_connections" "Open client connections of each listener.";
     LIMIT_REJECTIONS = COUNTER "doorward_limit_rejections_total" "Connections and requests turned away by a limit.";
+    STREAMS = GAUGE "doorward_streams" "Open streams: WebSocket tunnels, event streams, gRPC calls.";
+    STREAMS_ENDED = COUNTER "doorward_exchanges_ended_total" "Open exchanges that were ended because they would not be admitted any more.";
     REPORT_ONLY = COUNTER "doorward_report_only_total" "Denials that report-only mode let through.";
     PARSE_ERRORS = COUNTER "doorward_parse_errors_total" "Requests refused by the HTTP parser.";
     CERTIFICATE_EXPIRY = GAUGE "doorward_certificate_expiry_timestamp_seconds" "When the first of a listener's certificates ends, in seconds since the Unix epoch.";
@@ -48,6 +53,8 @@ families! {
     BUILD_INFO = GAUGE "doorward_build_info" "The running version; always 1.";
     UPSTREAM_UNPROTECTED = GAUGE "doorward_upstream_unprotected" "1 if the upstream can be reached around the gateway in plain text.";
     LOG_DROPPED = COUNTER "doorward_log_dropped_total" "Access lines lost because the log's reader was too slow or gone.";
+    DECISIONS = GAUGE "doorward_decisions_remembered" "Decisions that GET /api/decisions/{request_id} can explain: denials, and a sample of the rest.";
+    DECISION_BYTES = GAUGE "doorward_decisions_remembered_bytes" "Memory that these decisions take, roughly.";
     PROCESS_CPU = COUNTER "process_cpu_seconds_total" "CPU time of the process, user and system.";
     PROCESS_RESIDENT = GAUGE "process_resident_memory_bytes" "Resident memory of the process.";
     PROCESS_OPEN_FDS = GAUGE "process_open_fds" "Open file descriptors of the process.";
@@ -84,6 +91,8 @@ labels! {
         Gateway = "gateway",
         /// Metrics, health and the admin API.
         Admin = "admin",
+        /// Health and readiness alone.
+        Probes = "probes",
     }
 }
 
@@ -102,8 +111,16 @@ labels! {
         HeaderTimeout = "header_timeout",
         /// The time between two pieces of a request or between two requests.
         IdleTimeout = "idle_timeout",
+        /// HTTP/2 streams open on one connection at a time.
+        Streams = "streams",
+        /// HTTP/2 streams that one client opens only to reset them (CVE-2023-44487), or that it gets reset by errors.
+        StreamResets = "stream_resets",
+        /// HTTP/2 frames that carry nothing.
+        ControlFrames = "control_frames",
         /// The requests of one caller to one route in a time.
         Rate = "rate",
+        /// The requests to one upstream at a time.
+        UpstreamRequests = "upstream_requests",
     }
 }
 
@@ -116,6 +133,18 @@ labels! {
         Verify = "verify",
         /// A delegated user service.
         Iam = "iam",
+    }
+}
+
+labels! {
+    /// What an exchange is that lasts.
+    Stream {
+        /// A connection that was upgraded to WebSocket, or an HTTP/2 stream.
+        WebSocket = "websocket",
+        /// An answer of the type `text/event-stream`.
+        Events = "sse",
+        /// An answer of the type `application/grpc`.
+        Grpc = "grpc",
     }
 }
 
@@ -173,6 +202,17 @@ pub(super) const DECISION_BOUNDS: Bounds = &[
     MILLISECOND,
 ];
 
+/// An endpoint of an upstream, and the flag that says whether it is used.
+#[derive(Debug, Clone)]
+pub struct EndpointHealth {
+    /// The upstream's name.
+    pub upstream: Box<str>,
+    /// The endpoint, as it is configured.
+    pub endpoint: Box<str>,
+    /// Whether it is used.
+    pub healthy: Arc<AtomicBool>,
+}
+
 /// The metrics of the process: the workers' shards, and what is known once for all of them.
 #[derive(Debug)]
 pub struct Metrics {
@@ -184,7 +224,11 @@ pub struct Metrics {
     policy_reload_failed: AtomicBool,
     policies: Mutex<BTreeSet<(String, String)>>,
     unprotected: Mutex<BTreeMap<String, bool>>,
+    config_reload_failed: AtomicBool,
+    endpoints: Mutex<Vec<EndpointHealth>>,
     log_dropped: Arc<AtomicU64>,
+    /// Denials, samples, and the bytes of both.
+    decisions: [AtomicU64; 3],
 }
 
 /// What is known of a listener that speaks TLS.
@@ -209,7 +253,10 @@ impl Metrics {
             policy_reload_failed: AtomicBool::new(false),
             policies: Mutex::default(),
             unprotected: Mutex::default(),
+            config_reload_failed: AtomicBool::new(false),
+            endpoints: Mutex::default(),
             log_dropped: Arc::default(),
+            decisions: Default::default(),
         })
     }
 
@@ -263,6 +310,13 @@ impl Metrics {
         self.revocations.store(count, Ordering::Relaxed);
     }
 
+    /// How many decisions are remembered, and the bytes that they take.
+    pub fn set_decisions(&self, denials: usize, samples: usize, bytes: usize) {
+        for (gauge, value) in self.decisions.iter().zip([denials, samples, bytes]) {
+            gauge.store(value as u64, Ordering::Relaxed);
+        }
+    }
+
     /// A snapshot is in force: its number, and service and sha256 of each policy file. Clears the mark of a failed
     /// reload.
     pub fn set_snapshot<'a>(&self, version: u64, policies: impl IntoIterator<Item = (&'a str, &'a str)>) {
@@ -274,6 +328,18 @@ impl Metrics {
     /// The policy on disk was refused, and an older one stays in force.
     pub fn set_policy_reload_failed(&self) {
         self.policy_reload_failed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the configuration on disk was refused, and what it says of upstreams is not in force.
+    pub fn set_config_reload_failed(&self, failed: bool) {
+        self.config_reload_failed.store(failed, Ordering::Relaxed);
+    }
+
+    /// The endpoints in force. Upstreams that are gone are shown no more.
+    pub fn set_upstream_endpoints(&self, endpoints: Vec<EndpointHealth>) {
+        let named = |upstream: &str| endpoints.iter().any(|endpoint| &*endpoint.upstream == upstream);
+        lock(&self.unprotected).retain(|upstream, _| named(upstream));
+        *lock(&self.endpoints) = endpoints;
     }
 
     /// Whether an upstream can be reached around the gateway (T31).
@@ -356,12 +422,33 @@ impl Metrics {
             &HANDSHAKES_FAILED,
             spoken().map(|(labels, tls)| number(&labels, tls.handshakes_failed.load(Ordering::Relaxed) as f64)),
         );
+        let failed = self.config_reload_failed.load(Ordering::Relaxed);
+        out.add(&CONFIG_RELOAD_FAILED, [number(&[], f64::from(u8::from(failed)))]);
+        // An endpoint that is named twice is one here; it is healthy if one of the two is.
+        let mut healthy = BTreeMap::new();
+        for endpoint in lock(&self.endpoints).iter() {
+            let found = healthy.entry((endpoint.upstream.clone(), endpoint.endpoint.clone())).or_insert(false);
+            *found |= endpoint.healthy.load(Ordering::Relaxed);
+        }
+        out.add(
+            &UPSTREAM_HEALTHY,
+            healthy.iter().map(|((upstream, endpoint), healthy)| {
+                number(&[("upstream", upstream), ("endpoint", endpoint)], f64::from(u8::from(*healthy)))
+            }),
+        );
+        out.add(
+            &UPSTREAM_RETRIES,
+            totals.upstreams.iter().map(|(name, total)| number(&[("upstream", name)], total.retries as f64)),
+        );
         let unprotected = lock(&self.unprotected);
         out.add(
             &UPSTREAM_UNPROTECTED,
             unprotected.iter().map(|(upstream, open)| number(&[("upstream", upstream)], f64::from(u8::from(*open)))),
         );
         out.add(&LOG_DROPPED, [number(&[], self.log_dropped.load(Ordering::Relaxed) as f64)]);
+        let [denials, samples, bytes] = self.decisions.each_ref().map(|gauge| gauge.load(Ordering::Relaxed) as f64);
+        out.add(&DECISIONS, [number(&[("kind", "denial")], denials), number(&[("kind", "sample")], samples)]);
+        out.add(&DECISION_BYTES, [number(&[], bytes)]);
         out.add(&BUILD_INFO, [number(&[("version", env!("CARGO_PKG_VERSION"))], 1.0)]);
     }
 }
@@ -403,6 +490,19 @@ fn gather_requests(out: &mut Gathered, totals: &Totals) {
         Limit::ALL.iter().map(|limit| {
             let count = totals.limit_rejections.get(limit).copied().unwrap_or(0);
             number(&[("limit", limit.label())], count as f64)
+        }),
+    );
+    out.add(
+        &STREAMS,
+        Stream::ALL
+            .iter()
+            .map(|kind| number(&[("kind", kind.label())], totals.streams.get(kind).copied().unwrap_or(0) as f64)),
+    );
+    out.add(
+        &STREAMS_ENDED,
+        Reason::ALL.iter().filter_map(|reason| {
+            let count = totals.ended.get(reason).copied().unwrap_or(0);
+            (count > 0 || reason.is_auth_failure()).then(|| number(&[("reason", reason.code())], count as f64))
         }),
     );
     out.add(
@@ -525,13 +625,17 @@ mod tests {
     use crate::telemetry::RequestLabels;
     use std::time::Duration;
 
-    /// SPEC 11, without the families of rooms that do not exist yet (logins, events, JWKS age, certificates, health).
+    /// SPEC 11, without the families of rooms that do not exist yet (logins, events, JWKS age, certificates).
     const SPEC: &str = "doorward_requests_total doorward_request_duration_seconds doorward_upstream_duration_seconds \
         doorward_token_validation_seconds doorward_decision_seconds doorward_auth_failures_total \
         doorward_token_cache_hits_total doorward_token_cache_misses_total doorward_revocations doorward_policy_info \
         doorward_policy_reload_failed doorward_snapshot_version doorward_upstream_connections doorward_connections \
         doorward_limit_rejections_total doorward_report_only_total doorward_parse_errors_total doorward_build_info \
-        doorward_upstream_unprotected doorward_log_dropped_total process_cpu_seconds_total \
+        doorward_upstream_unprotected doorward_log_dropped_total doorward_decisions_remembered \
+        doorward_decisions_remembered_bytes doorward_streams doorward_exchanges_ended_total \
+        doorward_certificate_expiry_timestamp_seconds doorward_certificate_reload_failed \
+        doorward_tls_handshakes_failed_total doorward_upstream_healthy doorward_upstream_retries_total \
+        doorward_config_reload_failed process_cpu_seconds_total \
         process_resident_memory_bytes process_open_fds process_max_fds process_start_time_seconds process_threads";
 
     fn labels<'a>(service: &'a Arc<str>, route: &'a Arc<str>, status: u16) -> RequestLabels<'a> {
@@ -553,6 +657,10 @@ mod tests {
         worker.upstream("oms").answered(Duration::from_millis(1));
         metrics.set_snapshot(1, [("oms", "ab")]);
         metrics.set_upstream_unprotected("oms", true);
+        metrics.set_certificates(Listener::Gateway, 1);
+        let endpoint = || "http://127.0.0.1:8000".into();
+        let healthy = Arc::new(AtomicBool::new(true));
+        metrics.set_upstream_endpoints(vec![EndpointHealth { upstream: "oms".into(), endpoint: endpoint(), healthy }]);
         let text = metrics.render().unwrap();
         let rendered: BTreeSet<_> =
             text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();

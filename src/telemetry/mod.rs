@@ -14,6 +14,6 @@ pub mod tracing;
 
 pub use self::access_log::{AccessDecision, AccessLog, AccessRecord, AccessSink};
 pub use self::audit::{AuditEvent, AuditRecord};
-pub use self::metrics::{CONTENT_TYPE, Limit, Listener, Metrics, ValidationSource};
+pub use self::metrics::{CONTENT_TYPE, EndpointHealth, Limit, Listener, Metrics, Stream, ValidationSource};
 pub use self::shard::{RequestLabels, UpstreamConnection, UpstreamMetrics, WorkerMetrics};
 pub use self::tracing::{LogFormat, LogLevel};

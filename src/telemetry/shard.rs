@@ -11,7 +11,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 
 use super::histogram::{Histogram, HistogramTotal};
-use super::metrics::{DECISION_BOUNDS, Limit, Listener, REQUEST_BOUNDS, VALIDATION_BOUNDS, ValidationSource};
+use super::metrics::{DECISION_BOUNDS, Limit, Listener, REQUEST_BOUNDS, Stream, VALIDATION_BOUNDS, ValidationSource};
 use crate::reason::Reason;
 
 /// A validation ends well or for one of the reasons.
@@ -27,6 +27,8 @@ pub struct WorkerMetrics {
     decision: Histogram,
     auth_failures: [AtomicU64; Reason::ALL.len()],
     limit_rejections: [AtomicU64; Limit::ALL.len()],
+    streams: [AtomicI64; Stream::ALL.len()],
+    ended: [AtomicU64; Reason::ALL.len()],
 }
 
 /// The labels of a request. A request that met no service or no route leaves them out and counts under `none`.
@@ -52,6 +54,8 @@ impl WorkerMetrics {
             decision: Histogram::new(DECISION_BOUNDS),
             auth_failures: [const { AtomicU64::new(0) }; Reason::ALL.len()],
             limit_rejections: [const { AtomicU64::new(0) }; Limit::ALL.len()],
+            streams: [const { AtomicI64::new(0) }; Stream::ALL.len()],
+            ended: [const { AtomicU64::new(0) }; Reason::ALL.len()],
         }
     }
 
@@ -111,6 +115,20 @@ impl WorkerMetrics {
         }
     }
 
+    /// A stream opened (`1`) or ended (`-1`).
+    pub fn stream_changed(&self, kind: Stream, by: i64) {
+        if let Some(gauge) = self.streams.get(kind as usize) {
+            gauge.fetch_add(by, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts an open exchange that was ended because it would not be admitted any more.
+    pub fn exchange_ended(&self, reason: Reason) {
+        if let Some(counter) = self.ended.get(reason as usize) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// Counts a request that the HTTP parser refused with a bare status.
     pub fn parse_error(&self, listener: Listener, status: u16) {
         *lock(&self.parse_errors).entry((listener, status_label(status))).or_default() += 1;
@@ -124,6 +142,7 @@ impl WorkerMetrics {
             upstream.duration.add_to(&mut total.duration);
             total.idle += upstream.idle.load(Ordering::Relaxed);
             total.active += upstream.active.load(Ordering::Relaxed);
+            total.retries += upstream.retries.load(Ordering::Relaxed);
         }
         for (labels, count) in lock(&self.parse_errors).iter() {
             *totals.parse_errors.entry(*labels).or_default() += count;
@@ -142,6 +161,12 @@ impl WorkerMetrics {
         for (limit, counter) in Limit::ALL.iter().zip(&self.limit_rejections) {
             *totals.limit_rejections.entry(*limit).or_default() += counter.load(Ordering::Relaxed);
         }
+        for (kind, gauge) in Stream::ALL.iter().zip(&self.streams) {
+            *totals.streams.entry(*kind).or_default() += gauge.load(Ordering::Relaxed);
+        }
+        for (reason, counter) in Reason::ALL.iter().zip(&self.ended) {
+            *totals.ended.entry(*reason).or_default() += counter.load(Ordering::Relaxed);
+        }
     }
 }
 
@@ -151,11 +176,22 @@ pub struct UpstreamMetrics {
     duration: Histogram,
     idle: AtomicI64,
     active: AtomicI64,
+    retries: AtomicU64,
 }
 
 impl UpstreamMetrics {
     fn new() -> Self {
-        Self { duration: Histogram::new(REQUEST_BOUNDS), idle: AtomicI64::new(0), active: AtomicI64::new(0) }
+        Self {
+            duration: Histogram::new(REQUEST_BOUNDS),
+            idle: AtomicI64::new(0),
+            active: AtomicI64::new(0),
+            retries: AtomicU64::new(0),
+        }
+    }
+
+    /// Counts a request that is sent a second time.
+    pub fn retried(&self) {
+        self.retries.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts an answer of the upstream and the time it took.
@@ -338,6 +374,8 @@ pub(super) struct Totals {
     pub(super) decision: HistogramTotal,
     pub(super) auth_failures: BTreeMap<Reason, u64>,
     pub(super) limit_rejections: BTreeMap<Limit, u64>,
+    pub(super) streams: BTreeMap<Stream, i64>,
+    pub(super) ended: BTreeMap<Reason, u64>,
 }
 
 impl Default for Totals {
@@ -350,6 +388,8 @@ impl Default for Totals {
             decision: HistogramTotal::new(DECISION_BOUNDS),
             auth_failures: BTreeMap::new(),
             limit_rejections: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            ended: BTreeMap::new(),
         }
     }
 }
@@ -372,11 +412,12 @@ pub(super) struct UpstreamTotal {
     pub(super) duration: HistogramTotal,
     pub(super) idle: i64,
     pub(super) active: i64,
+    pub(super) retries: u64,
 }
 
 impl Default for UpstreamTotal {
     fn default() -> Self {
-        Self { duration: HistogramTotal::new(REQUEST_BOUNDS), idle: 0, active: 0 }
+        Self { duration: HistogramTotal::new(REQUEST_BOUNDS), idle: 0, active: 0, retries: 0 }
     }
 }
 

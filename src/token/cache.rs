@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::hash::BuildHasher as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -41,6 +42,8 @@ pub enum Source {
 pub struct TokenCache<E> {
     bytes: u64,
     generation: ArcSwap<Generation<E>>,
+    /// See [`TokenCache::changes`].
+    changes: AtomicU64,
 }
 
 struct Generation<E> {
@@ -113,12 +116,20 @@ impl<E: Send + Sync + 'static> TokenCache<E> {
     /// A cache of at most `bytes`, for this verifier.
     #[must_use]
     pub fn new(verifier: Verifier, bytes: u64) -> Self {
-        Self { bytes, generation: ArcSwap::from_pointee(Generation::new(verifier, bytes)) }
+        let generation = ArcSwap::from_pointee(Generation::new(verifier, bytes));
+        Self { bytes, generation, changes: AtomicU64::new(0) }
     }
 
     /// Replaces keys and issuers; everything cached under the old ones is forgotten at once.
     pub fn publish(&self, verifier: Verifier) {
         self.generation.store(Arc::new(Generation::new(verifier, self.bytes)));
+        self.changes.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// A number that is another one after every change of keys or issuers (T20).
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
     }
 
     /// The verifier in force.
@@ -167,6 +178,19 @@ impl<E: Send + Sync + 'static> TokenCache<E> {
             entry
         });
         (Source::Verify, verified)
+    }
+
+    /// What the token of `entry`, which was verified a while ago, is worth under the keys and issuers in force.
+    ///
+    /// # Errors
+    /// As [`Verifier::verify`]. A token that has merely expired was found good otherwise, but for its audience.
+    pub fn authenticate_again(
+        &self,
+        near: &NearCache<E>,
+        entry: &Entry<E>,
+        now: Timestamp,
+    ) -> Result<Arc<Entry<E>>, TokenRejection> {
+        self.authenticate(near, &entry.token, now).1
     }
 
     /// How many tokens are remembered, roughly.

@@ -14,6 +14,7 @@ pub mod jwk;
 mod key_material;
 pub mod local_keys;
 pub mod mint;
+pub mod signer;
 pub mod verify;
 
 pub use self::cache::{Entry, NearCache, TokenCache};
@@ -21,4 +22,5 @@ pub use self::claims::Claims;
 pub use self::credential::Credential;
 pub use self::issuer::{Algorithm, ClaimPaths, Confers, Issuer, RolesFrom};
 pub use self::jwk::{Key, KeySet, KeySetError};
+pub use self::signer::Signer;
 pub use self::verify::{TokenRejection, Verifier};

@@ -83,7 +83,7 @@ fn the_admin_listener_is_audited_and_its_answers_name_their_request() {
     assert_eq!((&told["event_type"], &told["service"]), (&"access.denied".into(), &"doorward".into()));
     assert_eq!((&told["method"], &told["status"]), (&"POST".into(), &401.into()));
     assert!(running.admin_request("GET", "/healthz", None, "").field("x-request-id").is_some());
-    let unknown = running.admin_request("GET", "/api/decisions/1", None, "");
+    let unknown = running.admin_request("GET", "/api/roles", None, "");
     assert_eq!(unknown.json()["reason"], "no_route", "what no part of this version serves is no route");
 }
 

@@ -313,6 +313,56 @@ fn t27_an_upstream_cannot_speak_in_doorwards_name() {
 }
 
 #[test]
+fn t27_no_spelling_helps_an_upstream_to_speak_in_doorwards_name() {
+    let (running, upstream, issuer) = guarded();
+    upstream.behave(Behaviour::With(vec![
+        ("Doorward_Decision", "forged"),
+        ("doorward.decision", "forged"),
+        ("X_Request_Id", "forged"),
+        ("x.request-id", "forged"),
+        ("X_USER_ID", "forged"),
+        ("X-User_Assertion", "forged"),
+        ("x_auth_method", "forged"),
+        ("X.Auth.Session", "forged"),
+        ("Alt_Svc", "forged"),
+        ("X-Request-Ids", "kept"),
+        ("X-Userland", "kept"),
+        ("X-Authority", "kept"),
+        ("Alt-Svcs", "kept"),
+        ("Doorwards", "kept"),
+    ]));
+    for response in [running.get("/public"), running.get_as("/me", &issuer.viewer())] {
+        let head = String::from_utf8_lossy(&response.head).into_owned();
+        assert!(!head.contains("forged"), "{head}");
+        assert_eq!(head.matches("kept").count(), 5, "{head}");
+    }
+}
+
+#[test]
+fn t27_an_upstreams_interim_answers_stay_here() {
+    let (running, upstream, _) = guarded();
+    let interim = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nX-User-Id: forged\r\n\r\n";
+    let last = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    for before in [interim.to_owned(), interim.repeat(3), format!("HTTP/1.1 102 Processing\r\n\r\n{interim}")] {
+        upstream.behave(Behaviour::Raw(format!("{before}{last}").into_bytes()));
+        let head = running.connect().send("GET /public HTTP/1.1\r\nHost: oms.test\r\n\r\n").head();
+        assert!(head.starts_with("HTTP/1.1 200") && !head.contains("forged"), "{head}");
+    }
+}
+
+#[test]
+fn t27_an_upstreams_trailers_say_nothing_in_doorwards_name() {
+    let (running, upstream, _) = guarded();
+    upstream.behave(Behaviour::Raw(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum, X-User-Id, Doorward-Decision, Set-Cookie\r\n\r\n\
+          2\r\nok\r\n0\r\nX-Sum: 42\r\nX-User-Id: forged\r\nDoorward-Decision: forged\r\nSet-Cookie: forged=1\r\n\r\n"
+            .to_vec(),
+    ));
+    let response = running.send("GET /public HTTP/1.1\r\nHost: oms.test\r\nTE: trailers\r\n\r\n");
+    assert_eq!(response.trailers, [("x-sum".to_owned(), "42".to_owned())]);
+}
+
+#[test]
 fn t27_an_answer_to_a_known_caller_is_private() {
     let (running, upstream, issuer) = guarded();
     let token = issuer.viewer();
@@ -347,13 +397,20 @@ paths:
 
 #[test]
 fn t27_denials_are_never_stored() {
-    let (running, _upstream, issuer) = guarded();
+    let (running, upstream, issuer) = guarded();
     for response in [
         running.get("/me"),
         running.get("/nowhere"),
         running.get("/closed"),
         running.request("DELETE", "/items/1", &issuer.viewer(), &[], ""),
+        running.request("PATCH", "/items", &issuer.viewer(), &[], ""),
+        running.get_as("/items", "a.b.c"),
+        running.get("/a/../b"),
+        running.send("GET /items HTTP/1.1\r\nHost: a b\r\n\r\n"),
     ] {
         assert_eq!(response.field("cache-control"), Some("no-store"), "{response:?}");
     }
+    upstream.behave(Behaviour::Close);
+    let response = running.get_as("/me", &issuer.viewer());
+    assert_eq!((response.status, response.field("cache-control")), (502, Some("no-store")));
 }

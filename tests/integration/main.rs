@@ -11,17 +11,31 @@
 
 mod harness;
 
+mod assertion;
 mod attacks;
 mod audit;
+mod cookies;
+mod cors;
+mod decisions;
 mod demo;
 mod denials;
 mod faults;
 mod framing;
+mod http2;
+mod http2_limits;
 mod identity_headers;
 mod observability;
 mod parts;
+mod proxy_protocol;
 mod rate_limits;
+mod reloads;
 mod running;
+mod smuggling;
+mod stopping;
+mod streams;
+mod t20_open_exchanges;
+mod t25_upgrades;
 mod targets;
 mod tls;
 mod tokens;
+mod upstreams;

@@ -157,7 +157,16 @@ impl Merge<'_, '_> {
                 Some((file, _)) => file.report_only.as_ref().map_or(Report::NEVER, |report| Report(report.value.until)),
                 None => Report::NEVER,
             },
+            cors: self.cors(),
         }
+    }
+
+    /// The file whose `cors:` counts where no path matches. What files of one host say differently holds for their own paths.
+    fn cors(&self) -> Option<u32> {
+        let block = |file: usize| self.input.files[file].cors.as_ref().map(|cors| &cors.value);
+        let mut having = self.files.iter().copied().filter(|file| block(*file).is_some());
+        let first = having.next()?;
+        having.all(|other| block(other) == block(first)).then(|| u32::try_from(first).ok()).flatten()
     }
 
     /// `path:` belongs to the host, so files that have one must agree.

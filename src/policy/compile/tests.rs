@@ -49,6 +49,24 @@ fn what_is_odd_but_usable_is_warned_of() {
     assert!(compiled.unwrap().unasked_permissions().contains(&"order:edit"));
 }
 
+#[test]
+fn pages_that_cannot_send_a_token_are_warned_of() {
+    let text = |lines: &str| {
+        format!("version: 1\nservice: oms\nupstream: oms\n{lines}\npaths:\n  /b: {{ get: report:run }}\n")
+    };
+    let codes = |lines: &str| -> Vec<&str> {
+        let (compiled, found) = compile_texts(&[("oms.yaml", &text(lines))], false);
+        assert!(compiled.is_some());
+        found.0.iter().map(|finding| finding.code).collect()
+    };
+    let cors = |headers: &str| format!("cors: {{ origins: [\"https://a.test\"], headers: {headers} }}");
+    assert_eq!(codes(&cors("[X-Tenant]")), ["cors-without-authorization"]);
+    for headers in ["[]", "[X-Tenant, Authorization]", "[\"*\"]"] {
+        assert_eq!(codes(&cors(headers)), [""; 0], "{headers}");
+    }
+    assert_eq!(codes(&format!("{}\ncredentials: {{ cookie: __Host-s }}", cors("[X-Tenant]"))), [""; 0]);
+}
+
 /// SPEC 4.1, as it stands there.
 const SPEC_EXAMPLE: &str = "\
 # yaml-language-server: $schema=./doorward-policy.v1.schema.json

@@ -112,6 +112,18 @@ fn every_key_has_its_value() {
 }
 
 #[test]
+fn an_origin_is_kept_as_a_browser_writes_it() {
+    for (written, kept) in [
+        ("https://A.example.com:443", "https://a.example.com"),
+        ("http://a.example.com:80", "http://a.example.com"),
+        ("http://a.example.com:443", "http://a.example.com:443"),
+        ("https://a.example.com:8443", "https://a.example.com:8443"),
+    ] {
+        assert_eq!(top(&format!("cors: {{origins: [\"{written}\"]}}")).cors.unwrap().value.origins, [kept]);
+    }
+}
+
+#[test]
 fn a_method_is_short_or_long() {
     assert_eq!(method("get: public").require.value, Requirement::Public);
     assert_eq!(method("propfind: authenticated").method.value, "PROPFIND");

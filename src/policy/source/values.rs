@@ -344,7 +344,10 @@ pub(super) fn origin(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
         reader.error(node.span, "bad-origin", format!("`{text}` is not an origin"), help);
         return None;
     }
-    Some(lower)
+    // A browser never writes the port that the scheme implies.
+    let usual = lower.strip_prefix("https:").and_then(|_| lower.strip_suffix(":443"));
+    let usual = usual.or_else(|| lower.strip_prefix("http:").and_then(|_| lower.strip_suffix(":80")));
+    Some(usual.unwrap_or(&lower).to_owned())
 }
 
 /// A byte of a token (RFC 9110 section 5.6.2).

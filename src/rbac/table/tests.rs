@@ -104,6 +104,19 @@ fn t33_a_scoped_star_covers_everything_only_where_it_counts() {
 }
 
 #[test]
+fn t36_the_admin_policy_lets_pass_who_holds_a_permission_in_any_scope_and_the_object_decides() {
+    let table = table(&[("ROLE_OMS_ADMIN", "", "oms", &["role:edit"]), ("ROLE_ROOT", "", "", &["*"])]);
+    let edit = table.permission("role:edit").unwrap();
+    let role = [key("ROLE_OMS_ADMIN")];
+    assert!(table.resolve_for_policy("doorward", &role, &[]).has(edit));
+    for (object, expected) in [("oms", true), ("shopping", false), ("doorward", false)] {
+        assert_eq!(table.resolve(object, &role, &[]).has(edit), expected, "{object}");
+    }
+    // Nowhere but there does a scope stop counting.
+    assert!(!table.resolve_for_policy("shopping", &role, &[]).has(edit));
+}
+
+#[test]
 fn t33_a_tiers_permissions_count_only_in_its_service() {
     let table = table(FAMILY);
     let both = [member("shopping", "BASIC"), member("oms", "PREMIUM")];

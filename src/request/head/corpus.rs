@@ -28,7 +28,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[
         "200 passes once the body is echoed, which no head can show (`2xx preferred` says the probe)",
     ),
     ("COOK-ECHO", "fails for every status alike without an echo of the cookie"),
-    ("COMP-CONNECTION-CLOSE", "the head is good, and connection_close says that the connection must end"),
+    ("COMP-CONNECTION-CLOSE", "the head is good, and hyper ends the connection behind the answer"),
 ];
 
 #[derive(Debug, PartialEq, Eq)]

@@ -24,29 +24,25 @@ fn get(target: &str, host: &str) -> Result<HeadFacts, Rejection> {
 fn an_ordinary_head_is_understood() {
     let facts =
         look("GET /a?b=c HTTP/1.1\r\nhost:a.example\r\nAccept: */*\r\nX-Empty:\r\nX-High: \u{e9}\r\n\r\n").unwrap();
-    let expected = HeadFacts {
-        framing: Framing::None,
-        upgrade: false,
-        http10: false,
-        expect_continue: false,
-        connection_close: false,
-    };
+    let expected = HeadFacts { framing: Framing::None, upgrade: false, expects: Expectation::Nothing };
     assert_eq!(facts, expected);
     assert_eq!(post("Content-Length: 5\r\n").unwrap().framing, Framing::Length(5));
     assert_eq!(post("Content-Length: 0\r\n").unwrap().framing, Framing::None);
     assert_eq!(post("content-length:18446744073709551615\r\n").unwrap().framing, Framing::Length(u64::MAX));
     assert_eq!(post("Transfer-Encoding: \tChunked \r\n").unwrap().framing, Framing::Chunked);
-    assert!(post("Expect: 100-Continue\r\nContent-Length: 5\r\n").unwrap().expect_continue);
-    assert!(post("Connection: x, Close\r\n").unwrap().connection_close);
-    assert!(post("Expect: 200-ok\r\n").is_ok());
+    assert_eq!(post("Expect: 100-Continue\r\nContent-Length: 5\r\n").unwrap().expects, Expectation::Continue);
+    for other in
+        ["Expect: 200-ok\r\n", "Expect:\r\n", "Expect: x\r\nExpect: 100-continue\r\n", "Expect: 100-continue, x\r\n"]
+    {
+        assert_eq!(post(other).unwrap().expects, Expectation::Other, "{other}");
+    }
 }
 
 #[test]
 fn http10_is_understood() {
-    let facts = look("GET / HTTP/1.0\r\n\r\n").unwrap();
-    assert!(facts.http10 && facts.connection_close);
-    assert!(!look("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").unwrap().connection_close);
-    assert!(!look("POST / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n").unwrap().expect_continue);
+    assert!(look("GET / HTTP/1.0\r\n\r\n").is_ok());
+    let expecting = look("POST / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n").unwrap();
+    assert_eq!(expecting.expects, Expectation::Nothing);
     assert!(look("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n").is_err());
     assert!(look("GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n").is_err());
 }

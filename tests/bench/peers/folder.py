@@ -1,6 +1,8 @@
 """The working folder: keys, tokens, routes, roles and revoked ids, the same for every peer. Made once and used again."""
 
 import base64
+import datetime
+import ipaddress
 import json
 import random
 import time
@@ -8,12 +10,15 @@ import uuid
 from pathlib import Path
 
 import jwt
-from cryptography.hazmat.primitives import serialization
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 ALGORITHMS = {"hs": "HS256", "rs": "RS256", "es": "ES256"}
 ISSUER, AUDIENCE = "https://idp.local/", "gw"
 ROUTES, PERMISSIONS = 100, 20
+# The item of a route that is large, and that takes large bodies.
+BODY, BODY_BYTES = "body", 1 << 20
 TOKEN_LIFETIME = 30 * 86_400
 HS_SECRET = b"0123456789abcdef0123456789abcdef"
 
@@ -35,6 +40,9 @@ class Folder:
         if not (path / "keys" / "complete").exists():
             self._make_keys()
         self._write_rules()
+        body = self.path / "config" / BODY
+        if not body.exists():
+            body.write_bytes(b"x" * BODY_BYTES)
 
     def write(self, name: str, text: str) -> Path:
         """A configuration file of this name."""
@@ -72,6 +80,25 @@ class Folder:
             part.write_text("".join(self.token(algorithm, sub=f"user-{number:06d}") + "\n" for number in range(count)))
             part.rename(file)
         return file
+
+    def certificate(self) -> tuple[Path, Path, Path]:
+        """The certificate that every peer shows (ECDSA P-256, signed by itself), its key, and both in one file."""
+        chain, key, both = (self.key(name) for name in ("tls.crt", "tls.key", "tls.pem"))
+        if not both.exists():
+            secret = ec.generate_private_key(ec.SECP256R1())
+            name, now = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "gw.local")]), datetime.datetime.now(datetime.timezone.utc)
+            # wrk sends the host of its script, the other load generators send the address.
+            names = [x509.DNSName("gw.local"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+            certificate = (
+                x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(secret.public_key())
+                .serial_number(x509.random_serial_number()).not_valid_before(now - datetime.timedelta(days=1))
+                .not_valid_after(now + datetime.timedelta(days=3650))
+                .add_extension(x509.SubjectAlternativeName(names), critical=False).sign(secret, hashes.SHA256()))
+            chain.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+            key.write_bytes(secret.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
+            both.write_bytes(chain.read_bytes() + key.read_bytes())
+        return chain, key, both
 
     def _make_keys(self) -> None:
         keys = {"rs": rsa.generate_private_key(public_exponent=65537, key_size=2048), "es": ec.generate_private_key(ec.SECP256R1())}

@@ -1,12 +1,21 @@
--- wrk script: rotates over the tokens of the file $TOKENS and over the 100 routes.
+-- wrk script: rotates over the tokens of the file $TOKENS and over the 100 routes. $CONNECTION is a field if not empty; with
+-- $ITEM, all requests are for that item of one route, and with $UPLOAD they carry so many bytes there.
 local requests, at = {}, 0
+local connection = os.getenv('CONNECTION')
+if connection == '' then connection = nil end
+local item, upload = os.getenv('ITEM') or '', tonumber(os.getenv('UPLOAD') or '') or 0
 
 function init()
+  local body = upload > 0 and string.rep('x', upload) or nil
   for token in io.lines(os.getenv('TOKENS')) do
+    -- A whole request is kept for each token.
+    if body and #requests == 8 then break end
     local path = '/api/v1/res' .. ((#requests * 37 + 42) % 100) .. '/items/12345'
-    requests[#requests + 1] = wrk.format('GET', path, {
+    if item ~= '' then path = '/api/v1/res42/items/' .. item end
+    requests[#requests + 1] = wrk.format(body and 'POST' or 'GET', path, {
       ['Authorization'] = 'Bearer ' .. token, ['Host'] = 'gw.local', ['User-Agent'] = 'wrk', ['Accept'] = 'application/json',
-    })
+      ['Connection'] = connection,
+    }, body)
   end
 end
 

@@ -5,28 +5,26 @@ import os
 import resource
 import socket
 import statistics
-import subprocess
 import time
 from pathlib import Path
 
 from proxies import Setting, start
+from scenarios import SCENARIOS
 
-HERE = Path(__file__).resolve().parent
 TICKS = os.sysconf("SC_CLK_TCK")
-COLUMNS = ["round", "peer", "cpu_us", "rps", "p50_us", "p99_us", "errors", "requests", "foreign_pct"]
+COLUMNS = ["round", "peer", "cpu_us", "rps", "p50_us", "p99_us", "errors", "requests", "peak_mib", "foreign_pct"]
 
 
 def rounds(chosen, setting: Setting, upstream) -> list[dict]:
     """Measures; every row is printed and kept in the folder's `results` as it comes."""
-    tokens = setting.folder.tokens(chosen.algorithm, chosen.tokens)
-    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{chosen.algorithm}-{chosen.tokens}-{chosen.connections}.csv"
+    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{chosen.scenario}-{chosen.algorithm}-{chosen.tokens}-{chosen.connections}.csv"
     rows = []
     with (setting.folder.path / "results" / name).open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         for number in range(1, chosen.rounds + 1):
             for peer in chosen.peers:
-                row = {"round": number, "peer": peer, **one(peer, chosen, setting, upstream, tokens)}
+                row = {"round": number, "peer": peer, **one(peer, chosen, setting, upstream)}
                 rows.append(row)
                 writer.writerow(row)
                 file.flush()
@@ -34,33 +32,25 @@ def rounds(chosen, setting: Setting, upstream) -> list[dict]:
     return rows
 
 
-def one(peer: str, chosen, setting: Setting, upstream, tokens: Path) -> dict:
+def one(peer: str, chosen, setting: Setting, upstream) -> dict:
+    drive = SCENARIOS[chosen.scenario].drive
     with start(peer, setting, chosen.proxy_core) as proxy:
         # Warm: connections, caches, the page cache of the log.
-        load(proxy.port, 2 if chosen.tokens > 10_000 else 1, chosen, tokens)
-        others = busy_seconds() - wrk_seconds() - upstream.cpu_seconds() - proxy.cpu_seconds()
+        drive(proxy.port, 2 if chosen.tokens > 10_000 else 1, chosen, setting.folder)
+        others = busy_seconds() - generator_seconds() - upstream.cpu_seconds() - proxy.cpu_seconds()
         cpu, began = proxy.cpu_seconds(), time.monotonic()
-        result = load(proxy.port, chosen.seconds, chosen, tokens)
+        load = drive(proxy.port, chosen.seconds, chosen, setting.folder)
         cpu, elapsed = proxy.cpu_seconds() - cpu, time.monotonic() - began
-        others = busy_seconds() - wrk_seconds() - upstream.cpu_seconds() - proxy.cpu_seconds() - others
-    requests, micros, bad_status, broken, late, p50, _, p99 = result
+        others = busy_seconds() - generator_seconds() - upstream.cpu_seconds() - proxy.cpu_seconds() - others
+        peak = proxy.peak_kib() / 1024
     return {
-        "cpu_us": round(cpu * 1e6 / requests, 2), "rps": round(requests / micros * 1e6), "p50_us": p50, "p99_us": p99,
-        "errors": bad_status + broken + late, "requests": requests, "foreign_pct": round(others / elapsed * 100),
+        "cpu_us": round(cpu * 1e6 / load.requests, 2), "rps": round(load.requests / load.micros * 1e6), "p50_us": load.p50_us,
+        "p99_us": load.p99_us, "errors": load.errors, "requests": load.requests,
+        "peak_mib": round(peak, 1), "foreign_pct": round(others / elapsed * 100),
     }
 
 
-def load(port: int, seconds: int, chosen, tokens: Path) -> list[int]:
-    argv = ["taskset", "-c", str(chosen.load_core), "wrk", "-t1", f"-c{chosen.connections}", f"-d{seconds}s",
-            "-s", str(HERE / "load.lua"), f"http://127.0.0.1:{port}/"]
-    output = subprocess.run(argv, env={**os.environ, "TOKENS": str(tokens)}, capture_output=True, text=True, check=False)
-    for line in output.stdout.splitlines():
-        if line.startswith("RESULT "):
-            return [int(number) for number in line.split()[1:]]
-    raise SystemExit(f"wrk failed: {output.stdout}{output.stderr}")
-
-
-def wrk_seconds() -> float:
+def generator_seconds() -> float:
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
@@ -74,22 +64,25 @@ def busy_seconds() -> float:
 def print_table(chosen, rows: list[dict]) -> None:
     """Medians. A ratio is the median of the rounds' ratios, because the machine changes between rounds, not within one."""
     kept = [row for row in rows if row["foreign_pct"] <= chosen.max_foreign]
-    print(f"\n{chosen.algorithm} {chosen.tokens} tokens, {chosen.connections} connections, {chosen.rounds} rounds of {chosen.seconds} s; "
+    scenario = SCENARIOS[chosen.scenario]
+    tokens = f"{chosen.tokens} tokens" if scenario.rotates else "one token"
+    streams = f" of {chosen.streams} streams" if scenario.http2 else ""
+    print(f"\n{scenario.about}; {chosen.algorithm} {tokens}, {chosen.connections} connections{streams}, {chosen.rounds} rounds of {chosen.seconds} s; "
           f"{len(rows) - len(kept)} of {len(rows)} rows dropped for foreign load\n")
-    print("| peer | CPU µs/request (min-max) | requests/s | p50 µs | p99 µs | errors | rounds | doorward / peer |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| peer | CPU µs/request (min-max) | requests/s | p50 µs | p99 µs | errors | peak MiB | rounds | doorward / peer |")
+    print("|---|---|---|---|---|---|---|---|---|")
     own = {row["round"]: row["cpu_us"] for row in kept if row["peer"] == "doorward"}
     for peer in chosen.peers:
         mine = [row for row in kept if row["peer"] == peer]
         if not mine:
-            print(f"| {peer} | too much foreign load | | | | | 0 | |")
+            print(f"| {peer} | too much foreign load | | | | | | 0 | |")
             continue
         cpu = [row["cpu_us"] for row in mine]
         rps, p50, p99 = (statistics.median(row[column] for row in mine) for column in ("rps", "p50_us", "p99_us"))
         ratios = [own[row["round"]] / row["cpu_us"] for row in mine if row["round"] in own]
         ratio = f"{statistics.median(ratios):.2f}" if ratios else ""
         print(f"| {peer} | {statistics.median(cpu):.1f} ({min(cpu):.1f}-{max(cpu):.1f}) | {rps:.0f} | {p50:.0f} | {p99:.0f} "
-              f"| {sum(row['errors'] for row in mine)} | {len(mine)} | {ratio} |")
+              f"| {sum(row['errors'] for row in mine)} | {max(row['peak_mib'] for row in mine):.1f} | {len(mine)} | {ratio} |")
 
 
 def print_memory(chosen, setting: Setting, connections: int = 1000) -> None:

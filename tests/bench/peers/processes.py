@@ -6,7 +6,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from folder import Folder
+from folder import BODY, Folder
 
 
 def free_port() -> int:
@@ -73,12 +73,18 @@ class Process:
                 continue  # A thread that ended just now.
         return nanoseconds / 1e9
 
+    def peak_kib(self) -> int:
+        """The most memory that it has had so far: each process's own peak, added up."""
+        lines = (line for pid in self.family() for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        return sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+
     def pss_kib(self) -> int:
         """Memory, shared pages divided among those that share them."""
         lines = (line for pid in self.family() for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines())
         return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
 
 
+NGINX_LUA = "".join(f"load_module /usr/lib/nginx/modules/{module}.so;\n" for module in ("ndk_http_module", "ngx_http_lua_module"))
 NGINX_HEAD = """user root; worker_processes 1; daemon off; pid {logs}/{name}.pid; error_log {logs}/{name}.err;
 events {{ worker_connections 8192; }}
 http {{ access_log off; server_tokens off; tcp_nodelay on; keepalive_requests 100000000; keepalive_timeout 3600;
@@ -88,12 +94,18 @@ http {{ access_log off; server_tokens off; tcp_nodelay on; keepalive_requests 10
 
 
 class Upstream(Process):
-    """The service behind every proxy: 100 bytes, and the identity header it saw."""
+    """The service behind every proxy: 100 bytes, and the identity header it saw. One item is large; what is sent there is read
+    before it is answered."""
 
     def __init__(self, folder: Folder, core: int | None):
         port = free_port()
-        config = NGINX_HEAD.format(logs=folder.path / "logs", name="upstream") + f"""
+        config = NGINX_LUA + NGINX_HEAD.format(logs=folder.path / "logs", name="upstream") + f"""
+ lua_package_path "/usr/share/lua/5.1/?.lua;;"; client_max_body_size 0; client_body_buffer_size 2m;
  server {{ listen 127.0.0.1:{port} backlog=4096; default_type application/json;
+  location /large/ {{ internal; alias {folder.path}/config/; }}
+  location ~ /items/{BODY}$ {{ content_by_lua_block {{
+   ngx.req.read_body()
+   if ngx.req.get_method() == 'POST' then ngx.print('{{}}') else ngx.exec('/large/{BODY}') end }} }}
   location /api/ {{ return 200 '{{"data":"{"x" * 89}"}}'; add_header x-seen-user $http_x_user_id; add_header x-seen-evil $http_x_user_evil; }} }} }}
 """
         super().__init__(["nginx", "-c", str(folder.write("upstream.conf", config))], folder.log("upstream.log"), port, core)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from folder import ALGORITHMS, AUDIENCE, ISSUER, PERMISSIONS, ROUTES, Folder, permission_of, permissions_of
-from processes import NGINX_HEAD, Process, free_port
+from processes import NGINX_HEAD, NGINX_LUA, Process, free_port
 
 HERE = Path(__file__).resolve().parent
 
@@ -18,6 +18,9 @@ class Setting:
     algorithm: str
     upstream_port: int
     doorward: str | None
+    # What clients speak with the peer.
+    tls: bool = False
+    http2: bool = False
 
 
 def start(peer: str, setting: Setting, core: int | None = None) -> Process:
@@ -34,12 +37,15 @@ def nginx(mode: str):
             lua = f"""lua_package_path "{HERE}/?.lua;/usr/share/lua/5.1/?.lua;;";
  init_worker_by_lua_block {{ require('jwtauth').init('{folder.path}', '{setting.algorithm}', {cached}) }}"""
             access = "access_by_lua_block { require('jwtauth').check() }"
-        modules = "".join(f"load_module /usr/lib/nginx/modules/{module}.so;\n" for module in ("ndk_http_module", "ngx_http_lua_module"))
-        config = modules + NGINX_HEAD.format(logs=folder.path / "logs", name=name) + f""" {lua}
+        tls = ""
+        if setting.tls:
+            chain, key, _ = folder.certificate()
+            tls = f"ssl_certificate {chain}; ssl_certificate_key {key}; ssl_protocols TLSv1.3; ssl_session_cache shared:s:10m;"
+        config = NGINX_LUA + NGINX_HEAD.format(logs=folder.path / "logs", name=name) + f""" {lua}
  upstream u {{ server 127.0.0.1:{setting.upstream_port}; keepalive 1024; keepalive_requests 100000000; }}
- server {{ listen 127.0.0.1:{port} backlog=4096;
+ server {{ listen 127.0.0.1:{port} backlog=4096{" ssl" if setting.tls else ""}{" http2" if setting.http2 else ""}; {tls}
   location / {{ {access}
-   proxy_pass http://u; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $host; }} }} }}
+   proxy_pass http://u; proxy_http_version 1.1; proxy_set_header Connection ""; client_max_body_size 0; proxy_set_header Host $host; }} }} }}
 """
         return ["nginx", "-c", str(folder.write(f"{name}.conf", config))]
     return argv
@@ -71,6 +77,9 @@ def haproxy(mode: str):
   http-request set-header X-User-Id %[var(txn.sub)]
   http-request set-header X-User-Role %[var(txn.role)]
 """
+        bind = f"ssl crt {folder.certificate()[2]} ssl-min-ver TLSv1.3 alpn {'h2' if setting.http2 else 'http/1.1'}" if setting.tls else ""
+        if setting.http2 and not setting.tls:
+            bind = "proto h2"
         config = f"""global
   nbthread 1
   maxconn 8000
@@ -84,7 +93,7 @@ defaults
   option http-keep-alive
   http-reuse always
 frontend f
-  bind 127.0.0.1:{port}
+  bind 127.0.0.1:{port} {bind}
 {job if mode == "jwt" else ""}
   default_backend b
 backend b
@@ -159,7 +168,7 @@ def envoy_route(route: int) -> dict:
 def doorward(setting: Setting, port: int) -> list[str]:
     """The program under test. Its access log goes to its log file, as a user would have it."""
     folder = setting.folder
-    paths = "".join(f"  /api/v1/res{route}/items/{{id}}:\n    get: bench:{permission_of(route)}\n" for route in range(ROUTES))
+    paths = "".join(f"  /api/v1/res{route}/items/{{id}}:\n    get: bench:{permission_of(route)}\n    post: bench:{permission_of(route)}\n" for route in range(ROUTES))
     policy = folder.write("doorward-policy.yaml", f"version: 1\nservice: bench\nupstream: bench\npaths:\n  /open:\n    get: public\n{paths}")
     def codes(names: list[str]) -> str:
         return ", ".join(f"bench:{name}" for name in names)
@@ -173,10 +182,15 @@ roles:
     parent: ROLE_VIEWER
     permissions: [{codes(permissions_of("editor"))}]
 """)
+    tls = ""
+    if setting.tls:
+        chain, key, _ = folder.certificate()
+        tls = f'tls = {{ certificates = [{{ cert = "{chain}", key = "{key}" }}] }}'
     config = folder.write("doorward.toml", f"""[gateway]
 listen = "127.0.0.1:{port}"
 policies = ["{policy}"]
 workers = 1
+{tls}
 [upstreams.bench]
 endpoints = ["http://127.0.0.1:{setting.upstream_port}"]
 [roles]

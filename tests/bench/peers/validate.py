@@ -1,6 +1,7 @@
 """Whether a peer does the job: what must pass passes with the right identity, what must not is refused."""
 
-import http.client
+import re
+import subprocess
 import time
 
 from proxies import Setting, start
@@ -9,8 +10,6 @@ EVEN, ODD = "/api/v1/res42/items/1", "/api/v1/res41/items/1"
 
 
 def check(peer: str, setting: Setting) -> bool:
-    if peer.endswith("-pass"):
-        return True
     folder, algorithm = setting.folder, setting.algorithm
     envoy = peer.startswith("envoy")
     good = folder.token(algorithm, sub="user-000000")
@@ -34,27 +33,44 @@ def check(peer: str, setting: Setting) -> bool:
     }
     if envoy:
         del cases["revoked"]  # Envoy has no list of revoked ids.
+    if peer.endswith("-pass"):
+        cases = {"good": cases["good"]}
     wrong = []
     with start(peer, setting) as process:
         for name, (token, path, wanted) in cases.items():
-            status, headers = get(process.port, token, path)
+            status, headers = get(process.port, token, path, setting)
             if status != wanted:
                 wrong.append(f"{name}: {status} instead of {wanted}")
-            elif token == good and status == 200 and (headers.get("x-seen-user") != "user-000000" or headers.get("x-seen-evil")):
+            elif token == good and status == 200 and not peer.endswith("-pass") and (headers.get("x-seen-user") != "user-000000" or headers.get("x-seen-evil")):
                 wrong.append(f"{name}: the upstream saw {headers.get('x-seen-user')} {headers.get('x-seen-evil')}")
+        agreed = agreement(process.port) if setting.tls else ""
+        if setting.tls and agreed != AGREED:
+            wrong.append(f"TLS: {agreed} instead of {AGREED}")
     print(f"{peer:20} {'does the job' if not wrong else '; '.join(wrong)}", flush=True)
     return not wrong
 
 
-def get(port: int, token: str | None, path: str):
-    headers = {"X-User-Id": "evil", "X-User-Evil": "1"}
-    if token:
-        headers["Authorization"] = f"Bearer {token}"
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    try:
-        connection.request("GET", path, headers=headers)
-        answer = connection.getresponse()
-        answer.read()
-        return answer.status, answer.headers
-    finally:
-        connection.close()
+# What every peer and every load generator agree upon, each by its own defaults.
+AGREED = "TLSv1.3, TLS_AES_256_GCM_SHA384, X25519, ECDSA"
+
+
+def agreement(port: int) -> str:
+    """Version, cipher, key exchange and kind of certificate."""
+    argv = ["openssl", "s_client", "-brief", "-connect", f"127.0.0.1:{port}", "-servername", "gw.local"]
+    output = subprocess.run(argv, input="", capture_output=True, text=True, check=False)
+    wanted = [r"Protocol version: (\S+)", r"Ciphersuite: (\S+)", r"Server Temp Key: (\w+)", r"Signature type: (\w+)"]
+    found = [re.search(pattern, output.stderr + output.stdout) for pattern in wanted]
+    return ", ".join(match[1] if match else "?" for match in found)
+
+
+def get(port: int, token: str | None, path: str, setting: Setting):
+    """Status and fields of the answer, asked as the scenario asks."""
+    version = "--http1.1" if not setting.http2 else "--http2" if setting.tls else "--http2-prior-knowledge"
+    argv = ["curl", "-sk", version, "-m", "5", "-o", "/dev/null", "-D", "-", "-H", "X-User-Id: evil", "-H", "X-User-Evil: 1"]
+    argv += ["-H", f"Authorization: Bearer {token}"] if token else []
+    scheme = "https" if setting.tls else "http"
+    output = subprocess.run([*argv, f"{scheme}://127.0.0.1:{port}{path}"], capture_output=True, text=True, check=False)
+    line, *fields = output.stdout.splitlines() or ["HTTP/0 0"]
+    if line.startswith("HTTP/2") != setting.http2:
+        return f"{line.split()[0]}", {}
+    return int(line.split()[1]), {name.lower(): value.strip() for name, _, value in (field.partition(":") for field in fields)}

@@ -60,7 +60,11 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub(crate) fn open(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect_timeout(&address, Duration::from_secs(5)).expect("the listener accepts");
+        Self::over(TcpStream::connect_timeout(&address, Duration::from_secs(5)).expect("the listener accepts"))
+    }
+
+    /// Over a stream that is connected.
+    pub(crate) fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
         let wire = Wire::new(stream);
         wire.set_read_timeout(Duration::from_secs(15));
@@ -117,6 +121,11 @@ impl Connection {
     /// One head, interim or not, as text.
     pub(crate) fn head(&mut self) -> String {
         String::from_utf8_lossy(&self.wire.head().expect("a head").expect("a head")).into_owned()
+    }
+
+    /// The connection itself, to speak something else than HTTP on it.
+    pub(crate) fn wire(&mut self) -> &mut Wire {
+        &mut self.wire
     }
 
     /// Whatever else comes until the peer closes or `limit` passes without a byte.

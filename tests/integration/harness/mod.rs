@@ -5,13 +5,15 @@ mod client;
 mod corpora;
 mod doorward;
 mod issuer;
+pub(crate) mod served;
 pub(crate) mod tls;
 mod upstream;
+pub(crate) mod websocket;
 mod wire;
 
 pub(crate) use self::client::{Connection, Response};
 pub(crate) use self::corpora::corpus;
-pub(crate) use self::doorward::{Doorward, doorward, free_ports};
+pub(crate) use self::doorward::{Builder, Doorward, doorward, free_ports};
 pub(crate) use self::issuer::{Issuer, now};
 pub(crate) use self::upstream::{Behaviour, Received, Upstream};
 

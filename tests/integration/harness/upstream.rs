@@ -32,6 +32,26 @@ pub(crate) enum Behaviour {
     Raw(Vec<u8>),
     /// Answers as soon as the head is there and never reads the body.
     IgnoreBody,
+    /// Whatever this does with the connection, which ends behind it.
+    Script(Script),
+}
+
+/// What an upstream does with one request.
+#[derive(Clone)]
+pub(crate) struct Script(Arc<Play>);
+
+type Play = dyn Fn(&Received, &mut Wire) + Send + Sync;
+
+impl std::fmt::Debug for Script {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Script")
+    }
+}
+
+impl Behaviour {
+    pub(crate) fn script(script: impl Fn(&Received, &mut Wire) + Send + Sync + 'static) -> Self {
+        Self::Script(Script(Arc::new(script)))
+    }
 }
 
 /// A request as it reached the upstream.
@@ -222,6 +242,10 @@ fn answer(behaviour: &Behaviour, received: &Received, wire: &mut Wire, shared: &
         }
         Behaviour::Raw(bytes) => {
             let _ = wire.write(bytes);
+            false
+        }
+        Behaviour::Script(script) => {
+            (script.0)(received, wire);
             false
         }
         Behaviour::IgnoreBody => {

@@ -1,0 +1,195 @@
+//! HTTP/2 by prior knowledge: what its requests become, and what a hostile client cannot do. Frames are written by hand.
+
+use std::time::Duration;
+
+use crate::harness::{Connection, Doorward, Upstream, doorward, eventually};
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const LIMIT: Duration = Duration::from_secs(15);
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = (payload.len() as u32).to_be_bytes()[1..].to_vec();
+    bytes.extend([kind, flags]);
+    bytes.extend(stream.to_be_bytes());
+    bytes.extend(payload);
+    bytes
+}
+
+/// A header block of literals without indexing.
+fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (name, value) in fields {
+        bytes.push(0);
+        for text in [name, value] {
+            assert!(text.len() < 127);
+            bytes.push(text.len() as u8);
+            bytes.extend(text.as_bytes());
+        }
+    }
+    bytes
+}
+
+fn get(path: &str) -> Vec<u8> {
+    block(&[(":method", "GET"), (":scheme", "http"), (":authority", "oms.test"), (":path", path)])
+}
+
+fn opened(running: &Doorward) -> Connection {
+    let mut connection = running.connect();
+    connection.send([PREFACE, &frame(4, 0, 0, &[])].concat());
+    connection
+}
+
+fn rejections(running: &Doorward, limit: &str) -> f64 {
+    running.metric("doorward_limit_rejections_total", &[&format!("limit=\"{limit}\"")])
+}
+
+fn counted(running: &Doorward, limit: &str) {
+    eventually(limit, LIMIT, || (rejections(running, limit) >= 1.0).then_some(()));
+}
+
+#[test]
+fn a_request_is_what_an_http1_request_would_be() {
+    let upstream = Upstream::echo();
+    let running = doorward().upstream(&upstream).start();
+    let mut connection = opened(&running);
+    let fields = [
+        (":method", "GET"),
+        (":scheme", "http"),
+        (":authority", "oms.test:8090"),
+        (":path", "/public"),
+        ("cookie", "a=1"),
+        ("cookie", "b=2"),
+    ];
+    connection.send(frame(1, 0x5, 1, &block(&fields)));
+    eventually("the request", LIMIT, || (upstream.count() == 1).then_some(()));
+    let seen = upstream.last();
+    assert_eq!(seen.field("cookie"), Some("a=1; b=2"));
+    assert_eq!(seen.field("x-forwarded-host"), Some("oms.test:8090"));
+    assert_eq!(seen.field("x-forwarded-proto"), Some("http"));
+}
+
+#[test]
+fn what_could_be_read_in_two_ways_never_reaches_the_upstream() {
+    let upstream = Upstream::echo();
+    let running = doorward().upstream(&upstream).start();
+    let with = |more: &[(&'static str, &'static str)]| {
+        let mut fields =
+            vec![(":method", "GET"), (":scheme", "http"), (":authority", "oms.test"), (":path", "/public")];
+        fields.extend(more);
+        block(&fields)
+    };
+    let mut connection = opened(&running);
+    let bad: Vec<Vec<u8>> = vec![
+        with(&[("host", "other.test")]),
+        with(&[("host", "oms.test"), ("host", "oms.test")]),
+        with(&[("content_length", "5")]),
+        with(&[("transfer-encoding", "chunked")]),
+        with(&[("connection", "close")]),
+        with(&[("te", "gzip")]),
+        with(&[("x", " y")]),
+        with(&[("content-length", "05")]),
+        block(&[(":method", "get"), (":scheme", "http"), (":authority", "oms.test"), (":path", "/public")]),
+        block(&[(":method", "GET"), (":scheme", "http"), (":authority", "a@oms.test"), (":path", "/public")]),
+        block(&[(":method", "GET"), (":scheme", "http"), (":authority", "oms.test"), (":path", "/public/../me")]),
+        block(&[(":method", "CONNECT"), (":authority", "oms.test:80")]),
+    ];
+    for (index, bad) in bad.iter().enumerate() {
+        connection.send(frame(1, 0x5, 2 * index as u32 + 1, bad));
+    }
+    connection.send(frame(1, 0x5, 99, &get("/public")));
+    eventually("the good request", LIMIT, || (upstream.count() >= 1).then_some(()));
+    assert_eq!(upstream.count(), 1);
+}
+
+#[test]
+fn streams_that_are_opened_to_be_reset_end_the_connection() {
+    let running = doorward().start();
+    let mut connection = opened(&running);
+    for index in 0..2000 {
+        let stream = 2 * index + 1;
+        connection.send([frame(1, 0x5, stream, &get("/closed")), frame(3, 0, stream, &[0, 0, 0, 8])].concat());
+    }
+    assert!(connection.closes_within(LIMIT));
+    counted(&running, "stream_resets");
+}
+
+#[test]
+fn frames_that_carry_nothing_end_the_connection() {
+    for flood in [frame(6, 0, 0, &[0; 8]), frame(4, 0, 0, &[])] {
+        let running = doorward().start();
+        let mut connection = opened(&running);
+        connection.send(flood.repeat(12_000));
+        assert!(connection.closes_within(LIMIT));
+        counted(&running, "control_frames");
+    }
+}
+
+#[test]
+fn a_header_block_without_an_end_has_bytes_and_time() {
+    let running = doorward().setting("gateway.limits.header_timeout", "1s").start();
+    let mut connection = opened(&running);
+    connection.send(frame(1, 0, 1, &get("/public")));
+    for _ in 0..64 {
+        connection.send(frame(9, 0, 1, &block(&[("x", "y")])));
+    }
+    assert!(connection.closes_within(LIMIT));
+    counted(&running, "header_bytes");
+
+    let mut slow = opened(&running);
+    slow.send(frame(1, 0, 1, &get("/public")));
+    assert!(slow.closes_within(LIMIT));
+    counted(&running, "header_timeout");
+
+    let mut preface = running.connect();
+    preface.send(b"PRI * HT");
+    assert!(preface.closes_within(LIMIT));
+    let mut prefix = running.connect();
+    prefix.send(b"PR");
+    assert!(prefix.closes_within(LIMIT));
+    assert!(rejections(&running, "header_timeout") >= 3.0);
+}
+
+#[test]
+fn a_head_beyond_the_limit_is_refused_and_the_connection_lives_on() {
+    let upstream = Upstream::echo();
+    let running = doorward().upstream(&upstream).setting("gateway.limits.headers", 10).start();
+    let mut connection = opened(&running);
+    let long: Vec<u8> = [get("/public"), block(&[("x", "y")]).repeat(20)].concat();
+    connection.send([frame(1, 0x5, 1, &long), frame(1, 0x5, 3, &get("/public"))].concat());
+    eventually("the good request", LIMIT, || (upstream.count() == 1).then_some(()));
+    counted(&running, "header_bytes");
+}
+
+#[test]
+fn more_streams_than_the_limit_are_refused() {
+    let upstream = Upstream::start(crate::harness::Behaviour::Silent);
+    let running = doorward().upstream(&upstream).setting("gateway.limits.streams", 2).start();
+    let mut connection = opened(&running);
+    for stream in [1, 3, 5, 7] {
+        connection.send(frame(1, 0x5, stream, &get("/public")));
+    }
+    counted(&running, "streams");
+    assert!(upstream.count() <= 2);
+}
+
+#[test]
+fn an_idle_connection_is_closed_though_it_pings() {
+    let running = doorward().setting("gateway.limits.idle_timeout", "1s").start();
+    let mut connection = opened(&running);
+    connection.send(frame(4, 1, 0, &[]));
+    assert!(connection.closes_within(LIMIT));
+    counted(&running, "idle_timeout");
+}
+
+#[test]
+fn a_stream_whose_client_grants_no_window_is_given_up() {
+    let upstream = Upstream::start(crate::harness::Behaviour::Endless);
+    let running = doorward().upstream(&upstream).setting("gateway.limits.idle_timeout", "1s").start();
+    let mut connection = opened(&running);
+    connection.send(frame(1, 0x5, 1, &get("/public")));
+    counted(&running, "idle_timeout");
+    eventually("the upstream is let go", LIMIT, || {
+        (running.metric("doorward_upstream_connections", &["state=\"active\""]) == 0.0).then_some(())
+    });
+    connection.send(frame(8, 0, 0, &[0, 1, 0, 0]));
+}
