@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
 
 use http_body::Body;
@@ -60,15 +61,20 @@ impl TlsFacts {
     }
 }
 
-/// Serves one connection to its end.
-pub(super) async fn serve<M, S, B>(
+/// The rest of a connection's life. In a box of its own, so that what was needed to find out what it speaks is freed by then:
+/// an idle connection costs what it is served with, and nothing else.
+pub(super) type Serving = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Finds out what a connection speaks and who is behind it. `None`: it ended meanwhile.
+pub(super) async fn establish<M, S, B>(
     stream: TcpStream,
     peer: SocketAddr,
     settings: Arc<ListenerSettings>,
     drain: Drain,
     observe: impl Fn(ListenerEvent) + Clone + Send + Unpin + 'static,
     make_service: M,
-) where
+) -> Option<Serving>
+where
     M: Fn(Arc<Established>, Arc<ConnectionState>) -> S,
     S: Service<Request<Incoming>, Response = Response<B>> + Send + Sync + 'static,
     S::Future: Send + 'static,
@@ -88,9 +94,12 @@ pub(super) async fn serve<M, S, B>(
                 if error.kind() == io::ErrorKind::InvalidData {
                     observe(ListenerEvent::ParseError(400));
                 }
-                return;
+                return None;
             }
-            Err(_) => return observe(ListenerEvent::Expired(Expired::HeaderTimeout)),
+            Err(_) => {
+                observe(ListenerEvent::Expired(Expired::HeaderTimeout));
+                return None;
+            }
         }
     } else {
         peer
@@ -100,27 +109,30 @@ pub(super) async fn serve<M, S, B>(
         let established = Arc::new(Established { peer, client, protocol, tls });
         (make_service(established, Arc::clone(&state)), state)
     };
-    // What is seldom or large is in a box, so that the task of a plain HTTP/1.1 connection stays small.
     let Some(tls) = &settings.tls else {
-        let Some(protocol) = http2::recognize(&mut stream, guard, observe.clone()).await else { return };
+        let protocol = http2::recognize(&mut stream, guard, observe.clone()).await?;
         let (service, state) = begin(protocol, None);
-        return match protocol {
-            Protocol::Http1 => http1::serve(stream, state, guard, drain, observe, service).await,
-            Protocol::Http2 => Box::pin(http2::serve(stream, state, guard, drain, observe, service)).await,
-        };
+        return Some(match protocol {
+            Protocol::Http1 => Box::pin(http1::serve(stream, state, guard, drain, observe, service)),
+            Protocol::Http2 => Box::pin(http2::serve(stream, state, guard, drain, observe, service)),
+        });
     };
     let accepted = timeout(guard.header_timeout, Box::pin(tls::accept(stream, tls))).await;
     let (stream, facts, protocol) = match accepted {
         Ok(Ok(accepted)) => accepted,
         Ok(Err(error)) => {
             tracing::debug!(%peer, %error, "a TLS handshake failed");
-            return observe(ListenerEvent::HandshakeFailed);
+            observe(ListenerEvent::HandshakeFailed);
+            return None;
         }
-        Err(_) => return observe(ListenerEvent::Expired(Expired::HeaderTimeout)),
+        Err(_) => {
+            observe(ListenerEvent::Expired(Expired::HeaderTimeout));
+            return None;
+        }
     };
     let (service, state) = begin(protocol, Some(facts));
-    match protocol {
-        Protocol::Http1 => Box::pin(http1::serve(stream, state, guard, drain, observe, service)).await,
-        Protocol::Http2 => Box::pin(http2::serve(stream, state, guard, drain, observe, service)).await,
-    }
+    Some(match protocol {
+        Protocol::Http1 => Box::pin(http1::serve(stream, state, guard, drain, observe, service)),
+        Protocol::Http2 => Box::pin(http2::serve(stream, state, guard, drain, observe, service)),
+    })
 }

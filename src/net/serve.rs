@@ -86,7 +86,7 @@ pub async fn serve<M, S, B>(
         };
         let _ = stream.set_nodelay(true);
         // In a box, because a future that is awaited within another one takes its space twice.
-        let connection = Box::pin(connection::serve(
+        let connection = Box::pin(connection::establish(
             stream,
             address,
             Arc::clone(&settings),
@@ -98,7 +98,9 @@ pub async fn serve<M, S, B>(
         observe(ListenerEvent::Opened);
         let observe = observe.clone();
         tokio::spawn(async move {
-            connection.await;
+            if let Some(serving) = connection.await {
+                serving.await;
+            }
             observe(ListenerEvent::Closed);
             drop(slot);
             drop(task);
