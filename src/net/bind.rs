@@ -8,6 +8,11 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// How many connections the kernel queues before they are accepted.
 const BACKLOG: i32 = 4096;
 
+/// How many bytes of an answer the kernel takes over before a client has room for them. Without a bound it takes megabytes for each
+/// client that asks for much and reads slowly, and copying those keeps everybody else waiting.
+#[cfg(target_os = "linux")]
+const UNSENT_BYTES: u32 = 128 * 1024;
+
 /// An address that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}: {}", explain(.error))]
@@ -55,6 +60,9 @@ fn listen(address: SocketAddr, sharing: Sharing) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(sharing == Sharing::ReusePort)?;
     socket.set_nonblocking(true)?;
+    // Accepted connections have what their listener has.
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_notsent_lowat(UNSENT_BYTES)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
