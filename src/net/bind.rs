@@ -11,7 +11,7 @@ const BACKLOG: i32 = 4096;
 /// How many bytes of an answer the kernel takes over before a client has room for them. Without a bound it takes megabytes for each
 /// client that asks for much and reads slowly, and copying those keeps everybody else waiting.
 #[cfg(target_os = "linux")]
-const UNSENT_BYTES: u32 = 128 * 1024;
+const UNSENT_BYTES: u32 = 512 * 1024;
 
 /// An address that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -83,5 +83,15 @@ mod tests {
             error.to_string(),
             format!("cannot listen on {taken}: the port is already in use by another program")
         );
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn an_accepted_connection_takes_over_a_bounded_part_of_an_answer() {
+        let listener = bind("127.0.0.1:0".parse().unwrap(), 1).unwrap().remove(0);
+        listener.set_nonblocking(false).unwrap();
+        let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        assert_eq!(socket2::SockRef::from(&accepted).tcp_notsent_lowat().unwrap(), UNSENT_BYTES);
     }
 }
