@@ -7,6 +7,7 @@
 mod client;
 mod compression;
 mod conversion;
+mod early;
 mod flow;
 mod frames;
 mod generic;
