@@ -177,8 +177,31 @@ fn an_idle_connection_is_closed_though_it_pings() {
     let running = doorward().setting("gateway.limits.idle_timeout", "1s").start();
     let mut connection = opened(&running);
     connection.send(frame(4, 1, 0, &[]));
+    eventually("the end of its patience", LIMIT, || {
+        connection.send(frame(6, 0, 0, &[0; 8]));
+        (rejections(&running, "idle_timeout") >= 1.0).then_some(())
+    });
     assert!(connection.closes_within(LIMIT));
+}
+
+#[test]
+fn a_client_that_reads_nothing_is_given_up() {
+    let upstream = Upstream::start(crate::harness::Behaviour::Endless);
+    let running = doorward().upstream(&upstream).setting("gateway.limits.idle_timeout", "1s").start();
+    let mut connection = running.connect();
+    // Every window is as large as can be: what stops the answers is TCP.
+    let most = (i32::MAX as u32).to_be_bytes();
+    let settings = [&[0, 4][..], &most].concat();
+    connection.send(
+        [PREFACE, &frame(4, 0, 0, &settings), &frame(8, 0, 0, &(i32::MAX as u32 - 65_535).to_be_bytes())].concat(),
+    );
+    for stream in [1, 3, 5] {
+        connection.send(frame(1, 0x5, stream, &get("/public")));
+    }
     counted(&running, "idle_timeout");
+    eventually("the upstream is let go", LIMIT, || {
+        (running.metric("doorward_upstream_connections", &["state=\"active\""]) == 0.0).then_some(())
+    });
 }
 
 #[test]

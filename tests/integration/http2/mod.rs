@@ -6,6 +6,7 @@
 
 mod client;
 mod compression;
+mod connections;
 mod conversion;
 mod early;
 mod flow;
