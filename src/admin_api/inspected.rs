@@ -21,7 +21,7 @@ use uuid::Uuid;
 use super::problem;
 use super::router::denied;
 use crate::admission::Judged;
-use crate::net::ConnectionState;
+use crate::net::{ConnectionState, Inbound};
 use crate::reason::Reason;
 use crate::telemetry::{AccessSink, AuditEvent, AuditRecord};
 
@@ -107,6 +107,7 @@ impl Service<Request<Incoming>> for Inspected {
 
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
         let (arrived, in_flight) = self.connection.begin(&request);
+        let request = Inbound::of(request);
         let mut inspected = self.clone();
         Box::pin(async move {
             // Admin answers are short: the exchange counts as in flight until the answer is made.

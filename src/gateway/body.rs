@@ -15,6 +15,7 @@ use super::exchange::{Exchange, grpc_status};
 use super::headers;
 use super::upstream::Lease;
 use super::watch::End;
+use crate::net::Inbound;
 use crate::reason::Reason;
 use crate::telemetry::Stream;
 
@@ -126,7 +127,7 @@ impl Transfer {
 /// A request's body on its way to the upstream.
 #[derive(Debug)]
 pub struct RequestBody {
-    incoming: Option<Incoming>,
+    incoming: Option<Inbound>,
     limit: u64,
     transfer: Option<Arc<Transfer>>,
 }
@@ -134,7 +135,7 @@ pub struct RequestBody {
 impl RequestBody {
     /// Forwards `incoming`, up to `limit` bytes. There is no transfer to watch where there is no body.
     #[must_use]
-    pub fn new(incoming: Incoming, limit: u64) -> (Self, Option<Arc<Transfer>>) {
+    pub fn new(incoming: Inbound, limit: u64) -> (Self, Option<Arc<Transfer>>) {
         if incoming.is_end_stream() {
             return (Self::empty(), None);
         }

@@ -26,7 +26,7 @@ use super::watch::Watch;
 use crate::admission::decisions::{Decisions, Ring};
 use crate::admission::{Admission, Admitted, Desk, Permit};
 use crate::clock::Timestamp;
-use crate::net::{ConnectionState, Drain, Established, HeadOutcome, Stage};
+use crate::net::{ConnectionState, Drain, Established, HeadOutcome, Inbound, Stage};
 use crate::policy::source::BodyLimit;
 use crate::reason::Reason;
 use crate::request::head::{Expectation, Framing, HeadFacts};
@@ -208,7 +208,7 @@ impl Worker {
     ) -> Result<Response<GatewayBody>, Infallible> {
         let (arrived, in_flight) = connection.begin(&request);
         let handshake = arrived.outcome.as_ref().ok().and_then(|head| Handshake::of(head, &mut request));
-        let (mut parts, body) = request.into_parts();
+        let (mut parts, body) = Inbound::of(request).into_parts();
         let mut exchange = Exchange::begin(&self, &from, &parts, arrived.at, in_flight);
         let asked = match self.read(&mut exchange, arrived.outcome, &parts, &from) {
             Ok(asked) => asked,
@@ -352,7 +352,7 @@ impl Worker {
         &self,
         mut exchange: Box<Exchange>,
         bound: Bound,
-        request: Request<Incoming>,
+        request: Request<Inbound>,
         switch: Option<(Handshake, HeaderValue)>,
         connection: &ConnectionState,
     ) -> Response<GatewayBody> {

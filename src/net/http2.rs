@@ -28,7 +28,7 @@ use super::serve::ListenerEvent;
 /// its first three bytes.
 const PREFACE: &[u8] = b"PRI";
 /// Bytes of a request body that a client may send ahead of its reader.
-const STREAM_WINDOW: u32 = 256 * 1024;
+pub(super) const STREAM_WINDOW: u32 = 256 * 1024;
 /// The same for all of a connection's streams: what their bodies hold of memory together.
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Bytes of an answer that are taken from its body before the client has room for them.

@@ -16,6 +16,7 @@ pub mod prefixed;
 pub mod proxy_protocol;
 pub mod serve;
 mod tls;
+mod unread;
 
 pub use self::bind::{BindError, bind};
 pub use self::certificates::{CertificateFiles, ClientAuth, Tls, TlsFiles};
@@ -24,3 +25,4 @@ pub use self::drain::{Drain, DrainSender, Stage};
 pub use self::guard::{Arrived, ConnectionState, GuardedIo, HeadOutcome};
 pub use self::parked::return_memory;
 pub use self::serve::{ListenerSettings, serve};
+pub use self::unread::Inbound;

@@ -115,13 +115,67 @@ fn streams_that_are_opened_to_be_reset_end_the_connection() {
 
 #[test]
 fn frames_that_carry_nothing_end_the_connection() {
-    for flood in [frame(6, 0, 0, &[0; 8]), frame(4, 0, 0, &[])] {
-        let running = doorward().start();
+    let upload = block(&[(":method", "POST"), (":scheme", "http"), (":authority", "oms.test"), (":path", "/public")]);
+    let resize = [[0, 1, 0, 0, 0, 0], [0, 1, 0, 0, 0x10, 0]].concat();
+    for (flood, limit) in [
+        (frame(6, 0, 0, &[0; 8]), "control_frames"),
+        (frame(6, 1, 0, &[0; 8]), "control_frames"),
+        (frame(4, 0, 0, &[]), "control_frames"),
+        (frame(4, 0, 0, &resize), "control_frames"),
+        (frame(2, 0, 1, &[0, 0, 0, 0, 1]), "control_frames"),
+        (frame(8, 0, 0, &[0, 0, 0, 1]), "control_frames"),
+        (frame(8, 0, 1, &[0, 0, 0, 1]), "control_frames"),
+        (frame(99, 0, 0, &[]), "control_frames"),
+        (frame(0, 0, 1, &[]), "control_frames"),
+    ] {
+        let upstream = Upstream::start(crate::harness::Behaviour::Silent);
+        let running = doorward().upstream(&upstream).start();
         let mut connection = opened(&running);
+        connection.send(frame(1, 0x4, 1, &upload));
         connection.send(flood.repeat(12_000));
-        assert!(connection.closes_within(LIMIT));
-        counted(&running, "control_frames");
+        assert!(connection.closes_within(LIMIT), "{}", flood.escape_ascii());
+        counted(&running, limit);
     }
+}
+
+#[test]
+fn a_header_block_is_bounded_by_what_it_stands_for() {
+    let upstream = Upstream::echo();
+    let running = doorward().upstream(&upstream).start();
+    // A field of nearly all of the dynamic table, and a byte for each of thousands of references to it: 45 megabytes.
+    let value = "a".repeat(3_900);
+    let length = [0x7f, (3_900_u32 - 127) as u8 & 0x7f | 0x80, ((3_900 - 127) >> 7) as u8];
+    let insert = [&[0x40, 1, b'x'][..], &length, value.as_bytes()].concat();
+    let references = [0x80 | 62].repeat(12_000);
+    let bomb = [get("/public"), references.clone()].concat();
+    let mut connection = opened(&running);
+    connection.send(frame(1, 0x5, 1, &[get("/public"), insert.clone()].concat()));
+    eventually("a field alone", LIMIT, || (upstream.count() == 1).then_some(()));
+    for stream in (3..103).step_by(2) {
+        connection.send(frame(1, 0x5, stream, &bomb));
+    }
+    counted(&running, "header_bytes");
+    let mut connection = opened(&running);
+    connection.send([frame(1, 0x5, 1, &get("/public")), frame(1, 0, 3, &[get("/public"), insert].concat())].concat());
+    connection.send(frame(9, 0, 3, &references).repeat(100));
+    assert!(connection.closes_within(LIMIT));
+    // Nothing but the two that were small.
+    assert_eq!(upstream.count(), 2);
+}
+
+#[test]
+fn streams_that_are_made_to_be_reset_end_the_connection() {
+    // Each is answered with RST_STREAM by doorward itself ("MadeYouReset", CVE-2025-8671), for its window is too large.
+    let upstream = Upstream::start(crate::harness::Behaviour::Silent);
+    let running = doorward().upstream(&upstream).start();
+    let mut connection = opened(&running);
+    let most = (i32::MAX as u32).to_be_bytes();
+    for index in 0..1000 {
+        let stream = 2 * index + 1;
+        connection.send([frame(1, 0x5, stream, &get("/public")), frame(8, 0, stream, &most)].concat());
+    }
+    assert!(connection.closes_within(LIMIT));
+    counted(&running, "stream_resets");
 }
 
 #[test]
@@ -177,8 +231,31 @@ fn an_idle_connection_is_closed_though_it_pings() {
     let running = doorward().setting("gateway.limits.idle_timeout", "1s").start();
     let mut connection = opened(&running);
     connection.send(frame(4, 1, 0, &[]));
+    eventually("the end of its patience", LIMIT, || {
+        connection.send(frame(6, 0, 0, &[0; 8]));
+        (rejections(&running, "idle_timeout") >= 1.0).then_some(())
+    });
     assert!(connection.closes_within(LIMIT));
+}
+
+#[test]
+fn a_client_that_reads_nothing_is_given_up() {
+    let upstream = Upstream::start(crate::harness::Behaviour::Endless);
+    let running = doorward().upstream(&upstream).setting("gateway.limits.idle_timeout", "1s").start();
+    let mut connection = running.connect();
+    // Every window is as large as can be: what stops the answers is TCP.
+    let most = (i32::MAX as u32).to_be_bytes();
+    let settings = [&[0, 4][..], &most].concat();
+    connection.send(
+        [PREFACE, &frame(4, 0, 0, &settings), &frame(8, 0, 0, &(i32::MAX as u32 - 65_535).to_be_bytes())].concat(),
+    );
+    for stream in [1, 3, 5] {
+        connection.send(frame(1, 0x5, stream, &get("/public")));
+    }
     counted(&running, "idle_timeout");
+    eventually("the upstream is let go", LIMIT, || {
+        (running.metric("doorward_upstream_connections", &["state=\"active\""]) == 0.0).then_some(())
+    });
 }
 
 #[test]

@@ -37,5 +37,7 @@ mod t20_open_exchanges;
 mod t25_upgrades;
 mod targets;
 mod tls;
+mod tls_clients;
+mod tls_files;
 mod tokens;
 mod upstreams;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::harness::tls::{Authority, Certificate, curl, shown_to};
 use crate::harness::{Doorward, Upstream, doorward, eventually};
 
-fn certificates(files: &[(&str, &str)]) -> toml::Value {
+pub(crate) fn certificates(files: &[(&str, &str)]) -> toml::Value {
     let table = |(cert, key): &(&str, &str)| {
         toml::Value::from(toml::Table::from_iter([
             ("cert".to_owned(), toml::Value::from(*cert)),

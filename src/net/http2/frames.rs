@@ -2,8 +2,9 @@
 
 /// Bytes of a frame's head.
 const HEAD: usize = 9;
-/// Bytes of a payload that are kept: an error code and what is said of it.
-const KEPT: usize = 32;
+/// Bytes of a payload that are kept: an error code and what is said of it, the longest of which is
+/// `header_list_way_too_large`.
+const KEPT: usize = 40;
 /// What a client begins with (section 3.4).
 const PREFACE: usize = 24;
 

@@ -217,6 +217,7 @@ impl Builder {
     fn try_start(&self) -> Result<Doorward, Failed> {
         let [gateway, admin] = free_ports();
         let (folder, mut command) = self.lay_out(gateway, admin);
+        let admin_tls = self.settings.get("admin").is_some_and(|admin| admin.get("tls").is_some());
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         // Left in the child it stays open, and fills.
         let lines = if self.unread { Arc::default() } else { collect(child.stdout.take().expect("stdout is piped")) };
@@ -230,7 +231,9 @@ impl Builder {
                 return Err(Failed { status, stdout: running.stdout(), stderr: running.stderr() });
             }
             // Asked twice: an answer may come from a stranger on a port that this process did not get.
-            if ready(running.admin) && running.child.try_wait().unwrap().is_none() {
+            // What the admin listener says by TLS nobody here reads; the log says that it serves.
+            let is_ready = if admin_tls { running.stdout().contains("\"serving\"") } else { ready(running.admin) };
+            if is_ready && running.child.try_wait().unwrap().is_none() {
                 return Ok(running);
             }
             assert!(begun.elapsed() < START_LIMIT, "not ready in {START_LIMIT:?}:\n{}", running.stderr());

@@ -1,8 +1,15 @@
 //! Certificates made for a test, as PEM, and files to put them in.
 
 use std::io::Write as _;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256};
 
@@ -84,4 +91,38 @@ pub(crate) fn shown_to(address: SocketAddr, name: Option<&str>) -> String {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let subject = text.lines().find_map(|line| line.strip_prefix("subject=")).unwrap_or_default();
     subject.rsplit("CN = ").next().unwrap_or_default().trim().to_owned()
+}
+
+/// A TLS stream to a host of a certificate by this authority (PEM), over a connection that is open. What the client offers by
+/// ALPN is HTTP/1.1.
+pub(crate) fn secured(mut stream: TcpStream, name: &str, authority: &str) -> StreamOwned<ClientConnection, TcpStream> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(authority.as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    let mut session = ClientConnection::new(Arc::new(config), name).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(15))).unwrap();
+    while session.is_handshaking() {
+        session.complete_io(&mut stream).unwrap();
+    }
+    StreamOwned::new(session, stream)
+}
+
+/// Rewrites a private key (PEM) by `openssl pkey`, for formats that only it writes.
+pub(crate) fn rewritten(key: &str, arguments: &[&str]) -> String {
+    openssl(&[&["pkey"], arguments].concat(), key.as_bytes())
+}
+
+/// What `openssl` says on standard output and error, given this on standard input.
+pub(crate) fn openssl(arguments: &[&str], input: &[u8]) -> String {
+    let mut command = Command::new("openssl");
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("openssl is in PATH");
+    // It may have ended without reading.
+    let _ = child.stdin.take().unwrap().write_all(input);
+    let output = child.wait_with_output().unwrap();
+    [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat()
 }

@@ -109,7 +109,7 @@ impl Frame {
         self.payload.get(at..at + 4).map(|bytes| u32::from_be_bytes(bytes.try_into().expect("four bytes")))
     }
 
-    fn ends_stream(&self) -> bool {
+    pub(super) fn ends_stream(&self) -> bool {
         matches!(self.kind, DATA | HEADERS) && self.flags & END_STREAM != 0
     }
 }
@@ -331,6 +331,11 @@ impl Client {
             frame if frame.stream == stream => Ok(()),
             frame => Err(format!("HEADERS of another stream: {frame:?}")),
         }
+    }
+
+    /// An answer begins on this stream, whatever comes before on others.
+    pub(super) fn expect_headers_of(&mut self, stream: u32) -> Verdict {
+        self.wait("an answer", |frame| frame.kind == HEADERS && frame.stream == stream).map(drop)
     }
 
     /// The status of the answer; how the stream ended if there is none.

@@ -6,7 +6,9 @@
 
 mod client;
 mod compression;
+mod connections;
 mod conversion;
+mod early;
 mod flow;
 mod frames;
 mod generic;
