@@ -203,6 +203,36 @@ fn t20_a_change_before_an_exchange_was_open_for_long_counts_when_it_is() {
 }
 
 #[test]
+fn t20_who_waits_for_a_place_or_a_connection_is_decided_again() {
+    // It takes connections and never speaks.
+    let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (upstream, issuer) = (upstream(), Issuer::hs256());
+    let running = doorward()
+        .policy(&policy())
+        .another_policy("version: 1\nservice: mute\nupstream: mute\npaths: { /mute: { get: authenticated } }\n")
+        .issuer_with(&issuer, &[("admin", true.into())])
+        .upstream(&upstream)
+        .setting("upstreams.oms.limits.requests", 1)
+        .setting("upstreams.oms.limits.wait", "1m")
+        .setting("upstreams.mute.endpoints", vec![format!("h2c://{}", mute.local_addr().unwrap())])
+        .setting("upstreams.mute.timeouts.connect", "1m")
+        .start();
+    let it = Open { running, _upstream: upstream, issuer };
+    let began = Instant::now();
+    let mut others = it.websocket("/items/ws", &it.issuer.token().claim("sub", "u-2").sign());
+    let mut queued = it.get("/items/poll", &it.issuer.viewer());
+    let mut connecting = it.get("/mute", &it.issuer.viewer());
+    wait_until_open_for_long(began);
+    it.revoke(&json!({"subject": "u-1"}));
+    assert_eq!(queued.response().denial(), (401, "revoked".into()));
+    assert_eq!(connecting.response().denial(), (401, "revoked".into()));
+    assert!(talks(&mut others));
+    assert_eq!(it._upstream.count(), 1);
+    let health = |name: &str| it.running.metric("doorward_upstream_healthy", &[name]);
+    assert_eq!(health("upstream=\"mute\""), 1.0, "the endpoint is not to blame");
+}
+
+#[test]
 fn t20_streams_end_when_their_token_expires_and_ordinary_bodies_do_not() {
     let it = open("0s");
     let token = it.issuer.token().claim("exp", now() + 5).sign();

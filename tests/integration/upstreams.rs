@@ -583,6 +583,33 @@ fn requests_beyond_the_bound_wait_and_then_are_told_so() {
 }
 
 #[test]
+fn the_time_in_the_queue_is_not_the_endpoints() {
+    let upstream = Upstream::start(Behaviour::script(|received, wire| {
+        let _ = wire.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n");
+        if received.target == "/public?hold" {
+            let _ = wire.read_to_end();
+        } else {
+            let _ = wire.write(b"ok");
+        }
+    }));
+    let running = in_front_of(&[upstream.url()])
+        .setting("upstreams.oms.limits.requests", 1)
+        .setting("upstreams.oms.limits.wait", "1m")
+        .setting("upstreams.oms.timeouts.first_byte", "1s")
+        .setting("upstreams.oms.ejection.failures", 1)
+        .start();
+    let mut first = running.connect();
+    first.send("GET /public?hold HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(first.head().starts_with("HTTP/1.1 200 "));
+    let mut second = running.connect();
+    second.send("GET /public HTTP/1.1\r\nHost: a\r\n\r\n");
+    std::thread::sleep(Duration::from_millis(1_500));
+    drop(first);
+    assert_eq!(second.response().status, 200);
+    assert_eq!(running.metric("doorward_upstream_healthy", &["upstream"]), 1.0);
+}
+
+#[test]
 fn waiting_for_a_place_ends() {
     let upstream = Upstream::start(Behaviour::Silent);
     let running = doorward()
