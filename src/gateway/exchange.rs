@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Response};
+use http::{HeaderMap, HeaderValue, Method, Response, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use uuid::Uuid;
@@ -319,6 +319,8 @@ impl Exchange {
             cross_origin.tell(&mut parts.headers);
         }
         parts.extensions.clear();
+        // Whatever the upstream speaks: the client's connection need not end because that one does (RFC 9110 section 2.5).
+        parts.version = Version::HTTP_11;
     }
 
     /// Once the process is to stop, an answer is the last of its connection. (Over HTTP/2, which has GOAWAY for it, hyper takes the

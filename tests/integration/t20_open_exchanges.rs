@@ -197,7 +197,14 @@ fn t20_a_change_before_an_exchange_was_open_for_long_counts_when_it_is() {
     let it = open("30s");
     let mut drip = it.reading("/items/drip", &it.issuer.viewer());
     let mut poll = it.get("/items/poll", &it.issuer.viewer());
+    // A route for everybody too: the upstream was told who is asking.
+    let mut public = it.get("/public", &it.issuer.viewer());
+    let mut nobodys = it.running.connect();
+    nobodys.send("GET /public HTTP/1.1\r\nHost: oms.test\r\n\r\n");
     it.revoke(&json!({"subject": "u-1"}));
+    assert_eq!(public.response().denial(), (401, "revoked".into()));
+    nobodys.set_read_timeout(Duration::from_millis(300));
+    assert!(nobodys.try_response("GET").is_err(), "who is nobody has nothing to lose");
     assert_eq!(drip.wire().chunked().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     assert_eq!(poll.response().denial(), (401, "revoked".into()));
 }
