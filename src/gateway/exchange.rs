@@ -2,6 +2,7 @@
 //! exchange is dropped.
 
 mod remember;
+mod upload;
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -82,6 +83,8 @@ pub struct Exchange {
     notice: Option<Arc<Notice>>,
     /// It was open and then ended by a decision.
     ended: bool,
+    /// Watches the rest of the request's body, where the answer did not wait for it.
+    upload: Option<upload::Watched>,
     _in_flight: InFlight,
 }
 
@@ -141,6 +144,7 @@ impl Exchange {
             stream: None,
             notice: None,
             ended: false,
+            upload: None,
             _in_flight: in_flight,
         })
     }
@@ -291,6 +295,7 @@ impl Exchange {
         {
             self.becomes(kind);
         }
+        self.watch_upload();
         Response::from_parts(parts, GatewayBody::Relayed(RelayedBody::new(body, lease, self, idle, now)))
     }
 

@@ -1,6 +1,6 @@
 //! What is open is decided again, and ended where it would not be admitted any more (T20, SPEC 3.8).
 
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -201,6 +201,7 @@ fn t20_a_change_before_an_exchange_was_open_for_long_counts_when_it_is() {
     let mut public = it.get("/public", &it.issuer.viewer());
     let mut nobodys = it.running.connect();
     nobodys.send("GET /public HTTP/1.1\r\nHost: oms.test\r\n\r\n");
+    eventually("all are under way", SOON, || (it._upstream.count() == 4).then_some(()));
     it.revoke(&json!({"subject": "u-1"}));
     assert_eq!(public.response().denial(), (401, "revoked".into()));
     nobodys.set_read_timeout(Duration::from_millis(300));
@@ -237,6 +238,75 @@ fn t20_who_waits_for_a_place_or_a_connection_is_decided_again() {
     assert_eq!(it._upstream.count(), 1);
     let health = |name: &str| it.running.metric("doorward_upstream_healthy", &[name]);
     assert_eq!(health("upstream=\"mute\""), 1.0, "the endpoint is not to blame");
+}
+
+#[test]
+fn t20_an_upload_ends_though_its_client_reads_nothing_of_the_answer() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let (ended, end) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut back = stream.try_clone().unwrap();
+        std::thread::spawn(move || {
+            let _ = back.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+            let chunk = [b"1000\r\n".as_slice(), &[b'x'; 0x1000], b"\r\n"].concat();
+            while back.write_all(&chunk).is_ok() {}
+        });
+        let mut buffer = [0; 4096];
+        while stream.read(&mut buffer).is_ok_and(|length| length > 0) {}
+        let _ = ended.send(());
+    });
+    let issuer = Issuer::hs256();
+    let running = doorward()
+        .policy(&policy())
+        .issuer_with(&issuer, &[("admin", true.into())])
+        .setting("upstreams.oms.endpoints", vec![endpoint])
+        .start();
+    let mut it = Open { running, _upstream: upstream(), issuer };
+    let began = Instant::now();
+    let token = it.issuer.token().claim("sub", "u-1").claim("roles", ["ROLE_EDITOR"]).sign();
+    let mut upload = it.running.connect();
+    upload.send(format!(
+        "PUT /items/up HTTP/1.1\r\nHost: oms.test\r\nAuthorization: Bearer {token}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    ));
+    while began.elapsed() < Duration::from_millis(5_300) {
+        upload.wire().write(b"1\r\nx\r\n").expect("it is taken");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    it.revoke(&json!({"subject": "u-9"}));
+    std::thread::sleep(Duration::from_millis(700));
+    assert!(upload.wire().write(b"1\r\nx\r\n").is_ok() && end.try_recv().is_err(), "others are not concerned");
+    it.revoke(&json!({"subject": "u-1"}));
+    let revoked = Instant::now();
+    while end.try_recv().is_err() {
+        assert!(revoked.elapsed() < SOON, "what it uploads still reaches the upstream");
+        let _ = upload.wire().write(b"1\r\nx\r\n");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(it.running.is_running());
+}
+
+#[test]
+fn t20_a_download_that_never_waits_for_its_upstream_ends_too() {
+    let (upstream, issuer) = (Upstream::start(Behaviour::Endless), Issuer::hs256());
+    let running = doorward().issuer_with(&issuer, &[("admin", true.into())]).upstream(&upstream).start();
+    let it = Open { running, _upstream: upstream, issuer };
+    let began = Instant::now();
+    let mut download = it.reading("/items", &it.issuer.viewer());
+    // Slower than it is sent, so that there is always more.
+    let mut go_on = || {
+        std::thread::sleep(Duration::from_millis(2));
+        download.wire().exactly(32 * 1024).is_ok()
+    };
+    while began.elapsed() < Duration::from_millis(5_300) {
+        assert!(go_on());
+    }
+    it.revoke(&json!({"subject": "u-1"}));
+    let revoked = Instant::now();
+    while go_on() {
+        assert!(revoked.elapsed() < 2 * SOON, "it goes on");
+    }
 }
 
 #[test]

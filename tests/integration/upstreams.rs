@@ -433,6 +433,22 @@ fn a_client_that_stalls_does_not_make_an_endpoint_look_ill() {
 }
 
 #[test]
+fn an_endpoint_that_has_all_of_a_request_and_does_not_answer_is_to_blame() {
+    let upstream = Upstream::start(Behaviour::Silent);
+    for framing in ["Content-Length: 4\r\n\r\nbody", "Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n"] {
+        let running = in_front_of(&[upstream.url()])
+            .setting("upstreams.oms.timeouts.first_byte", "200ms")
+            .setting("upstreams.oms.ejection.failures", 1)
+            .setting("upstreams.oms.ejection.base", "20s")
+            .start();
+        let response = running.send(format!("POST /public HTTP/1.1\r\nHost: a\r\n{framing}"));
+        assert_eq!(response.denial(), (504, "upstream_timeout".into()));
+        assert_eq!(response.field("connection"), None, "nothing of it is left on the wire");
+        assert_eq!(running.metric("doorward_upstream_healthy", &["upstream"]), 0.0, "{framing}");
+    }
+}
+
+#[test]
 fn a_body_over_the_limit_is_413_also_where_http2_carries_it() {
     let served = Served::start(H2C, 0, |request| {
         Box::pin(async move {
