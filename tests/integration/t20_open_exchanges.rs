@@ -288,28 +288,6 @@ fn t20_an_upload_ends_though_its_client_reads_nothing_of_the_answer() {
 }
 
 #[test]
-fn t20_a_download_that_never_waits_for_its_upstream_ends_too() {
-    let (upstream, issuer) = (Upstream::start(Behaviour::Endless), Issuer::hs256());
-    let running = doorward().issuer_with(&issuer, &[("admin", true.into())]).upstream(&upstream).start();
-    let it = Open { running, _upstream: upstream, issuer };
-    let began = Instant::now();
-    let mut download = it.reading("/items", &it.issuer.viewer());
-    // Slower than it is sent, so that there is always more.
-    let mut go_on = || {
-        std::thread::sleep(Duration::from_millis(2));
-        download.wire().exactly(32 * 1024).is_ok()
-    };
-    while began.elapsed() < Duration::from_millis(5_300) {
-        assert!(go_on());
-    }
-    it.revoke(&json!({"subject": "u-1"}));
-    let revoked = Instant::now();
-    while go_on() {
-        assert!(revoked.elapsed() < 2 * SOON, "it goes on");
-    }
-}
-
-#[test]
 fn t20_streams_end_when_their_token_expires_and_ordinary_bodies_do_not() {
     let it = open("0s");
     let token = it.issuer.token().claim("exp", now() + 5).sign();
@@ -384,8 +362,8 @@ fn t20_a_frame_that_never_ends_does_not_hold_a_tunnel_open() {
 #[test]
 fn t20_a_policy_that_lets_nothing_outlive_its_token_ends_what_has_outlived_it() {
     let it = open("0s");
-    let mut lasting = it.websocket("/lasting/ws", &it.issuer.token().claim("exp", now() + 4).sign());
-    std::thread::sleep(Duration::from_secs(5));
+    let mut lasting = it.websocket("/lasting/ws", &it.issuer.token().claim("exp", now() + 8).sign());
+    std::thread::sleep(Duration::from_secs(9));
     assert!(talks(&mut lasting));
     std::fs::write(it.running.path("policy0.yaml"), policy().replace("outlives_token: true", "outlives_token: false"))
         .unwrap();

@@ -369,7 +369,6 @@ fn t30_the_admin_listener_asks_for_host_token_and_permission() {
     let administrator = issuer.with_roles("root", &["ROLE_SUPER_ADMIN"]);
     let without = running.admin_request("POST", "/api/revocations", None, body);
     assert_eq!(without.denial(), (401, "missing_token".into()));
-    assert_eq!(running.admin_request("GET", "/metrics", None, "").denial(), (401, "missing_token".into()));
     let editor = issuer.with_roles("e", &["ROLE_EDITOR"]);
     let response = running.admin_request("POST", "/api/revocations", Some(&editor), body);
     assert_eq!(response.denial(), (403, "permission_missing".into()));
@@ -389,6 +388,12 @@ fn t30_the_admin_listener_asks_for_host_token_and_permission() {
     assert_eq!(running.get_as("/items", &token).status, 200, "none of it revoked anything");
     let broken = running.admin_request("POST", "/api/revocations", Some(&administrator), "{");
     assert!(matches!(broken.status, 400 | 422), "{broken:?}");
+}
+
+#[test]
+fn t30_closed_metrics_are_closed() {
+    let running = doorward().issuer(&Issuer::hs256()).setting("admin.metrics_open", false).start();
+    assert_eq!(running.admin_request("GET", "/metrics", None, "").denial(), (401, "missing_token".into()));
 }
 
 #[test]
