@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn an_origin_of_cors_without_credentials_is_another_site() {
+    fn t26_an_origin_of_cors_without_credentials_is_another_site() {
         let cors = Cors { origins: vec!["https://front.test".into()], ..Cors::default() };
         let mut headers = HeaderMap::new();
         headers.insert(ORIGIN, HeaderValue::from_static("https://front.test"));

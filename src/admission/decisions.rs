@@ -273,7 +273,11 @@ impl Ring {
     }
 
     /// Remembers it.
-    pub fn remember(&self, decided: Decided) {
+    pub fn remember(&self, mut decided: Decided) {
+        // A copy, because an id that a trusted proxy sent would keep the whole buffer that its head was read into.
+        if let Ok(id) = HeaderValue::from_bytes(decided.request_id.as_bytes()) {
+            decided.request_id = id;
+        }
         let part = if decided.is_denial() { &self.denials } else { &self.samples };
         lock(part).push(decided);
     }
@@ -389,6 +393,16 @@ mod tests {
         assert!(remembered.bytes <= SETTINGS.memory / 2 && (5..10).contains(&remembered.denials), "{remembered:?}");
         ring.remember(Decided { path: "/".repeat(100_000).into(), ..decided("large", Some(Reason::NoRoute)) });
         assert_eq!(decisions.remembered().bytes, 0, "what alone is too large is not kept, and counted back");
+    }
+
+    #[test]
+    fn an_id_that_came_by_the_wire_does_not_keep_the_head_that_it_came_in() {
+        let ring = Decisions::new(SETTINGS, 1).ring().unwrap();
+        let head = bytes::Bytes::from(b"GET / HTTP/1.1\r\nx-request-id: abc\r\n".repeat(100));
+        let request_id = HeaderValue::from_maybe_shared(head.slice(30..33)).unwrap();
+        ring.remember(Decided { request_id, ..decided("-", Some(Reason::NoRoute)) });
+        assert!(lock(&ring.denials).find(b"abc").is_some());
+        assert!(head.is_unique(), "the ring counts the id's bytes, and holds no more");
     }
 
     #[test]

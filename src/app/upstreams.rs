@@ -1,7 +1,7 @@
 //! `[upstreams]` as the gateway takes it: files read, listeners looked at; at the start, and whenever the configuration changes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -83,19 +83,8 @@ impl Listeners {
     /// A gateway in front of itself would forward for ever, and its admin listener behind it would be open (T24).
     fn refuse(&self, name: &str, endpoint: &Endpoint) -> anyhow::Result<()> {
         let Address::Tcp { host, port } = &endpoint.address else { return Ok(()) };
-        let address = host.parse::<IpAddr>().ok().map(|address| address.to_canonical());
-        for (listener, listen) in &self.0 {
-            let here = match address {
-                Some(address) => {
-                    address == listen.ip()
-                        || (address.is_loopback() || address.is_unspecified()) && listen.ip().is_unspecified()
-                }
-                None => {
-                    host.eq_ignore_ascii_case("localhost")
-                        && (listen.ip().is_loopback() || listen.ip().is_unspecified())
-                }
-            };
-            if here && *port == listen.port() {
+        for (listener, listen) in self.0.iter().filter(|(_, listen)| listen.port() == *port) {
+            if reaches(host, listen.ip().to_canonical()) {
                 bail!(
                     "[upstreams.{name}] endpoints: {endpoint} is doorward's own {listener} listener; \
                      name the service behind it"
@@ -104,6 +93,27 @@ impl Listeners {
         }
         Ok(())
     }
+}
+
+/// Whether a connection to `host` may arrive at a listener on `listen`. A name is not resolved: it may mean something else a moment
+/// later.
+fn reaches(host: &str, listen: IpAddr) -> bool {
+    let Ok(address) = host.parse::<IpAddr>() else {
+        let name = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+        // RFC 6761 section 6.3.
+        let loopback = name == "localhost" || name.ends_with(".localhost");
+        return loopback && (listen.is_loopback() || listen.is_unspecified());
+    };
+    let address = address.to_canonical();
+    // A connection to the unspecified address goes to loopback.
+    address == listen
+        || address.is_unspecified() && listen.is_loopback()
+        || listen.is_unspecified() && (address.is_loopback() || address.is_unspecified() || is_of_this_machine(address))
+}
+
+/// Whether the address is one of this machine's: no other can be bound.
+fn is_of_this_machine(address: IpAddr) -> bool {
+    UdpSocket::bind((address, 0)).is_ok()
 }
 
 /// Whoever reaches a plain upstream by network can write `X-User-Id` there (T31), but no assertion.
@@ -232,7 +242,19 @@ mod tests {
             let refused = read(&settings.upstreams, &Listeners::of(&settings)).unwrap_err().to_string();
             assert!(refused.contains(endpoint) && refused.contains("doorward's own"), "{refused}");
         }
-        for endpoint in ["http://127.0.0.1:8092", "unix:/run/8090", "https://10.0.0.1:8090"] {
+        let loopback = "127.0.0.1".parse().unwrap();
+        for (host, reached) in [
+            ("127.0.0.1", true),
+            ("0.0.0.0", true),
+            ("localhost.", true),
+            ("a.LocalHost", true),
+            ("127.0.0.2", false),
+            ("192.0.2.1", false),
+            ("oms", false),
+        ] {
+            assert_eq!(reaches(host, loopback), reached, "{host} at a listener on loopback alone");
+        }
+        for endpoint in ["http://127.0.0.1:8092", "unix:/run/8090", "https://192.0.2.1:8090"] {
             let settings = with_endpoint(endpoint);
             assert!(read(&settings.upstreams, &Listeners::of(&settings)).is_ok(), "{endpoint}");
         }

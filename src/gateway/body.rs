@@ -159,7 +159,7 @@ impl Body for RequestBody {
         let (Some(incoming), Some(transfer)) = (&mut this.incoming, &this.transfer) else {
             return Poll::Ready(None);
         };
-        let polled = Pin::new(incoming).poll_frame(cx);
+        let polled = Pin::new(&mut *incoming).poll_frame(cx);
         if polled.is_pending() {
             transfer.wakes(cx.waker());
         }
@@ -179,6 +179,10 @@ impl Body for RequestBody {
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => {
                     transfer.progressed(data.len() as u64);
+                    // Whoever knows the length does not ask whether there is more.
+                    if incoming.is_end_stream() {
+                        transfer.ended.store(true, Ordering::Release);
+                    }
                     if transfer.bytes() > this.limit {
                         transfer.fault.store(FAULT_TOO_LARGE, Ordering::Release);
                         return Poll::Ready(Some(Err(BodyError::TooLarge(this.limit))));
@@ -326,6 +330,12 @@ impl Body for GatewayBody {
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(error))) => {
+                // Its upload may have been cut off, where nobody asked for the answer until now.
+                if Instant::now() >= body.watched_from
+                    && let Poll::Ready(end) = body.exchange.poll_end(cx)
+                {
+                    return Poll::Ready(body.end(end));
+                }
                 body.exchange.broke(Reason::UpstreamUnavailable);
                 Poll::Ready(Some(Err(error.into())))
             }

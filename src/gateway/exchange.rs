@@ -2,6 +2,7 @@
 //! exchange is dropped.
 
 mod remember;
+mod upload;
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Response};
+use http::{HeaderMap, HeaderValue, Method, Response, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use uuid::Uuid;
@@ -82,6 +83,8 @@ pub struct Exchange {
     notice: Option<Arc<Notice>>,
     /// It was open and then ended by a decision.
     ended: bool,
+    /// Watches the rest of the request's body, where the answer did not wait for it.
+    upload: Option<upload::Watched>,
     _in_flight: InFlight,
 }
 
@@ -141,6 +144,7 @@ impl Exchange {
             stream: None,
             notice: None,
             ended: false,
+            upload: None,
             _in_flight: in_flight,
         })
     }
@@ -291,6 +295,7 @@ impl Exchange {
         {
             self.becomes(kind);
         }
+        self.watch_upload();
         Response::from_parts(parts, GatewayBody::Relayed(RelayedBody::new(body, lease, self, idle, now)))
     }
 
@@ -319,6 +324,8 @@ impl Exchange {
             cross_origin.tell(&mut parts.headers);
         }
         parts.extensions.clear();
+        // Whatever the upstream speaks: the client's connection need not end because that one does (RFC 9110 section 2.5).
+        parts.version = Version::HTTP_11;
     }
 
     /// Once the process is to stop, an answer is the last of its connection. (Over HTTP/2, which has GOAWAY for it, hyper takes the

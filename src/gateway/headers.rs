@@ -364,6 +364,11 @@ pub fn rewrite_response(headers: &mut HeaderMap, asked: &Asked<'_>) {
     if headers.contains_key(TRANSFER_ENCODING) {
         headers.remove(CONTENT_LENGTH);
     }
+    // Said twice alike, it is written anew: as the one number that the body was read by (RFC 9112 section 6.3).
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    if lengths.next().is_some_and(|first| lengths.next().is_some() || first.as_bytes().contains(&b',')) {
+        headers.remove(CONTENT_LENGTH);
+    }
     remove_nominated(headers, |_| true);
     let removed: SmallVec<[HeaderName; 4]> =
         headers.keys().filter(|name| is_hop_by_hop(name) || is_doorwards_word(name)).cloned().collect();

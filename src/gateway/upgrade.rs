@@ -7,7 +7,8 @@ use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{
-    CONNECTION, HeaderMap, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, HeaderMap, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
+    TRANSFER_ENCODING, UPGRADE,
 };
 use http::response::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode};
@@ -87,6 +88,8 @@ impl Handshake {
 
     /// Tells the client so: `answer` is the upstream's, without the headers of its connection.
     pub fn agree(&self, answer: &mut Parts) {
+        // What an upstream says of a body (RFC 9110 section 8.6 forbids it to) would be taken for the length of the tunnel.
+        answer.headers.remove(CONTENT_LENGTH);
         match self.by {
             By::Upgrade => {
                 answer.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));

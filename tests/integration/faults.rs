@@ -364,6 +364,25 @@ fn connections_over_the_limit_are_not_served() {
 }
 
 #[test]
+fn what_an_upstream_says_of_its_version_and_twice_of_a_length_is_not_repeated() {
+    let (running, upstream) = open();
+    for head in [
+        "HTTP/1.0 200 OK\r\nContent-Length: 2",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2, 2",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2",
+    ] {
+        upstream.behave(Behaviour::Raw(format!("{head}\r\n\r\nok").into_bytes()));
+        let mut connection = running.connect();
+        for _ in 0..2 {
+            connection.send("GET /public HTTP/1.1\r\nHost: oms.test\r\n\r\n");
+            let head = connection.head().to_ascii_lowercase();
+            assert!(head.starts_with("http/1.1 200 ") && head.contains("\r\ncontent-length: 2\r\n"), "{head}");
+            assert_eq!(connection.wire().exactly(2).unwrap(), b"ok");
+        }
+    }
+}
+
+#[test]
 fn upstream_connections_are_used_again() {
     let (running, upstream) = open();
     for _ in 0..20 {

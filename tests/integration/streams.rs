@@ -262,6 +262,18 @@ async fn t25_a_websocket_by_extended_connect_is_decided_as_get_and_tunnelled() {
 }
 
 #[tokio::test]
+async fn t25_a_length_in_the_upstreams_101_is_not_that_of_the_tunnel() {
+    let (running, _upstream, issuer) = behind(Behaviour::script(|received, wire| {
+        let _ = wire.write(agreement(received).replace("Upgrade: w", "Content-Length: 3\r\nUpgrade: w").as_bytes());
+        let _ = wire.write(&frame(1, b"hello", false));
+        let _ = wire.read_to_end();
+    }));
+    let (status, _send, mut receive) = connect_by_h2(&running, &issuer.viewer(), Some("websocket"), "13").await;
+    assert_eq!(status, 200);
+    assert_eq!(receive.data().await.unwrap().unwrap(), frame(1, b"hello", false));
+}
+
+#[tokio::test]
 async fn t25_any_other_connect_is_refused() {
     let (running, upstream, issuer) = behind(Behaviour::script(echo));
     for (protocol, version, token, expected) in [

@@ -1,6 +1,6 @@
 //! What is open is decided again, and ended where it would not be admitted any more (T20, SPEC 3.8).
 
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -197,9 +197,94 @@ fn t20_a_change_before_an_exchange_was_open_for_long_counts_when_it_is() {
     let it = open("30s");
     let mut drip = it.reading("/items/drip", &it.issuer.viewer());
     let mut poll = it.get("/items/poll", &it.issuer.viewer());
+    // A route for everybody too: the upstream was told who is asking.
+    let mut public = it.get("/public", &it.issuer.viewer());
+    let mut nobodys = it.running.connect();
+    nobodys.send("GET /public HTTP/1.1\r\nHost: oms.test\r\n\r\n");
+    eventually("all are under way", SOON, || (it._upstream.count() == 4).then_some(()));
     it.revoke(&json!({"subject": "u-1"}));
+    assert_eq!(public.response().denial(), (401, "revoked".into()));
+    nobodys.set_read_timeout(Duration::from_millis(300));
+    assert!(nobodys.try_response("GET").is_err(), "who is nobody has nothing to lose");
     assert_eq!(drip.wire().chunked().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     assert_eq!(poll.response().denial(), (401, "revoked".into()));
+}
+
+#[test]
+fn t20_who_waits_for_a_place_or_a_connection_is_decided_again() {
+    // It takes connections and never speaks.
+    let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (upstream, issuer) = (upstream(), Issuer::hs256());
+    let running = doorward()
+        .policy(&policy())
+        .another_policy("version: 1\nservice: mute\nupstream: mute\npaths: { /mute: { get: authenticated } }\n")
+        .issuer_with(&issuer, &[("admin", true.into())])
+        .upstream(&upstream)
+        .setting("upstreams.oms.limits.requests", 1)
+        .setting("upstreams.oms.limits.wait", "1m")
+        .setting("upstreams.mute.endpoints", vec![format!("h2c://{}", mute.local_addr().unwrap())])
+        .setting("upstreams.mute.timeouts.connect", "1m")
+        .start();
+    let it = Open { running, _upstream: upstream, issuer };
+    let began = Instant::now();
+    let mut others = it.websocket("/items/ws", &it.issuer.token().claim("sub", "u-2").sign());
+    let mut queued = it.get("/items/poll", &it.issuer.viewer());
+    let mut connecting = it.get("/mute", &it.issuer.viewer());
+    wait_until_open_for_long(began);
+    it.revoke(&json!({"subject": "u-1"}));
+    assert_eq!(queued.response().denial(), (401, "revoked".into()));
+    assert_eq!(connecting.response().denial(), (401, "revoked".into()));
+    assert!(talks(&mut others));
+    assert_eq!(it._upstream.count(), 1);
+    let health = |name: &str| it.running.metric("doorward_upstream_healthy", &[name]);
+    assert_eq!(health("upstream=\"mute\""), 1.0, "the endpoint is not to blame");
+}
+
+#[test]
+fn t20_an_upload_ends_though_its_client_reads_nothing_of_the_answer() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let (ended, end) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut back = stream.try_clone().unwrap();
+        std::thread::spawn(move || {
+            let _ = back.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+            let chunk = [b"1000\r\n".as_slice(), &[b'x'; 0x1000], b"\r\n"].concat();
+            while back.write_all(&chunk).is_ok() {}
+        });
+        let mut buffer = [0; 4096];
+        while stream.read(&mut buffer).is_ok_and(|length| length > 0) {}
+        let _ = ended.send(());
+    });
+    let issuer = Issuer::hs256();
+    let running = doorward()
+        .policy(&policy())
+        .issuer_with(&issuer, &[("admin", true.into())])
+        .setting("upstreams.oms.endpoints", vec![endpoint])
+        .start();
+    let mut it = Open { running, _upstream: upstream(), issuer };
+    let began = Instant::now();
+    let token = it.issuer.token().claim("sub", "u-1").claim("roles", ["ROLE_EDITOR"]).sign();
+    let mut upload = it.running.connect();
+    upload.send(format!(
+        "PUT /items/up HTTP/1.1\r\nHost: oms.test\r\nAuthorization: Bearer {token}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    ));
+    while began.elapsed() < Duration::from_millis(5_300) {
+        upload.wire().write(b"1\r\nx\r\n").expect("it is taken");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    it.revoke(&json!({"subject": "u-9"}));
+    std::thread::sleep(Duration::from_millis(700));
+    assert!(upload.wire().write(b"1\r\nx\r\n").is_ok() && end.try_recv().is_err(), "others are not concerned");
+    it.revoke(&json!({"subject": "u-1"}));
+    let revoked = Instant::now();
+    while end.try_recv().is_err() {
+        assert!(revoked.elapsed() < SOON, "what it uploads still reaches the upstream");
+        let _ = upload.wire().write(b"1\r\nx\r\n");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(it.running.is_running());
 }
 
 #[test]
@@ -277,8 +362,8 @@ fn t20_a_frame_that_never_ends_does_not_hold_a_tunnel_open() {
 #[test]
 fn t20_a_policy_that_lets_nothing_outlive_its_token_ends_what_has_outlived_it() {
     let it = open("0s");
-    let mut lasting = it.websocket("/lasting/ws", &it.issuer.token().claim("exp", now() + 4).sign());
-    std::thread::sleep(Duration::from_secs(5));
+    let mut lasting = it.websocket("/lasting/ws", &it.issuer.token().claim("exp", now() + 8).sign());
+    std::thread::sleep(Duration::from_secs(9));
     assert!(talks(&mut lasting));
     std::fs::write(it.running.path("policy0.yaml"), policy().replace("outlives_token: true", "outlives_token: false"))
         .unwrap();

@@ -391,6 +391,12 @@ fn t30_the_admin_listener_asks_for_host_token_and_permission() {
 }
 
 #[test]
+fn t30_closed_metrics_are_closed() {
+    let running = doorward().issuer(&Issuer::hs256()).setting("admin.metrics_open", false).start();
+    assert_eq!(running.admin_request("GET", "/metrics", None, "").denial(), (401, "missing_token".into()));
+}
+
+#[test]
 fn t30_a_foreign_issuer_without_admin_does_not_open_the_admin_listener() {
     let issuer = Issuer::hs256();
     let (running, _upstream) = guarded_by(&issuer);

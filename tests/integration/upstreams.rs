@@ -433,6 +433,22 @@ fn a_client_that_stalls_does_not_make_an_endpoint_look_ill() {
 }
 
 #[test]
+fn an_endpoint_that_has_all_of_a_request_and_does_not_answer_is_to_blame() {
+    let upstream = Upstream::start(Behaviour::Silent);
+    for framing in ["Content-Length: 4\r\n\r\nbody", "Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n"] {
+        let running = in_front_of(&[upstream.url()])
+            .setting("upstreams.oms.timeouts.first_byte", "200ms")
+            .setting("upstreams.oms.ejection.failures", 1)
+            .setting("upstreams.oms.ejection.base", "20s")
+            .start();
+        let response = running.send(format!("POST /public HTTP/1.1\r\nHost: a\r\n{framing}"));
+        assert_eq!(response.denial(), (504, "upstream_timeout".into()));
+        assert_eq!(response.field("connection"), None, "nothing of it is left on the wire");
+        assert_eq!(running.metric("doorward_upstream_healthy", &["upstream"]), 0.0, "{framing}");
+    }
+}
+
+#[test]
 fn a_body_over_the_limit_is_413_also_where_http2_carries_it() {
     let served = Served::start(H2C, 0, |request| {
         Box::pin(async move {
@@ -580,6 +596,33 @@ fn requests_beyond_the_bound_wait_and_then_are_told_so() {
     assert_eq!(answers[0].status, 200);
     assert_eq!(answers[1].denial(), (503, "overloaded".into()));
     assert!(answers[1].field("retry-after").is_some());
+}
+
+#[test]
+fn the_time_in_the_queue_is_not_the_endpoints() {
+    let upstream = Upstream::start(Behaviour::script(|received, wire| {
+        let _ = wire.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n");
+        if received.target == "/public?hold" {
+            let _ = wire.read_to_end();
+        } else {
+            let _ = wire.write(b"ok");
+        }
+    }));
+    let running = in_front_of(&[upstream.url()])
+        .setting("upstreams.oms.limits.requests", 1)
+        .setting("upstreams.oms.limits.wait", "1m")
+        .setting("upstreams.oms.timeouts.first_byte", "1s")
+        .setting("upstreams.oms.ejection.failures", 1)
+        .start();
+    let mut first = running.connect();
+    first.send("GET /public?hold HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(first.head().starts_with("HTTP/1.1 200 "));
+    let mut second = running.connect();
+    second.send("GET /public HTTP/1.1\r\nHost: a\r\n\r\n");
+    std::thread::sleep(Duration::from_millis(1_500));
+    drop(first);
+    assert_eq!(second.response().status, 200);
+    assert_eq!(running.metric("doorward_upstream_healthy", &["upstream"]), 1.0);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A worker's connections to one upstream, and the way of a request through them: [`Pool::send`].
 
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
@@ -19,7 +19,7 @@ use super::super::watch::End;
 use super::choose::choose;
 use super::connect::{Made, NoConnection, Wanted, connect};
 use super::endpoint::EndpointState;
-use super::gate::Gate;
+use super::gate::{Full, Gate};
 use super::http2::{self, Multiplexed, OpenStream};
 use super::lease::{Connection, Lease, Place, Pooled};
 use super::registry::Upstream;
@@ -144,8 +144,10 @@ impl Pool {
         transfer: Option<&Transfer>,
         exchange: &mut Exchange,
     ) -> Result<(Response<Incoming>, Lease), UpstreamError> {
+        let mut now = now;
         if !self.upstream.gate.try_enter(&self.settings().limits) {
-            Box::pin(self.wait_for_place()).await?;
+            // The endpoint has its time from here on: it is not to blame for the queue.
+            now = Box::pin(self.wait_for_place(exchange)).await?;
         }
         // What was entered is left when the place is dropped; nothing may come between.
         let chosen = self.choose(None, now);
@@ -163,13 +165,16 @@ impl Pool {
     }
 
     #[cold]
-    async fn wait_for_place(&self) -> Result<(), UpstreamError> {
+    async fn wait_for_place(&self, exchange: &mut Exchange) -> Result<Instant, UpstreamError> {
         let limits = &self.settings().limits;
-        self.upstream.gate.wait(limits).await.map_err(|_| {
-            self.count.limit_rejection(Limit::UpstreamRequests);
-            let detail = format!("{} requests are in flight to {}", limits.requests, self.upstream.name);
-            UpstreamError { reason: Reason::Overloaded, detail }
-        })
+        match while_admitted(exchange, self.upstream.gate.wait(limits)).await? {
+            Ok(()) => Ok(Instant::now()),
+            Err(Full) => {
+                self.count.limit_rejection(Limit::UpstreamRequests);
+                let detail = format!("{} requests are in flight to {}", limits.requests, self.upstream.name);
+                Err(UpstreamError { reason: Reason::Overloaded, detail })
+            }
+        }
     }
 
     fn choose(&self, avoid: Option<usize>, now: Instant) -> usize {
@@ -186,6 +191,27 @@ impl Pool {
         let mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         mixed ^ (mixed >> 31)
+    }
+}
+
+/// Waits for something, as long as the exchange may go on: who waits for long is watched like one whose answer is awaited (T20).
+async fn while_admitted<T>(exchange: &mut Exchange, waiting: impl Future<Output = T>) -> Result<T, UpstreamError> {
+    let mut waiting = pin!(waiting);
+    if let Ok(done) = timeout_at(exchange.watched_from().into(), waiting.as_mut()).await {
+        return Ok(done);
+    }
+    poll_fn(|cx| match exchange.poll_end(cx) {
+        Poll::Ready(end) => Poll::Ready(Err(ended(end))),
+        Poll::Pending => waiting.as_mut().poll(cx).map(Ok),
+    })
+    .await
+}
+
+/// What becomes of a request whose exchange had to end before it was answered.
+fn ended(end: End) -> UpstreamError {
+    match end {
+        End::Denied(reason) => UpstreamError { reason, detail: "ended while it waited for an answer".into() },
+        End::Leaving => UpstreamError { reason: Reason::Overloaded, detail: "the grace time is over".into() },
     }
 }
 
@@ -222,10 +248,14 @@ impl Attempt<'_> {
         let (connection, fresh) = match idle {
             Some(connection) => (connection, false),
             // What is rare has room of its own, or every request would carry it along.
-            None => match Box::pin(endpoint.connect(wanted, self.pool.settings().connect)).await {
-                Ok(connection) => (connection, true),
-                Err(error) => return Err((self.no_connection(error, endpoint, wanted, request), place)),
-            },
+            None => {
+                let connecting = endpoint.connect(wanted, self.pool.settings().connect);
+                match Box::pin(while_admitted(self.exchange, connecting)).await {
+                    Ok(Ok(connection)) => (connection, true),
+                    Ok(Err(error)) => return Err((self.no_connection(error, endpoint, wanted, request), place)),
+                    Err(error) => return Err((Failed { error, again: None }, place)),
+                }
+            }
         };
         let sent = match connection {
             Connection::Http1(pooled) => self.send_http1(pooled, fresh, request).await,
@@ -352,21 +382,18 @@ impl Attempt<'_> {
         let watched_from = self.exchange.watched_from();
         let mut looked = self.begun;
         loop {
-            let watching = looked >= watched_from;
-            let answered = poll_fn(|cx| match sending.as_mut().poll(cx) {
-                Poll::Ready(sent) => Poll::Ready(Ok(sent)),
-                Poll::Pending if watching => self.exchange.poll_end(cx).map(Err),
-                Poll::Pending => Poll::Pending,
+            let watching = looked >= watched_from || self.exchange.is_watched();
+            // Asked before anything is sent: it may have waited for long before it came here.
+            let answered = poll_fn(|cx| {
+                if watching && let Poll::Ready(end) = self.exchange.poll_end(cx) {
+                    return Poll::Ready(Err(end));
+                }
+                sending.as_mut().poll(cx).map(Ok)
             });
             let look = if watching { until } else { until.min(watched_from) };
             match timeout_at(look.into(), answered).await {
                 Ok(Ok(sent)) => return Ok(sent),
-                Ok(Err(End::Denied(reason))) => {
-                    return Err(UpstreamError { reason, detail: "ended while it waited for an answer".into() });
-                }
-                Ok(Err(End::Leaving)) => {
-                    return Err(UpstreamError { reason: Reason::Overloaded, detail: "the grace time is over".into() });
-                }
+                Ok(Err(end)) => return Err(ended(end)),
                 Err(_) => looked = Instant::now(),
             }
             if looked < until {
