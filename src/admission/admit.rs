@@ -436,3 +436,35 @@ impl Admission {
         }
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::policy::SourceText;
+    use crate::policy::load::{PolicySet, compile_sets};
+    use crate::token::Verifier;
+
+    fn snapshot() -> Snapshot {
+        let source = |text: &str| Arc::new(SourceText { name: "oms.yaml".into(), text: text.into() });
+        let roles = source("version: 1\npermissions: { oms: ['a:b'] }\nroles: { ROLE_A: { permissions: ['a:b'] } }\n");
+        let policy = [source("version: 1\nservice: oms\nupstream: oms\npaths: { /x: { get: 'a:b' } }\n")];
+        let [snapshot] =
+            compile_sets(Some(&roles), [PolicySet { sources: &policy, upstreams: None, report: false }]).snapshots;
+        snapshot.unwrap()
+    }
+
+    #[test]
+    fn t20_changed_keys_and_policies_are_changes() {
+        let tokens = Arc::new(TokenCache::new(Verifier::new(Vec::new()), 1024));
+        let revocations = Arc::<RevocationIndex>::default();
+        let admission = Admission::new(snapshot(), Arc::clone(&tokens), revocations);
+        let before = admission.changes();
+        assert_eq!(admission.changes(), before);
+        tokens.publish(Verifier::new(Vec::new()));
+        let keys = admission.changes();
+        assert_ne!(keys, before, "an issuer's key was withdrawn");
+        admission.publish(snapshot());
+        assert_ne!(admission.changes(), keys);
+    }
+}

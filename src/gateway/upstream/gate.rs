@@ -127,7 +127,7 @@ mod tests {
         gate.freed.notify_one();
         for task in tasks {
             let entered = tokio::time::timeout(Duration::from_secs(20), task).await;
-            assert_eq!(entered.expect("nobody waits beside a free place").unwrap(), Ok(()));
+            assert_eq!(entered.unwrap().unwrap(), Ok(()), "nobody waits beside a free place");
         }
     }
 
