@@ -447,8 +447,10 @@ mod tests {
 
     fn snapshot() -> Snapshot {
         let source = |text: &str| Arc::new(SourceText { name: "oms.yaml".into(), text: text.into() });
-        let policy = [source("version: 1\nservice: oms\nupstream: oms\npaths: { /x: { get: public } }\n")];
-        let [snapshot] = compile_sets(None, [PolicySet { sources: &policy, upstreams: None, report: false }]).snapshots;
+        let roles = source("version: 1\npermissions: { oms: ['a:b'] }\nroles: { ROLE_A: { permissions: ['a:b'] } }\n");
+        let policy = [source("version: 1\nservice: oms\nupstream: oms\npaths: { /x: { get: 'a:b' } }\n")];
+        let [snapshot] =
+            compile_sets(Some(&roles), [PolicySet { sources: &policy, upstreams: None, report: false }]).snapshots;
         snapshot.unwrap()
     }
 

@@ -246,14 +246,20 @@ fn t20_an_upload_ends_though_its_client_reads_nothing_of_the_answer() {
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let (ended, end) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
+        let mut buffer = [0; 4096];
+        // Somebody else's probe of a port that was free before is not the upload.
+        let mut stream = loop {
+            let (mut stream, _) = listener.accept().unwrap();
+            if stream.read(&mut buffer).is_ok_and(|length| buffer[..length].starts_with(b"PUT ")) {
+                break stream;
+            }
+        };
         let mut back = stream.try_clone().unwrap();
         std::thread::spawn(move || {
             let _ = back.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
             let chunk = [b"1000\r\n".as_slice(), &[b'x'; 0x1000], b"\r\n"].concat();
             while back.write_all(&chunk).is_ok() {}
         });
-        let mut buffer = [0; 4096];
         while stream.read(&mut buffer).is_ok_and(|length| length > 0) {}
         let _ = ended.send(());
     });
