@@ -256,6 +256,9 @@ fn a_client_that_reads_nothing_is_given_up() {
     eventually("the upstream is let go", LIMIT, || {
         (running.metric("doorward_upstream_connections", &["state=\"active\""]) == 0.0).then_some(())
     });
+    eventually("so is the connection", LIMIT, || {
+        (running.metric("doorward_connections", &["listener=\"gateway\""]) == 0.0).then_some(())
+    });
 }
 
 #[test]
