@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::client::{Client, GOAWAY, HEADER_TABLE_SIZE, HEADERS, Target, WHOLE};
+use super::client::{CANCEL, Client, END_HEADERS, GOAWAY, HEADER_TABLE_SIZE, HEADERS, Target, WHOLE};
 use super::{POLICY, start};
 use crate::harness::tls::Certificate;
 use crate::harness::{Behaviour, Upstream, doorward, eventually};
@@ -192,4 +192,31 @@ fn a_fragment_takes_no_part() {
             assert_eq!(upstream.last().target, forwarded);
         }
     }
+}
+
+/// Requests that were looked at before they are reset cost more than those that were not, so they have a limit as well.
+#[test]
+fn streams_that_are_reset_while_they_are_served_end_the_connection() {
+    let upstream = Upstream::start(Behaviour::Silent);
+    let running = start(&upstream);
+    let target = Arc::new(Target::plain(running.gateway, "/none"));
+    let mut client = Client::connect(&target).unwrap();
+    client.handshake().unwrap();
+    let mut stream = 1;
+    let resets = || running.metric("doorward_limit_rejections_total", &["limit=\"stream_resets\""]);
+    eventually("the limit of resets", LIMIT, || {
+        let opened: Vec<u32> = (0..10).map(|index| stream + 2 * index).collect();
+        stream += 20;
+        let fields = client.request("POST");
+        for stream in &opened {
+            client.headers(*stream, END_HEADERS, &fields);
+        }
+        // All of them were taken from the parser by then.
+        client.ping(0, [7; 8]);
+        let taken = client.expect_ping([7; 8]);
+        for stream in opened {
+            client.reset(stream, CANCEL);
+        }
+        (taken.is_err() && resets() >= 1.0).then_some(())
+    });
 }
