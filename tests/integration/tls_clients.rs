@@ -26,7 +26,7 @@ impl Clients {
 
     /// A client's certificate and key by this authority, in files of the folder.
     fn client(running: &Doorward, authority: &Authority, name: &str) -> [String; 2] {
-        let certificate = authority.sign_with(&[name], KeyPair::generate().unwrap(), |params| {
+        let certificate = authority.sign_with(&[name], &KeyPair::generate().unwrap(), |params| {
             params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         });
         [("pem", certificate.cert), ("key", certificate.key)].map(|(extension, text)| {

@@ -22,8 +22,8 @@ fn with(cert: &str, key: &str) -> Builder {
 fn keys_are_read_in_every_format_and_of_every_kind() {
     let authority = Authority::new();
     let ecdsa = authority.sign(&["ecdsa.test"]);
-    let rsa = authority.sign_with(&["rsa.test"], KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap(), |_| {});
-    let ed25519 = authority.sign_with(&["ed25519.test"], KeyPair::generate_for(&PKCS_ED25519).unwrap(), |_| {});
+    let rsa = authority.sign_with(&["rsa.test"], &KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap(), |_| {});
+    let ed25519 = authority.sign_with(&["ed25519.test"], &KeyPair::generate_for(&PKCS_ED25519).unwrap(), |_| {});
     for (name, certificate, begins, key) in [
         ("ecdsa.test", &ecdsa, "-----BEGIN PRIVATE KEY", ecdsa.key.clone()),
         ("ecdsa.test", &ecdsa, "-----BEGIN EC PRIVATE KEY", rewritten(&ecdsa.key, &["-traditional"])),

@@ -43,21 +43,21 @@ impl Authority {
 
     /// A certificate for these names and addresses.
     pub(crate) fn sign(&self, names: &[&str]) -> Certificate {
-        self.sign_with(names, KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap(), |_| {})
+        self.sign_with(names, &KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap(), |_| {})
     }
 
     /// As [`Self::sign`], with a key and more parameters.
     pub(crate) fn sign_with(
         &self,
         names: &[&str],
-        key: KeyPair,
+        key: &KeyPair,
         change: impl FnOnce(&mut CertificateParams),
     ) -> Certificate {
         let mut params =
             CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
         params.distinguished_name.push(DnType::CommonName, names.first().copied().unwrap_or("nobody"));
         change(&mut params);
-        let cert = params.signed_by(&key, &self.issuer).unwrap();
+        let cert = params.signed_by(key, &self.issuer).unwrap();
         Certificate { cert: cert.pem(), key: key.serialize_pem(), authority: self.pem.clone() }
     }
 }
