@@ -16,8 +16,8 @@ use super::guard::{ConnectionState, Expired, GuardSettings, GuardedIo};
 use super::parked::{Lot, Parked, RestTimer, Woken};
 use super::serve::ListenerEvent;
 
-/// Bytes that one connection buffers each way: with 64 KiB an upload costs a fifth more CPU, and with 128 KiB eight busy connections
-/// pass 20 MiB. hyper's own bound holds several megabytes a busy connection.
+/// Bytes that one connection buffers each way. Larger buffers make uploads cheaper and eight busy connections dearer in memory
+/// (`tests/bench/peers/run --scenario up`); hyper's own bound holds several megabytes a busy connection.
 const BUFFER_BYTES: usize = 96 * 1024;
 /// How many header lines hyper parses without allocating.
 const HYPER_HEADERS: usize = 100;
