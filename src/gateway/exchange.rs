@@ -26,6 +26,7 @@ use super::headers::{self, PeerHeaders};
 use super::proxy::Worker;
 use super::rate_limit::Budget;
 use super::reply::Denial;
+use super::splitmix;
 use super::upgrade::Handshake;
 use super::upstream::Lease;
 use super::watch::{Call, End, Notice, OPEN_LONG};
@@ -660,17 +661,15 @@ fn new_request_id() -> HeaderValue {
 }
 
 thread_local! {
-    /// State of the generator of trace ids, which need to be unique and not secret: splitmix64, seeded by the system.
+    /// State of the generator of trace ids, which need to be unique and not secret; seeded by the system.
     static TRACE: Cell<u64> = Cell::new(RandomState::new().hash_one(std::thread::current().id()));
 }
 
 fn next_trace() -> u64 {
-    let state = TRACE.get().wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let state = TRACE.get().wrapping_add(splitmix::STEP);
     TRACE.set(state);
-    let mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     // An id of zeros is not valid.
-    (mixed ^ (mixed >> 31)) | 1
+    splitmix::mix(state) | 1
 }
 
 fn new_traceparent() -> HeaderValue {

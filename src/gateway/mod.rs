@@ -11,6 +11,7 @@ pub mod headers;
 pub mod proxy;
 pub mod rate_limit;
 pub mod reply;
+mod splitmix;
 pub mod tunnel;
 pub mod upgrade;
 pub mod upstream;

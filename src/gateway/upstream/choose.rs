@@ -68,13 +68,11 @@ fn below(random: u64, bound: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::splitmix;
     use super::*;
 
     fn random(turn: u64) -> u64 {
-        let mixed = turn.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
+        splitmix::mix(turn.wrapping_mul(splitmix::STEP))
     }
 
     /// How often each is chosen in 10,000 choices.

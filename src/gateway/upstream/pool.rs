@@ -15,6 +15,7 @@ use tokio::time::{timeout, timeout_at};
 
 use super::super::body::{RequestBody, Transfer};
 use super::super::exchange::Exchange;
+use super::super::splitmix;
 use super::super::watch::End;
 use super::choose::choose;
 use super::connect::{Made, NoConnection, Wanted, connect};
@@ -185,12 +186,8 @@ impl Pool {
         choose(self.endpoints.len(), avoid, self.random(), |index| self.endpoints[index].state.candidate(now, ejection))
     }
 
-    /// splitmix64.
     fn random(&self) -> u64 {
-        let state = self.turn.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
-        let mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
+        splitmix::mix(self.turn.fetch_add(splitmix::STEP, Ordering::Relaxed))
     }
 }
 
@@ -541,6 +538,7 @@ fn describe(error: &hyper::Error) -> String {
     error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// Its content, also after a panic elsewhere.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

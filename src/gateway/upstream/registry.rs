@@ -1,7 +1,7 @@
 //! The upstreams in force, and how changed ones take their place: whole, with what did not change going on as it was.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use super::endpoint::EndpointState;
 use super::gate::Gate;
 use super::health::Check;
-use super::pool::Pool;
+use super::pool::{Pool, lock};
 use super::settings::{Scheme, UpstreamSettings};
 use super::tls::{TlsClient, TlsError};
 use crate::telemetry::{EndpointHealth, Metrics, WorkerMetrics};
@@ -175,8 +175,4 @@ impl WorkerPools {
         });
         self.pools.store(Arc::new(pools.collect()));
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
