@@ -12,7 +12,7 @@ const FLOORS: [(u8, &[&str]); 13] = [
     (1, &["request", "rbac"]),
     (2, &["policy"]),
     (3, &["token", "revocation", "telemetry", "events"]),
-    (4, &["delegate", "net"]),
+    (4, &["delegate", "net", "replication"]),
     (5, &["admission", "store"]),
     (6, &["ledger"]),
     (7, &["control"]),

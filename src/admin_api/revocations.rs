@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use super::problem;
 use super::router::AdminState;
 use crate::clock::Timestamp;
-use crate::revocation::Entry;
+use crate::revocation::{Arrival, Entry};
 
 /// Takes one entry, in the form that a line of the revocation file has. A subject without `issued_until` is logged out of
 /// everything that was issued until now.
@@ -40,7 +40,7 @@ pub(super) async fn create(State(state): State<Arc<AdminState>>, body: Result<By
             return problem::of_call(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", &error.to_string(), Some(""));
         }
     };
-    state.revocations.apply(&entry, now, state.retention);
+    state.revocations.apply(&entry, Arrival::by_hand(now), state.retention);
     tracing::info!(entry = %serde_json::to_string(&entry).unwrap_or_default(), "revoked");
     // One process without a store: what is in memory is in force everywhere.
     ([(CONTENT_TYPE, "application/json")], r#"{"propagated":true}"#).into_response()

@@ -15,7 +15,7 @@ use crate::policy::{Begin, Caller, Decision, Outcome, RouteId, Service, Snapshot
 use crate::rbac::PermissionId;
 use crate::reason::Reason;
 use crate::request::RequestFacts;
-use crate::revocation::{Presented, RevocationIndex, Standing};
+use crate::revocation::{Freshness, Presented, RevocationIndex, Standing};
 use crate::telemetry::{ValidationSource, WorkerMetrics};
 use crate::token::cache::Source;
 use crate::token::{Credential, Entry, NearCache, TokenCache, credential};
@@ -27,6 +27,7 @@ pub struct Admission {
     published: AtomicU64,
     tokens: Arc<TokenCache<Identity>>,
     revocations: Arc<RevocationIndex>,
+    freshness: Arc<Freshness>,
 }
 
 /// What a thread that asks keeps for itself, so that threads share nothing on the request path.
@@ -138,12 +139,12 @@ pub fn decide_within<'r>(
 
 /// A state of all that is decided by; see [`Admission::changes`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Changes([u64; 3]);
+pub struct Changes([u64; 4]);
 
 #[cfg(test)]
 impl Changes {
     /// A state that is made up.
-    pub(crate) fn of(numbers: [u64; 3]) -> Self {
+    pub(crate) fn of(numbers: [u64; 4]) -> Self {
         Self(numbers)
     }
 }
@@ -192,8 +193,13 @@ struct Asked<'a> {
 impl Admission {
     /// Decides by this snapshot, these tokens and these revocations.
     #[must_use]
-    pub fn new(snapshot: Snapshot, tokens: Arc<TokenCache<Identity>>, revocations: Arc<RevocationIndex>) -> Self {
-        Self { snapshot: Live::new(snapshot), published: AtomicU64::new(0), tokens, revocations }
+    pub fn new(
+        snapshot: Snapshot,
+        tokens: Arc<TokenCache<Identity>>,
+        revocations: Arc<RevocationIndex>,
+        freshness: Arc<Freshness>,
+    ) -> Self {
+        Self { snapshot: Live::new(snapshot), published: AtomicU64::new(0), tokens, revocations, freshness }
     }
 
     /// The snapshot in force.
@@ -209,10 +215,15 @@ impl Admission {
     }
 
     /// Differs from an earlier value if anything was changed since then that could turn an admission into a refusal: the
-    /// snapshot, the revocations, or keys and issuers. Three loads.
+    /// snapshot, the revocations, keys and issuers, or that all this is still true. Four loads.
     #[must_use]
     pub fn changes(&self) -> Changes {
-        Changes([self.published.load(Ordering::Acquire), self.revocations.changes(), self.tokens.changes()])
+        Changes([
+            self.published.load(Ordering::Acquire),
+            self.revocations.changes(),
+            self.tokens.changes(),
+            self.freshness.changes(),
+        ])
     }
 
     /// The revocations in force.
@@ -409,8 +420,18 @@ impl Admission {
         let identity = Identity::of(&entry, snapshot.roles(), service);
         let caller = Identified { entry, identity, method };
         let claims = &caller.entry.claims;
+        // T1: what is too old to decide by is not decided by, whatever it says.
+        if !self.freshness.may_decide(now) {
+            return Err(Unusable {
+                reason: Reason::AuthUnavailable,
+                detail: "it is not known whether the token has been revoked".into(),
+                caller: Some(caller),
+            });
+        }
         let standing = self.revocations.standing(
             &Presented {
+                service,
+                uv: claims.uv,
                 issuer: &claims.issuer,
                 subject: &claims.subject,
                 token_id: claims.token_id.as_deref(),
@@ -458,7 +479,8 @@ mod tests {
     fn t20_changed_keys_and_policies_are_changes() {
         let tokens = Arc::new(TokenCache::new(Verifier::new(Vec::new()), 1024));
         let revocations = Arc::<RevocationIndex>::default();
-        let admission = Admission::new(snapshot(), Arc::clone(&tokens), revocations);
+        let admission =
+            Admission::new(snapshot(), Arc::clone(&tokens), revocations, Arc::new(Freshness::of_own_truth()));
         let before = admission.changes();
         assert_eq!(admission.changes(), before);
         tokens.publish(Verifier::new(Vec::new()));

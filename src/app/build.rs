@@ -15,7 +15,7 @@ use crate::policy::Snapshot;
 use crate::rbac::RoleTable;
 use crate::request::Host;
 use crate::request::peer::TrustedProxies;
-use crate::revocation::{Retention, RevocationIndex, entry};
+use crate::revocation::{Arrival, Freshness, Retention, RevocationIndex, entry};
 use crate::sync::policy_files::Texts;
 use crate::sync::{LiveTls, PolicyFiles};
 use crate::telemetry::Metrics;
@@ -61,7 +61,11 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
     let tokens = Arc::new(TokenCache::new(verifier(&settings.auth, &loaded.roles)?, settings.auth.token_cache));
     let retention = retention(settings);
     let revocations = Arc::new(revocations(settings, retention)?);
-    let admission = |snapshot| Arc::new(Admission::new(snapshot, Arc::clone(&tokens), Arc::clone(&revocations)));
+    let freshness = Arc::new(Freshness::of_own_truth());
+    let admission = |snapshot| {
+        let (tokens, revocations, freshness) = (Arc::clone(&tokens), Arc::clone(&revocations), Arc::clone(&freshness));
+        Arc::new(Admission::new(snapshot, tokens, revocations, freshness))
+    };
 
     let decisions = decisions(settings);
     let upstreams = upstreams::read(&settings.upstreams, &Listeners::of(settings))?;
@@ -180,7 +184,7 @@ fn revocations(settings: &Settings, retention: Retention) -> anyhow::Result<Revo
         let entries = entry::parse_lines(&text).map_err(|faults| describe_faults(path, &faults))?;
         let now = Timestamp::now();
         for entry in &entries {
-            index.apply(entry, now, retention);
+            index.apply(entry, Arrival::by_hand(now), retention);
         }
     }
     Ok(index)

@@ -140,13 +140,13 @@ mod tests {
         let forever = watch.enter(None);
         let mortal = watch.enter(Some(Timestamp(100)));
         assert_eq!((forever.take(), mortal.take()), (Some(Call::Decide), Some(Call::Decide)));
-        watch.look(Changes::of([1, 0, 0]), Timestamp(10));
+        watch.look(Changes::of([1, 0, 0, 0]), Timestamp(10));
         assert_eq!((forever.take(), mortal.take()), (Some(Call::Decide), Some(Call::Decide)), "the first look");
-        watch.look(Changes::of([1, 0, 0]), Timestamp(99));
+        watch.look(Changes::of([1, 0, 0, 0]), Timestamp(99));
         assert_eq!((forever.take(), mortal.take()), (None, None), "nothing has changed");
-        watch.look(Changes::of([1, 0, 0]), Timestamp(100));
+        watch.look(Changes::of([1, 0, 0, 0]), Timestamp(100));
         assert_eq!((forever.take(), mortal.take()), (None, Some(Call::Decide)), "one expires");
-        for changed in [[2, 0, 0], [2, 1, 0], [2, 1, 1]] {
+        for changed in [[2, 0, 0, 0], [2, 1, 0, 0], [2, 1, 1, 0], [2, 1, 1, 1]] {
             watch.look(Changes::of(changed), Timestamp(10));
             assert_eq!(forever.take(), Some(Call::Decide), "{changed:?}");
         }
@@ -160,7 +160,7 @@ mod tests {
         for _ in 0..10_000 {
             drop(watch.enter(None));
         }
-        watch.look(Changes::of([0; 3]), Timestamp(0));
+        watch.look(Changes::of([0; 4]), Timestamp(0));
         let open = watch.0.lock().unwrap_or_else(PoisonError::into_inner);
         assert!(open.notices.is_empty() && open.notices.capacity() < 2048);
     }

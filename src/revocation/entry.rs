@@ -1,20 +1,31 @@
-//! One revocation as it is written down: a JSON object, one a line in a file.
+//! One revocation or change as it is written down: a JSON object, one a line in a file.
 //!
 //! ```json
 //! {"jti": "0193…", "issuer": "keycloak", "expires_at": 1790000000}
 //! {"session": "s-1"}
+//! {"session": "s-1", "floor": true}
 //! {"subject": "kc:alice", "issued_until": 1790000000}
+//! {"service": "oms"}
+//! {"everything": true}
 //! {"key": "2026-01", "issuer": "doorward"}
 //! {"disabled": "kc:mallory"}
-//! {"everything": 1790000000}
+//! {"enabled": "kc:mallory"}
+//! {"override": "alice", "roles": ["ROLE_USER", {"role": "ROLE_EDITOR", "expires_at": 1790000000}], "memberships": {"oms": "FREE"}}
+//! {"keys": {"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "…", "x": "…"}]}}
 //! ```
+//!
+//! What arrives with a change number (see [`super::change`]) need not say `issued_until`: it concerns what was issued before it.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::clock::Timestamp;
+use crate::rbac::{RoleKey, ServiceName, TierKey};
 
-/// A revocation. `issuer` is a name in the configuration; without it the entry concerns every issuer.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// A revocation or a change. `issuer` is a name in the configuration; without it the entry concerns every issuer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Written", into = "Written")]
 pub enum Entry {
     /// One token.
@@ -26,19 +37,20 @@ pub enum Entry {
         /// The token's `exp`, if known: how long the entry has to be kept.
         expires_at: Option<Timestamp>,
     },
-    /// One session.
+    /// One session, ended.
     Session {
         /// `sid`.
         id: Box<str>,
         /// When the last token of the session expires, if known.
         expires_at: Option<Timestamp>,
     },
-    /// Everything issued to the subject up to a time: log out everywhere.
-    Subject {
-        /// Subject id, prefix included.
-        id: Box<str>,
-        /// Tokens with an `iat` up to and including this are refused.
-        issued_until: Timestamp,
+    /// Everything issued until a moment: log out everywhere.
+    Floor {
+        /// Whose tokens.
+        of: FloorOf,
+        /// Tokens with an `iat` up to and including this are refused, whatever their `uv`. Without it the floor is the number of
+        /// the change that it arrives with, or that change's time for tokens without a `uv` (T3).
+        issued_until: Option<Timestamp>,
     },
     /// A signing key, for good (T18).
     Key {
@@ -52,11 +64,65 @@ pub enum Entry {
         /// Subject id, prefix included.
         id: Box<str>,
     },
-    /// Everything issued to anybody up to a time.
-    Everything {
-        /// Tokens with an `iat` up to and including this are refused.
-        issued_until: Timestamp,
+    /// A subject that was disabled and is no longer. Its floors stay: enabling revives no token (T4).
+    Enabled {
+        /// Subject id, prefix included.
+        id: Box<str>,
     },
+    /// What a subject holds from now on: tokens below this change are judged by it and not by their claims (SPEC 8).
+    Override(Box<Override>),
+    /// The public halves of doorward's own signing keys, as a JWK set: the newest counts.
+    Keys {
+        /// The set (RFC 7517); never a private or symmetric key (T11).
+        jwks: Box<Value>,
+    },
+}
+
+/// Whose tokens a floor concerns.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum FloorOf {
+    /// Everybody's.
+    Everything,
+    /// Everybody's, where this service is asked for.
+    Service(ServiceName),
+    /// One subject's; its id, prefix included.
+    Subject(Box<str>),
+    /// One session's, by `sid`.
+    Session(Box<str>),
+}
+
+/// The present grants of a subject.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Override {
+    /// Subject id, prefix included.
+    pub subject: Box<str>,
+    /// All roles that it holds, sorted by key.
+    pub roles: Vec<HeldRole>,
+    /// All memberships that it holds, sorted by service.
+    pub memberships: Vec<HeldMembership>,
+    /// Which role data this presumes ([`crate::rbac::RoleTable`]'s fingerprint): until a gateway has loaded it, the subject keeps
+    /// only roles held before and after (T9).
+    pub needs: Option<Box<str>>,
+}
+
+/// A role, perhaps for a time (T13).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldRole {
+    /// The role.
+    pub role: RoleKey,
+    /// From then on it grants nothing.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// A membership, perhaps for a time (T13).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldMembership {
+    /// The service.
+    pub service: ServiceName,
+    /// The tier.
+    pub tier: TierKey,
+    /// From then on it grants nothing.
+    pub expires_at: Option<Timestamp>,
 }
 
 /// The longest id that is kept: memory is bounded by the number of revocations, not by what somebody writes into one.
@@ -73,17 +139,55 @@ struct Written {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
     subject: Option<Box<str>>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
+    service: Option<Box<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
     key: Option<Box<str>>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
     disabled: Option<Box<str>>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
-    everything: Option<u32>,
+    enabled: Option<Box<str>>,
+    #[serde(default, rename = "override", skip_serializing_if = "Option::is_none", deserialize_with = "given")]
+    overridden: Option<Box<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
+    keys: Option<Box<Value>>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
+    everything: Option<Everything>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
+    floor: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
     issuer: Option<Box<str>>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
     issued_until: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
     expires_at: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
+    roles: Option<Vec<WrittenRole>>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
+    memberships: Option<BTreeMap<String, WrittenTier>>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
+    needs: Option<Box<str>>,
+}
+
+/// `true`, or the Unix seconds until which tokens were issued.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Everything {
+    Now(bool),
+    Until(u32),
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(untagged)]
+enum WrittenRole {
+    ForGood(String),
+    ForATime { role: String, expires_at: u64 },
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(untagged)]
+enum WrittenTier {
+    ForGood(String),
+    ForATime { tier: String, expires_at: u64 },
 }
 
 /// A member that is there has a value: `null` is a mistake, not an absence.
@@ -95,24 +199,45 @@ impl TryFrom<Written> for Entry {
     type Error = String;
 
     fn try_from(written: Written) -> Result<Self, String> {
-        let Written { jti, session, subject, key, disabled, everything, issuer, issued_until, expires_at } = written;
-        let time = |seconds: u32| Timestamp(i64::from(seconds));
-        let until = expires_at.map(|seconds| Timestamp(i64::try_from(seconds).unwrap_or(i64::MAX)));
+        let Written {
+            jti,
+            session,
+            subject,
+            service,
+            key,
+            disabled,
+            enabled,
+            overridden,
+            keys,
+            everything,
+            floor,
+            issuer,
+            issued_until,
+            expires_at,
+            roles,
+            memberships,
+            needs,
+        } = written;
         let named = [
             jti.is_some(),
             session.is_some(),
             subject.is_some(),
+            service.is_some(),
             key.is_some(),
             disabled.is_some(),
+            enabled.is_some(),
+            overridden.is_some(),
+            keys.is_some(),
             everything.is_some(),
         ];
         if named.iter().filter(|named| **named).count() != 1 {
             return Err(
-                "exactly one of `jti`, `session`, `subject`, `key`, `disabled` and `everything` says what is revoked"
+                "exactly one of `jti`, `session`, `subject`, `service`, `key`, `disabled`, `enabled`, `override`, \
+                        `keys` and `everything` says what it is about"
                     .into(),
             );
         }
-        let ids = [&jti, &session, &subject, &key, &disabled, &issuer];
+        let ids = [&jti, &session, &subject, &service, &key, &disabled, &enabled, &overridden, &issuer, &needs];
         if ids.into_iter().flatten().any(|id| id.is_empty()) {
             return Err("an empty id revokes nothing".into());
         }
@@ -122,43 +247,135 @@ impl TryFrom<Written> for Entry {
         if issuer.is_some() && jti.is_none() && key.is_none() {
             return Err("`issuer` belongs to `jti` and `key` only".into());
         }
-        if expires_at.is_some() && jti.is_none() && session.is_none() {
-            return Err("`expires_at` belongs to `jti` and `session` only".into());
+        let session_floor = floor.unwrap_or(false);
+        if floor.is_some() && (session.is_none() || !session_floor) {
+            return Err("`floor` is true or absent, and belongs to `session` only".into());
         }
-        if issued_until.is_some() != subject.is_some() {
-            return Err(
-                "`subject` and `issued_until` (Unix seconds) belong together; `disabled` shuts a subject out for good"
-                    .into(),
-            );
+        if expires_at.is_some() && (jti.is_none() && session.is_none() || session_floor) {
+            return Err("`expires_at` belongs to `jti` and to a `session` that ends".into());
         }
-        Ok(match (jti, session, subject, key, disabled, everything) {
-            (Some(id), ..) => Self::Token { id, issuer, expires_at: until },
-            (_, Some(id), ..) => Self::Session { id, expires_at: until },
-            (_, _, Some(id), ..) => Self::Subject { id, issued_until: time(issued_until.unwrap_or_default()) },
-            (_, _, _, Some(id), ..) => Self::Key { id, issuer },
-            (_, _, _, _, Some(id), _) => Self::Disabled { id },
-            (.., everything) => Self::Everything { issued_until: time(everything.unwrap_or_default()) },
+        if issued_until.is_some() && subject.is_none() && service.is_none() && !session_floor {
+            return Err("`issued_until` belongs to `subject`, `service` and the floor of a `session`".into());
+        }
+        if overridden.is_none() && (roles.is_some() || memberships.is_some() || needs.is_some()) {
+            return Err("`roles`, `memberships` and `needs` belong to `override` only".into());
+        }
+        let expires_at = expires_at.map(moment);
+        let issued_until = issued_until.map(|seconds| Timestamp(i64::from(seconds)));
+        let floor = |of| Self::Floor { of, issued_until };
+        Ok(match (jti, session, subject, service, key) {
+            (Some(id), ..) => Self::Token { id, issuer, expires_at },
+            (_, Some(id), ..) if session_floor => floor(FloorOf::Session(id)),
+            (_, Some(id), ..) => Self::Session { id, expires_at },
+            (_, _, Some(id), ..) => floor(FloorOf::Subject(id)),
+            (_, _, _, Some(name), _) => {
+                floor(FloorOf::Service(ServiceName::parse(&name).map_err(|bad| bad.to_string())?))
+            }
+            (.., Some(id)) => Self::Key { id, issuer },
+            _ => match (disabled, enabled, overridden, keys, everything) {
+                (Some(id), ..) => Self::Disabled { id },
+                (_, Some(id), ..) => Self::Enabled { id },
+                (_, _, Some(subject), ..) => Self::Override(Box::new(Override {
+                    subject,
+                    roles: held_roles(roles.ok_or("`override` needs `roles`, all that the subject holds")?)?,
+                    memberships: held_memberships(memberships.unwrap_or_default())?,
+                    needs,
+                })),
+                (_, _, _, Some(jwks), _) => Self::Keys { jwks },
+                (.., Some(Everything::Until(seconds))) => {
+                    Self::Floor { of: FloorOf::Everything, issued_until: Some(Timestamp(i64::from(seconds))) }
+                }
+                (.., Some(Everything::Now(false))) => return Err("`everything` is true or a time".into()),
+                _ => Self::Floor { of: FloorOf::Everything, issued_until: None },
+            },
         })
     }
 }
 
+fn moment(seconds: u64) -> Timestamp {
+    Timestamp(i64::try_from(seconds).unwrap_or(i64::MAX))
+}
+
+fn held_roles(written: Vec<WrittenRole>) -> Result<Vec<HeldRole>, String> {
+    let mut roles = written
+        .into_iter()
+        .map(|held| {
+            let (role, expires_at) = match held {
+                WrittenRole::ForGood(role) => (role, None),
+                WrittenRole::ForATime { role, expires_at } => (role, Some(moment(expires_at))),
+            };
+            Ok(HeldRole { role: RoleKey::parse(&role).map_err(|bad| bad.to_string())?, expires_at })
+        })
+        .collect::<Result<Vec<_>, String>>()?;
+    roles.sort_by(|a, b| a.role.cmp(&b.role));
+    if roles.windows(2).any(|pair| pair[0].role == pair[1].role) {
+        return Err("a role stands twice in `roles`".into());
+    }
+    Ok(roles)
+}
+
+fn held_memberships(written: BTreeMap<String, WrittenTier>) -> Result<Vec<HeldMembership>, String> {
+    let held = |(service, tier): (String, WrittenTier)| {
+        let (tier, expires_at) = match tier {
+            WrittenTier::ForGood(tier) => (tier, None),
+            WrittenTier::ForATime { tier, expires_at } => (tier, Some(moment(expires_at))),
+        };
+        Ok(HeldMembership {
+            service: ServiceName::parse(&service).map_err(|bad| bad.to_string())?,
+            tier: TierKey::parse(&tier).map_err(|bad| bad.to_string())?,
+            expires_at,
+        })
+    };
+    written.into_iter().map(held).collect()
+}
+
 impl From<Entry> for Written {
     fn from(entry: Entry) -> Self {
-        let small = |time: Timestamp| Some(u32::try_from(time.0.max(0)).unwrap_or(u32::MAX));
-        let large = |time: Option<Timestamp>| time.map(|time| u64::try_from(time.0).unwrap_or(0));
+        let small = |time: Timestamp| u32::try_from(time.0.max(0)).unwrap_or(u32::MAX);
+        let large = |time: Timestamp| u64::try_from(time.0).unwrap_or(0);
+        let none = Self::default();
         match entry {
             Entry::Token { id, issuer, expires_at } => {
-                Self { jti: Some(id), issuer, expires_at: large(expires_at), ..Self::default() }
+                Self { jti: Some(id), issuer, expires_at: expires_at.map(large), ..none }
             }
-            Entry::Session { id, expires_at } => {
-                Self { session: Some(id), expires_at: large(expires_at), ..Self::default() }
+            Entry::Session { id, expires_at } => Self { session: Some(id), expires_at: expires_at.map(large), ..none },
+            Entry::Floor { of, issued_until } => {
+                let until = issued_until.map(small);
+                match of {
+                    FloorOf::Everything => {
+                        Self { everything: Some(until.map_or(Everything::Now(true), Everything::Until)), ..none }
+                    }
+                    FloorOf::Service(name) => Self { service: Some(name.as_str().into()), issued_until: until, ..none },
+                    FloorOf::Subject(id) => Self { subject: Some(id), issued_until: until, ..none },
+                    FloorOf::Session(id) => Self { session: Some(id), floor: Some(true), issued_until: until, ..none },
+                }
             }
-            Entry::Subject { id, issued_until } => {
-                Self { subject: Some(id), issued_until: small(issued_until), ..Self::default() }
+            Entry::Key { id, issuer } => Self { key: Some(id), issuer, ..none },
+            Entry::Disabled { id } => Self { disabled: Some(id), ..none },
+            Entry::Enabled { id } => Self { enabled: Some(id), ..none },
+            Entry::Override(overridden) => {
+                let Override { subject, roles, memberships, needs } = *overridden;
+                let role = |held: HeldRole| match held.expires_at {
+                    None => WrittenRole::ForGood(held.role.as_str().to_owned()),
+                    Some(at) => WrittenRole::ForATime { role: held.role.as_str().to_owned(), expires_at: large(at) },
+                };
+                let tier = |held: HeldMembership| {
+                    let tier = held.tier.as_str().to_owned();
+                    let tier = match held.expires_at {
+                        None => WrittenTier::ForGood(tier),
+                        Some(at) => WrittenTier::ForATime { tier, expires_at: large(at) },
+                    };
+                    (held.service.as_str().to_owned(), tier)
+                };
+                Self {
+                    overridden: Some(subject),
+                    roles: Some(roles.into_iter().map(role).collect()),
+                    memberships: (!memberships.is_empty()).then(|| memberships.into_iter().map(tier).collect()),
+                    needs,
+                    ..none
+                }
             }
-            Entry::Key { id, issuer } => Self { key: Some(id), issuer, ..Self::default() },
-            Entry::Disabled { id } => Self { disabled: Some(id), ..Self::default() },
-            Entry::Everything { issued_until } => Self { everything: small(issued_until), ..Self::default() },
+            Entry::Keys { jwks } => Self { keys: Some(jwks), ..none },
         }
     }
 }
@@ -185,6 +402,11 @@ pub fn parse_lines(text: &str) -> Result<Vec<Entry>, Vec<BadLine>> {
             continue;
         }
         match serde_json::from_str(line) {
+            Ok(Entry::Floor { issued_until: None, .. }) => {
+                let message =
+                    "a floor in a file needs `issued_until` (Unix seconds): a line has no time of its own".into();
+                bad.push(BadLine { line: index + 1, message });
+            }
             Ok(entry) => entries.push(entry),
             Err(error) => {
                 let message = error.to_string();
@@ -201,7 +423,7 @@ pub fn parse_lines(text: &str) -> Result<Vec<Entry>, Vec<BadLine>> {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
-    use super::{Entry, parse_lines};
+    use super::{Entry, FloorOf, parse_lines};
 
     const EVERY_KIND: &str = r#"
 # what was revoked on Monday
@@ -221,7 +443,7 @@ mod tests {
         let again: Vec<String> = entries.iter().map(|entry| serde_json::to_string(entry).unwrap()).collect();
         assert_eq!(parse_lines(&again.join("\n")).unwrap(), entries);
         assert!(EVERY_KIND.contains(&again.join("\n")));
-        assert!(matches!(entries[3], Entry::Subject { .. }));
+        assert!(matches!(entries[3], Entry::Floor { of: FloorOf::Subject(_), .. }));
     }
 
     #[test]

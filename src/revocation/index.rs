@@ -15,7 +15,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as Slot;
 
-use super::entry::Entry;
+use super::entry::{Entry, FloorOf};
 use crate::clock::Timestamp;
 
 /// What a request presents to be held against the index. This room is on the same floor as `token` and
@@ -32,6 +32,10 @@ pub struct Presented<'t> {
     pub session: Option<&'t str>,
     /// `kid` of the verifying key.
     pub key_id: Option<&'t str>,
+    /// The service that is asked for.
+    pub service: &'t str,
+    /// Change number as of which the claims are true, if the token says one that is believed (T3, T7).
+    pub uv: Option<u64>,
     /// `iat`.
     pub issued_at: Timestamp,
     /// The issuer's leeway in seconds, if it is a foreign one: a floor taken at T refuses `iat ≤ T + leeway` (T14).
@@ -47,6 +51,25 @@ pub enum Standing {
     Revoked,
     /// The subject is disabled.
     Disabled,
+}
+
+/// With what an entry arrives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrival {
+    /// The change number (T2, T3); `None` for what was written by hand into a file.
+    pub number: Option<u64>,
+    /// When the change was made, by the clock of who made it.
+    pub taken: Timestamp,
+    /// Now, by this machine's clock: entries are kept from here on.
+    pub now: Timestamp,
+}
+
+impl Arrival {
+    /// Written by hand, and read now.
+    #[must_use]
+    pub fn by_hand(now: Timestamp) -> Self {
+        Self { number: None, taken: now, now }
+    }
 }
 
 /// How long entries are kept (T5): a token that they concern must not outlive them.
@@ -136,7 +159,7 @@ impl RevocationIndex {
     /// How a token stands at `now`.
     #[must_use]
     pub fn standing(&self, presented: &Presented<'_>, now: Timestamp) -> Standing {
-        let Presented { issuer, subject, token_id, session, key_id, issued_at, leeway } = *presented;
+        let Presented { issuer, subject, token_id, session, key_id, issued_at, leeway, .. } = *presented;
         if self.holds(Kind::Disabled, None, subject, now) {
             return Standing::Disabled;
         }
@@ -155,9 +178,10 @@ impl RevocationIndex {
         if revoked { Standing::Revoked } else { Standing::Good }
     }
 
-    /// Adds an entry that arrived at `now`, merging it with what is there.
-    pub fn apply(&self, entry: &Entry, now: Timestamp, retention: Retention) {
-        let arrival = now.plus(retention.from_arrival);
+    /// Adds an entry, merging it with what is there.
+    pub fn apply(&self, entry: &Entry, arrival: Arrival, retention: Retention) {
+        let taken = arrival.taken;
+        let arrival = arrival.now.plus(retention.from_arrival);
         let until = |end: Option<Timestamp>| end.map_or(arrival, |end| end.plus(retention.after_expiry));
         let none = Timestamp(i64::MIN);
         match entry {
@@ -168,17 +192,19 @@ impl RevocationIndex {
                 self.merge(Kind::TokenOfIssuer, Some(issuer), id, none, until(*expires_at));
             }
             Entry::Session { id, expires_at } => self.merge(Kind::Session, None, id, none, until(*expires_at)),
-            Entry::Subject { id, issued_until } => {
+            Entry::Floor { of: FloorOf::Subject(id), issued_until } => {
+                let issued_until = issued_until.unwrap_or(taken);
                 // A floor in the future concerns tokens that do not exist yet; it is kept until they are gone too.
                 let expires_at = arrival.max(issued_until.plus(retention.from_arrival));
-                self.merge(Kind::Subject, None, id, *issued_until, expires_at);
+                self.merge(Kind::Subject, None, id, issued_until, expires_at);
             }
             Entry::Key { id, issuer: None } => self.merge(Kind::Key, None, id, none, FOREVER),
             Entry::Key { id, issuer: Some(issuer) } => self.merge(Kind::KeyOfIssuer, Some(issuer), id, none, FOREVER),
             Entry::Disabled { id } => self.merge(Kind::Disabled, None, id, none, FOREVER),
-            Entry::Everything { issued_until } => {
-                self.everything_until.fetch_max(issued_until.0, Ordering::AcqRel);
+            Entry::Floor { of: FloorOf::Everything, issued_until } => {
+                self.everything_until.fetch_max(issued_until.unwrap_or(taken).0, Ordering::AcqRel);
             }
+            _ => {}
         }
         self.changes.fetch_add(1, Ordering::AcqRel);
     }

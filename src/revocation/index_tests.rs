@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{Presented, Retention, RevocationIndex, Standing};
+use super::{Arrival, Presented, Retention, RevocationIndex, Standing};
 use crate::clock::Timestamp;
-use crate::revocation::Entry;
+use crate::revocation::{Entry, FloorOf};
 
 const NOW: Timestamp = Timestamp(1_800_000_000);
 
@@ -23,6 +23,8 @@ fn presented() -> Presented<'static> {
         token_id: Some("t-1"),
         session: Some("s-1"),
         key_id: Some("k-1"),
+        service: "oms",
+        uv: None,
         issued_at: NOW,
         leeway: 0,
     }
@@ -36,7 +38,7 @@ fn index(lines: &str) -> RevocationIndex {
 
 fn apply(index: &RevocationIndex, lines: &str) {
     for entry in crate::revocation::parse_lines(lines).expect("entries") {
-        index.apply(&entry, NOW, retention());
+        index.apply(&entry, Arrival::by_hand(NOW), retention());
     }
 }
 
@@ -135,7 +137,11 @@ fn sweeping_removes_what_expired_and_counts_it() {
     let index = RevocationIndex::default();
     for n in 0..10_000 {
         let expires_at = Some(NOW.plus(if n % 2 == 0 { 10 } else { 100_000 }));
-        index.apply(&Entry::Token { id: format!("t-{n}").into(), issuer: None, expires_at }, NOW, retention());
+        index.apply(
+            &Entry::Token { id: format!("t-{n}").into(), issuer: None, expires_at },
+            Arrival::by_hand(NOW),
+            retention(),
+        );
     }
     assert_eq!(index.len(), 10_000);
     let removed: usize = (0..16).map(|_| index.sweep(NOW.plus(1000))).sum();
@@ -159,7 +165,7 @@ fn readers_and_writers_at_once_lose_nothing() {
                     let id = format!("t-{thread}-{n}");
                     index.apply(
                         &Entry::Token { id: id.as_str().into(), issuer: None, expires_at: None },
-                        NOW,
+                        Arrival::by_hand(NOW),
                         retention(),
                     );
                     let presented = Presented { token_id: Some(&id), ..presented() };
@@ -194,9 +200,9 @@ proptest! {
                 let entry = match kind {
                     0 => Entry::Token { id, issuer: None, expires_at: Some(time) },
                     1 => Entry::Session { id, expires_at: Some(time) },
-                    _ => Entry::Subject { id, issued_until: time },
+                    _ => Entry::Floor { of: FloorOf::Subject(id), issued_until: Some(time) },
                 };
-                index.apply(&entry, NOW, Retention { from_arrival: 100, after_expiry: 0 });
+                index.apply(&entry, Arrival::by_hand(NOW), Retention { from_arrival: 100, after_expiry: 0 });
             }
             index
         };
@@ -232,13 +238,25 @@ fn measure_a_miss() {
     };
     time("nothing revoked");
     for n in 0..100_000 {
-        index.apply(&Entry::Token { id: format!("x-{n}").into(), issuer: None, expires_at: None }, NOW, retention());
+        index.apply(
+            &Entry::Token { id: format!("x-{n}").into(), issuer: None, expires_at: None },
+            Arrival::by_hand(NOW),
+            retention(),
+        );
     }
     time("100,000 token ids, a miss");
     for n in 0..100_000 {
-        index.apply(&Entry::Session { id: format!("x-{n}").into(), expires_at: None }, NOW, retention());
-        index.apply(&Entry::Subject { id: format!("x-{n}").into(), issued_until: NOW }, NOW, retention());
-        index.apply(&Entry::Disabled { id: format!("x-{n}").into() }, NOW, retention());
+        index.apply(
+            &Entry::Session { id: format!("x-{n}").into(), expires_at: None },
+            Arrival::by_hand(NOW),
+            retention(),
+        );
+        index.apply(
+            &Entry::Floor { of: FloorOf::Subject(format!("x-{n}").into()), issued_until: Some(NOW) },
+            Arrival::by_hand(NOW),
+            retention(),
+        );
+        index.apply(&Entry::Disabled { id: format!("x-{n}").into() }, Arrival::by_hand(NOW), retention());
     }
     time("four kinds of 100,000, a miss");
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use doorward::clock::Timestamp;
 use doorward::rbac::RoleKey;
-use doorward::revocation::{Entry, Presented, Retention, RevocationIndex};
+use doorward::revocation::{Arrival, Entry, FloorOf, Presented, Retention, RevocationIndex};
 use doorward::token::jwk::{KeySet, Trust};
 use doorward::token::mint::{MintRequest, mint};
 use doorward::token::{Algorithm, ClaimPaths, Confers, Issuer, NearCache, RolesFrom, TokenCache, Verifier};
@@ -84,6 +84,8 @@ fn revocation(criterion: &mut Criterion) {
         token_id: Some("01936f2e-7b1c-7c3a-9f00-bbbbbbbbbbbb"),
         session: Some("01936f2e-7b1c-7c3a-9f00-aaaaaaaaaaaa"),
         key_id: Some("key-1"),
+        service: "oms",
+        uv: None,
         issued_at: NOW,
         leeway: 0,
     };
@@ -93,7 +95,11 @@ fn revocation(criterion: &mut Criterion) {
         bencher.iter(|| index.standing(black_box(&presented), NOW));
     });
     for n in 0..100_000 {
-        index.apply(&Entry::Token { id: format!("t-{n}").into(), issuer: None, expires_at: None }, NOW, retention);
+        index.apply(
+            &Entry::Token { id: format!("t-{n}").into(), issuer: None, expires_at: None },
+            Arrival::by_hand(NOW),
+            retention,
+        );
     }
     criterion.bench_function("standing, 100,000 token ids, a miss", |bencher| {
         bencher.iter(|| index.standing(black_box(&presented), NOW));
@@ -101,11 +107,11 @@ fn revocation(criterion: &mut Criterion) {
     for n in 0..100_000 {
         for entry in [
             Entry::Session { id: format!("s-{n}").into(), expires_at: None },
-            Entry::Subject { id: format!("u-{n}").into(), issued_until: NOW },
+            Entry::Floor { of: FloorOf::Subject(format!("u-{n}").into()), issued_until: Some(NOW) },
             Entry::Disabled { id: format!("u-{n}").into() },
             Entry::Key { id: format!("k-{n}").into(), issuer: None },
         ] {
-            index.apply(&entry, NOW, retention);
+            index.apply(&entry, Arrival::by_hand(NOW), retention);
         }
     }
     criterion.bench_function("standing, five kinds of 100,000, a miss", |bencher| {
