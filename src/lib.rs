@@ -19,6 +19,7 @@
 //! | 3 | [`revocation`] | what has been revoked, in memory | where entries come from |
 //! | 3 | [`telemetry`] | every metric; the access log; program messages | business rules |
 //! | 4 | [`net`] | accept, guard and serve connections; drain | what is served |
+//! | 4 | [`replication`] | Redis: how it is reached, its keys, the script that appends | whose truth it is, when to publish |
 //! | 5 | [`admission`] | facts and a credential → a `Permit` or a `Refusal`; the decisions of late | sockets, SQL |
 //! | 9 | [`gateway`] | the life of a request; headers; upstream pools; replies | administration |
 //! | 9 | [`admin_api`] | health, metrics, guarded admin calls | the gateway |
@@ -60,6 +61,8 @@ pub mod telemetry;
 pub mod token;
 
 pub mod net;
+
+pub mod replication;
 
 pub mod admission;
 
