@@ -34,16 +34,21 @@ pub(crate) fn doorward() -> Builder {
 
 /// Ports that nobody listens on at this moment, and that no other test of this run is given.
 pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
-    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     [(); N].map(|()| {
         loop {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
             let port = listener.local_addr().unwrap().port();
-            if GIVEN.lock().unwrap().insert(port) {
+            if give(port) {
                 return port;
             }
         }
     })
+}
+
+/// Whether a port is given to whoever asks: the first time only.
+pub(super) fn give(port: u16) -> bool {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    GIVEN.lock().unwrap().insert(port)
 }
 
 /// A process under test, described.
