@@ -2,15 +2,15 @@
 
 use std::fmt::Write as _;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::eventually;
 use super::tls::Certificate;
+use super::{eventually, free_ports};
 
 /// How long a server may take until it answers, on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(20);
@@ -85,7 +85,7 @@ impl Setup {
     /// Starts it and waits until it answers.
     pub(crate) fn start(self) -> Redis {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let [port, tls_port] = quiet_ports();
+        let [port, tls_port] = free_ports();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let at = |name: &str| folder.path().join(name);
         let mut conf = format!(
@@ -325,7 +325,7 @@ impl Sentinels {
                 (replica.info("master_link_status")? == "up").then_some(())
             });
         }
-        let sentinels = quiet_ports::<3>().map(|own| {
+        let sentinels = free_ports::<3>().map(|own| {
             let folder = tempfile::tempdir().expect("a temporary folder");
             let name = Self::NAME;
             let conf = format!(
@@ -398,7 +398,7 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Starts them and waits until each says that the cluster is whole.
     pub(crate) fn start() -> Self {
-        let servers: Vec<Redis> = quiet_ports::<3>()
+        let servers: Vec<Redis> = free_ports::<3>()
             .into_iter()
             .map(|bus| {
                 redis()
@@ -531,23 +531,6 @@ fn spawn(folder: &TempDir, program: &str, first: &[&str], more: &[&str]) -> Chil
         .stderr(log)
         .spawn()
         .expect("redis-server is in PATH (tests/run installs it)")
-}
-
-/// Free ports that the kernel gives to nobody's outgoing connection, so that a server that was killed gets its own again.
-fn quiet_ports<const N: usize>() -> [u16; N] {
-    let begun = Instant::now();
-    [(); N].map(|()| {
-        loop {
-            assert!(begun.elapsed() < START_LIMIT, "no free ports");
-            let mut random = [0; 2];
-            aws_lc_rs::rand::fill(&mut random).unwrap();
-            // Linux gives from 32768 on.
-            let port = 12_000 + u16::from_ne_bytes(random) % 20_000;
-            if super::doorward::give(port) && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-                return port;
-            }
-        }
-    })
 }
 
 /// The parts themselves do what the fault tests believe of them.
