@@ -21,6 +21,7 @@
 //! | 4 | [`net`] | accept, guard and serve connections; drain | what is served |
 //! | 4 | [`replication`] | Redis: how it is reached, its keys, the script that appends | whose truth it is, when to publish |
 //! | 5 | [`admission`] | facts and a credential → a `Permit` or a `Refusal`; the decisions of late | sockets, SQL |
+//! | 6 | [`ledger`] | the truth on disk: signed, numbered changes | Redis, HTTP, what a change means |
 //! | 9 | [`gateway`] | the life of a request; headers; upstream pools; replies | administration |
 //! | 9 | [`admin_api`] | health, metrics, guarded admin calls | the gateway |
 //! | 9 | [`sync`] | every loop beside requests: the files of policies, roles and upstreams; endpoints' health | the handling of requests |
@@ -65,6 +66,8 @@ pub mod net;
 pub mod replication;
 
 pub mod admission;
+
+pub mod ledger;
 
 pub mod admin_api;
 pub mod gateway;
