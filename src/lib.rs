@@ -19,6 +19,7 @@
 //! | 3 | [`revocation`] | what has been revoked, in memory | where entries come from |
 //! | 3 | [`telemetry`] | every metric; the access log; program messages | business rules |
 //! | 4 | [`net`] | accept, guard and serve connections; drain | what is served |
+//! | 4 | [`replication`] | Redis: how it is reached, its keys, the script that appends | whose truth it is, when to publish |
 //! | 5 | [`admission`] | facts and a credential → a `Permit` or a `Refusal`; the decisions of late | sockets, SQL |
 //! | 6 | [`ledger`] | the truth on disk: signed, numbered changes | Redis, HTTP, what a change means |
 //! | 9 | [`gateway`] | the life of a request; headers; upstream pools; replies | administration |
@@ -61,6 +62,8 @@ pub mod telemetry;
 pub mod token;
 
 pub mod net;
+
+pub mod replication;
 
 pub mod admission;
 
