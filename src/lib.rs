@@ -13,6 +13,7 @@
 //! |---|---|---|---|
 //! | 0 | [`clock`] [`secret`] [`live`] [`reason`] | time as a value; redaction; publication; the one list of reasons | everything else |
 //! | 1 | [`request`] | HTTP parts → facts or a rejection: targets, hosts, peers, framing | policies, tokens, sockets |
+//! | 1 | [`https`] | a client that asks other services: TLS, bounded waits and answers | what is asked |
 //! | 1 | [`rbac`] | permission codes, roles, scopes, tiers → bitsets | HTTP |
 //! | 2 | [`policy`] | a file as written → diagnostics → a compiled snapshot → a decision; explain, cases | I/O, clocks, the environment |
 //! | 3 | [`token`] | exactly one credential; claims, keys, verification, the cache; minting | the network |
@@ -52,6 +53,7 @@ pub mod live;
 pub mod reason;
 pub mod secret;
 
+pub mod https;
 pub mod rbac;
 pub mod request;
 

@@ -241,6 +241,8 @@ pub struct AdminSettings {
     pub tls: Option<TlsFiles>,
     /// How many decisions are remembered for `GET /api/decisions/{request_id}`.
     pub decisions: DecisionSettings,
+    /// The Unix socket for the command line; `None`: there is none.
+    pub socket: Option<PathBuf>,
 }
 
 /// Where revocations come from.

@@ -88,6 +88,7 @@ impl Settings {
                 "hosts": texts(&self.admin.hosts),
                 "policy": self.admin.policy.display().to_string(),
                 "metrics_open": self.admin.metrics_open,
+                "socket": self.admin.socket.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
                 "decisions": table! {
                     "denials": number(self.admin.decisions.denials),
                     "sample_every": i64::from(self.admin.decisions.sample_every),

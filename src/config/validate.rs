@@ -191,7 +191,22 @@ fn admin(section: &Section<'_>) -> AdminSettings {
         metrics_open: section.boolean("metrics_open").unwrap_or(true),
         tls: listener::tls(section, "admin.tls"),
         decisions: decisions(&section.section("decisions")),
+        socket: socket(section),
     }
+}
+
+/// The control socket; an empty path switches it off.
+fn socket(section: &Section<'_>) -> Option<PathBuf> {
+    let path = PathBuf::from(section.text("socket").unwrap_or("data/doorward.sock"));
+    // sockaddr_un (unix(7)): 108 bytes with the one that ends it.
+    if path.as_os_str().len() > 107 {
+        section.mistake(
+            "socket",
+            format!("is {} bytes long", path.as_os_str().len()),
+            "The path of a Unix socket has at most 107 bytes: name a shorter one, or \"\" for none.",
+        );
+    }
+    (!path.as_os_str().is_empty()).then_some(path)
 }
 
 fn decisions(section: &Section<'_>) -> DecisionSettings {
