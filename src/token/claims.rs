@@ -159,7 +159,9 @@ fn subject(issuer: &Issuer, payload: &Map<String, Value>) -> Result<Box<str>, To
     Ok(subject.into())
 }
 
-fn is_identifier(text: &str) -> bool {
+/// Whether a token can have this as its subject or session.
+#[must_use]
+pub fn is_identifier(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b',' | b'=' | b'%');
     (1..=128).contains(&text.len()) && text.bytes().all(allowed)
 }
