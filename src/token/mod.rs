@@ -9,13 +9,14 @@ pub mod credential;
 #[cfg(test)]
 mod fixtures;
 pub mod issuer;
-mod json;
+pub(crate) mod json;
 pub mod jwk;
 mod key_material;
 pub mod local_keys;
 pub mod mint;
 pub mod signer;
 pub mod verify;
+pub mod vouched;
 
 pub use self::cache::{Entry, NearCache, TokenCache};
 pub use self::claims::Claims;
