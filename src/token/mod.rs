@@ -10,7 +10,7 @@ pub mod credential;
 mod fixtures;
 pub mod issuer;
 pub mod issuer_keys;
-mod json;
+pub(crate) mod json;
 pub mod jwk;
 mod key_material;
 pub mod local_keys;
@@ -18,6 +18,7 @@ pub mod mint;
 pub mod pasted;
 pub mod signer;
 pub mod verify;
+pub mod vouched;
 
 pub use self::cache::{Entry, NearCache, TokenCache};
 pub use self::claims::Claims;
