@@ -11,6 +11,7 @@
 //! ```
 
 use std::collections::{BTreeSet, VecDeque};
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use crate::clock::Timestamp;
@@ -204,13 +205,7 @@ impl Target {
     /// # Errors
     /// [`BadState`]; what was read until then stays in the index, which is never wrong.
     pub fn apply_segment(&self, sha256: &str, bytes: &[u8]) -> Result<u64, BadState> {
-        use std::fmt::Write as _;
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
-        let mut name = String::with_capacity(64);
-        for byte in digest.as_ref() {
-            let _ = write!(name, "{byte:02x}");
-        }
-        if name != sha256 {
+        if self::sha256(bytes) != sha256 {
             return Err(BadState::Content(sha256.into()));
         }
         let mut records = 0;
@@ -322,7 +317,11 @@ impl Followed {
         if let (Some(kept), Some(line)) = (&mut self.kept, line) {
             kept.changes.push_back((change.n, line.into()));
         }
-        if self.waiting.as_ref().is_some_and(|(waiting, _)| waiting.n <= change.n) { self.settle() } else { Verdict::Go }
+        if self.waiting.as_ref().is_some_and(|(waiting, _)| waiting.n <= change.n) {
+            self.settle()
+        } else {
+            Verdict::Go
+        }
     }
 
     /// A heartbeat came, at `now` (Unix milliseconds).
@@ -380,6 +379,15 @@ impl Followed {
         // The chain was never broken, so nothing is missing; but there is a newer manifest, with a shorter tail.
         if same { Verdict::Heard } else { Verdict::Reload(Cause::Manifest) }
     }
+}
+
+/// The name of a segment with this content.
+pub(in crate::sync) fn sha256(bytes: &[u8]) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    digest.as_ref().iter().fold(String::with_capacity(64), |mut name, byte| {
+        let _ = write!(name, "{byte:02x}");
+        name
+    })
 }
 
 fn arrival(n: u64, at: u64) -> Arrival {
