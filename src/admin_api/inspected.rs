@@ -19,7 +19,7 @@ use tower::Service;
 use uuid::Uuid;
 
 use super::problem;
-use super::router::denied;
+use super::router::{denied, keep_private};
 use crate::admission::Judged;
 use crate::net::{ConnectionState, Inbound};
 use crate::reason::Reason;
@@ -119,7 +119,7 @@ impl Service<Request<Incoming>> for Inspected {
                     (Some(method), inspected.router.call(request.map(Body::new)).await?)
                 }
                 Err(rejection) => {
-                    let mut response = denied(rejection.reason, &rejection.detail);
+                    let mut response = keep_private(denied(rejection.reason, &rejection.detail)).await;
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                     // What stands in for an unreadable head has a method that nobody sent.
                     (None, response)
