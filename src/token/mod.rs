@@ -14,6 +14,7 @@ pub mod jwk;
 mod key_material;
 pub mod local_keys;
 pub mod mint;
+pub mod pasted;
 pub mod signer;
 pub mod verify;
 

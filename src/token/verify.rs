@@ -79,7 +79,7 @@ impl Verifier {
 
     /// An issuer without a configured `iss` takes tokens without one; where it is the only issuer it does not look
     /// at `iss` at all, like the services whose older tokens it is there for.
-    fn issuer_of(&self, name: Option<&str>) -> Result<&Issuer, TokenRejection> {
+    pub(super) fn issuer_of(&self, name: Option<&str>) -> Result<&Issuer, TokenRejection> {
         let found = match (name, self.issuers.as_slice()) {
             (_, [only]) if only.issuer.is_none() => Some(only),
             (None, issuers) => issuers.iter().find(|issuer| issuer.issuer.is_none()),
