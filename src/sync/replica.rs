@@ -387,6 +387,12 @@ impl Outage {
     }
 }
 
+/// Unix milliseconds, now, as [`crate::revocation::Freshness`] takes them.
+#[must_use]
+pub fn now() -> i64 {
+    i64::try_from(unix_millis()).unwrap_or(i64::MAX)
+}
+
 /// Unix milliseconds, now.
 pub(super) fn unix_millis() -> u64 {
     let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

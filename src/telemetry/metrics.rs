@@ -8,6 +8,7 @@ use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, Me
 use prometheus::{Encoder, TextEncoder};
 
 use super::histogram::{Bounds, HistogramTotal};
+use super::ledger::{LedgerMetrics, SYNC_BOUNDS};
 use super::process;
 use super::replication::{ReplicationMetrics, ReplicationTotals};
 use super::shard::{Totals, WorkerMetrics, lock};
@@ -64,6 +65,11 @@ families! {
     PUBLICATION_PENDING = GAUGE "doorward_publication_pending" "Changes recorded here that are not published yet.";
     PUBLICATION_BLOCKED = GAUGE "doorward_publication_blocked" "1 while somebody else publishes another truth in this Redis, so that nothing from here is published.";
     PUBLICATION_REWRITES = COUNTER "doorward_publication_rewrites_total" "Times state and stream in Redis were written anew from the truth.";
+    LEDGER_CHANGES = COUNTER "doorward_ledger_changes_total" "Changes of the revocation folder that were applied, from this process and others.";
+    LEDGER_SYNC = HISTOGRAM "doorward_ledger_fsync_seconds" "Time to write recorded changes to disk, those that were gathered together.";
+    LEDGER_SEGMENTS = GAUGE "doorward_ledger_segments" "Segments of the revocation folder.";
+    LEDGER_RECORDS = GAUGE "doorward_ledger_records" "Records in segments of the revocation folder, and changes after them.";
+    LEDGER_FAILURES = COUNTER "doorward_ledger_failures_total" "Times the revocation folder could not be read or written.";
     PROCESS_CPU = COUNTER "process_cpu_seconds_total" "CPU time of the process, user and system.";
     PROCESS_RESIDENT = GAUGE "process_resident_memory_bytes" "Resident memory of the process.";
     PROCESS_OPEN_FDS = GAUGE "process_open_fds" "Open file descriptors of the process.";
@@ -236,6 +242,7 @@ pub struct Metrics {
     config_reload_failed: AtomicBool,
     endpoints: Mutex<Vec<EndpointHealth>>,
     log_dropped: Arc<AtomicU64>,
+    ledger: Arc<LedgerMetrics>,
     /// Denials, samples, and the bytes of both.
     decisions: [AtomicU64; 3],
     replication: Arc<ReplicationMetrics>,
@@ -266,6 +273,7 @@ impl Metrics {
             config_reload_failed: AtomicBool::new(false),
             endpoints: Mutex::default(),
             log_dropped: Arc::default(),
+            ledger: Arc::default(),
             decisions: Default::default(),
             replication: Arc::default(),
         })
@@ -320,6 +328,12 @@ impl Metrics {
     #[must_use]
     pub fn replication(&self) -> Arc<ReplicationMetrics> {
         Arc::clone(&self.replication)
+    }
+
+    /// What the revocation folder counts.
+    #[must_use]
+    pub fn ledger(&self) -> Arc<LedgerMetrics> {
+        Arc::clone(&self.ledger)
     }
 
     /// How many revocations are in force.
@@ -391,6 +405,7 @@ impl Metrics {
         gather_tokens(&mut out, &totals);
         gather_replication(&mut out, &self.replication.totals());
         self.gather_state(&mut out, &totals);
+        gather_ledger(&mut out, &self.ledger);
         gather_process(&mut out);
         out.0.retain(|family| !family.get_metric().is_empty());
         out.0
@@ -574,6 +589,16 @@ fn gather_tokens(out: &mut Gathered, totals: &Totals) {
     );
 }
 
+fn gather_ledger(out: &mut Gathered, ledger: &LedgerMetrics) {
+    let families = [&LEDGER_CHANGES, &LEDGER_SEGMENTS, &LEDGER_RECORDS, &LEDGER_FAILURES];
+    for (family, value) in families.into_iter().zip(ledger.numbers()) {
+        out.add(family, [number(&[], value as f64)]);
+    }
+    let mut syncs = HistogramTotal::new(SYNC_BOUNDS);
+    ledger.syncs.add_to(&mut syncs);
+    out.add(&LEDGER_SYNC, [histogram(&[], &syncs)]);
+}
+
 fn gather_process(out: &mut Gathered) {
     let stats = process::read();
     for (family, value) in [
@@ -669,7 +694,8 @@ mod tests {
         doorward_decisions_remembered_bytes doorward_streams doorward_exchanges_ended_total \
         doorward_certificate_expiry_timestamp_seconds doorward_certificate_reload_failed \
         doorward_tls_handshakes_failed_total doorward_upstream_healthy doorward_upstream_retries_total \
-        doorward_config_reload_failed process_cpu_seconds_total \
+        doorward_config_reload_failed doorward_ledger_changes_total doorward_ledger_fsync_seconds \
+        doorward_ledger_segments doorward_ledger_records doorward_ledger_failures_total process_cpu_seconds_total \
         process_resident_memory_bytes process_open_fds process_max_fds process_start_time_seconds process_threads";
 
     fn labels<'a>(service: &'a Arc<str>, route: &'a Arc<str>, status: u16) -> RequestLabels<'a> {
