@@ -55,7 +55,6 @@ pub struct Followed {
 struct Loaded {
     epoch: u64,
     truth: uuid::Uuid,
-    base: u64,
     /// Records in segments.
     records: u64,
     /// The last change that is in the index without a gap.
@@ -286,15 +285,7 @@ impl Followed {
         let segments: Arc<[Box<str>]> = manifest.segments.iter().map(|segment| segment.sha256.clone()).collect();
         self.applied.retain(|sha256| segments.contains(sha256));
         let records = manifest.segments.iter().map(|segment| segment.records).sum();
-        self.loaded = Some(Loaded {
-            epoch: manifest.epoch,
-            truth: manifest.truth,
-            base: manifest.base,
-            records,
-            n,
-            since,
-            proven: false,
-        });
+        self.loaded = Some(Loaded { epoch: manifest.epoch, truth: manifest.truth, records, n, since, proven: false });
         self.waiting = None;
         self.kept = Some(Kept { manifest: line, segments, changes, heartbeat: None });
     }
@@ -394,3 +385,7 @@ fn arrival(n: u64, at: u64) -> Arrival {
     let taken = Timestamp(i64::try_from(at / 1000).unwrap_or(i64::MAX));
     Arrival { number: Some(n), taken, now: Timestamp::now() }
 }
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;
