@@ -50,8 +50,7 @@ pub(super) fn open(
     redis: &RedisSettings,
     (index, retention): (&Arc<RevocationIndex>, Retention),
     freshness: &Arc<Freshness>,
-    ledger: Option<&Arc<Ledger>>,
-    metrics: &Metrics,
+    (ledger, metrics): (Option<&Arc<Ledger>>, &Metrics),
 ) -> anyhow::Result<Replicated> {
     let redis = Redis::new(redis.clone())?;
     let publication = &settings.publication;
