@@ -8,6 +8,7 @@ use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, Me
 use prometheus::{Encoder, TextEncoder};
 
 use super::histogram::{Bounds, HistogramTotal};
+use super::ledger::{LedgerMetrics, SYNC_BOUNDS};
 use super::process;
 use super::shard::{Totals, WorkerMetrics, lock};
 use crate::reason::Reason;
@@ -56,6 +57,11 @@ families! {
     LOG_DROPPED = COUNTER "doorward_log_dropped_total" "Access lines lost because the log's reader was too slow or gone.";
     DECISIONS = GAUGE "doorward_decisions_remembered" "Decisions that GET /api/decisions/{request_id} can explain: denials, and a sample of the rest.";
     DECISION_BYTES = GAUGE "doorward_decisions_remembered_bytes" "Memory that these decisions take, roughly.";
+    LEDGER_CHANGES = COUNTER "doorward_ledger_changes_total" "Changes of the revocation folder that were applied, from this process and others.";
+    LEDGER_SYNC = HISTOGRAM "doorward_ledger_fsync_seconds" "Time to write recorded changes to disk, those that were gathered together.";
+    LEDGER_SEGMENTS = GAUGE "doorward_ledger_segments" "Segments of the revocation folder.";
+    LEDGER_RECORDS = GAUGE "doorward_ledger_records" "Records in segments of the revocation folder, and changes after them.";
+    LEDGER_FAILURES = COUNTER "doorward_ledger_failures_total" "Times the revocation folder could not be read or written.";
     PROCESS_CPU = COUNTER "process_cpu_seconds_total" "CPU time of the process, user and system.";
     PROCESS_RESIDENT = GAUGE "process_resident_memory_bytes" "Resident memory of the process.";
     PROCESS_OPEN_FDS = GAUGE "process_open_fds" "Open file descriptors of the process.";
@@ -229,6 +235,7 @@ pub struct Metrics {
     config_reload_failed: AtomicBool,
     endpoints: Mutex<Vec<EndpointHealth>>,
     log_dropped: Arc<AtomicU64>,
+    ledger: Arc<LedgerMetrics>,
     /// Denials, samples, and the bytes of both.
     decisions: [AtomicU64; 3],
 }
@@ -259,6 +266,7 @@ impl Metrics {
             config_reload_failed: AtomicBool::new(false),
             endpoints: Mutex::default(),
             log_dropped: Arc::default(),
+            ledger: Arc::default(),
             decisions: Default::default(),
         })
     }
@@ -306,6 +314,12 @@ impl Metrics {
         if let Some(tls) = self.tls.get(listener as usize) {
             tls.handshakes_failed.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// What the revocation folder counts.
+    #[must_use]
+    pub fn ledger(&self) -> Arc<LedgerMetrics> {
+        Arc::clone(&self.ledger)
     }
 
     /// How many revocations are in force, and how many subjects have overrides.
@@ -377,6 +391,7 @@ impl Metrics {
         gather_requests(&mut out, &totals);
         gather_tokens(&mut out, &totals);
         self.gather_state(&mut out, &totals);
+        gather_ledger(&mut out, &self.ledger);
         gather_process(&mut out);
         out.0.retain(|family| !family.get_metric().is_empty());
         out.0
@@ -545,6 +560,16 @@ fn gather_tokens(out: &mut Gathered, totals: &Totals) {
     );
 }
 
+fn gather_ledger(out: &mut Gathered, ledger: &LedgerMetrics) {
+    let families = [&LEDGER_CHANGES, &LEDGER_SEGMENTS, &LEDGER_RECORDS, &LEDGER_FAILURES];
+    for (family, value) in families.into_iter().zip(ledger.numbers()) {
+        out.add(family, [number(&[], value as f64)]);
+    }
+    let mut syncs = HistogramTotal::new(SYNC_BOUNDS);
+    ledger.syncs.add_to(&mut syncs);
+    out.add(&LEDGER_SYNC, [histogram(&[], &syncs)]);
+}
+
 fn gather_process(out: &mut Gathered) {
     let stats = process::read();
     for (family, value) in [
@@ -640,7 +665,8 @@ mod tests {
         doorward_decisions_remembered_bytes doorward_streams doorward_exchanges_ended_total \
         doorward_certificate_expiry_timestamp_seconds doorward_certificate_reload_failed \
         doorward_tls_handshakes_failed_total doorward_upstream_healthy doorward_upstream_retries_total \
-        doorward_config_reload_failed process_cpu_seconds_total \
+        doorward_config_reload_failed doorward_ledger_changes_total doorward_ledger_fsync_seconds \
+        doorward_ledger_segments doorward_ledger_records doorward_ledger_failures_total process_cpu_seconds_total \
         process_resident_memory_bytes process_open_fds process_max_fds process_start_time_seconds process_threads";
 
     fn labels<'a>(service: &'a Arc<str>, route: &'a Arc<str>, status: u16) -> RequestLabels<'a> {
