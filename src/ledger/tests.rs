@@ -37,7 +37,7 @@ fn another() -> Place {
     place()
 }
 
-const RETENTION: Retention = Retention { from_arrival: 3_780, after_expiry: 90 };
+const RETENTION: Retention = Retention { from_arrival: 3_780, after_expiry: 90, overrides_stay: false };
 
 impl Place {
     fn key(&self) -> PublicationKey {

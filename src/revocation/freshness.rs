@@ -196,8 +196,7 @@ mod tests {
 
     #[test]
     fn t16_a_last_good_state_starts_unready_and_a_time_in_the_future_is_none() {
-        let (deny, allow) =
-            (Freshness::following(MAX, OnStale::Deny), Freshness::following(MAX, OnStale::Allow));
+        let (deny, allow) = (Freshness::following(MAX, OnStale::Deny), Freshness::following(MAX, OnStale::Allow));
         for freshness in [&deny, &allow] {
             freshness.restored(NOW * 1000, NOW * 1000 + 1);
             assert_eq!(freshness.staleness(Timestamp(NOW + 10)), Some(Duration::from_secs(10)));

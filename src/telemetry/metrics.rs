@@ -10,6 +10,7 @@ use prometheus::{Encoder, TextEncoder};
 use super::histogram::{Bounds, HistogramTotal};
 use super::ledger::{LedgerMetrics, SYNC_BOUNDS};
 use super::process;
+use super::replication::{ReplicationMetrics, ReplicationTotals};
 use super::shard::{Totals, WorkerMetrics, lock};
 use crate::reason::Reason;
 
@@ -57,6 +58,14 @@ families! {
     LOG_DROPPED = COUNTER "doorward_log_dropped_total" "Access lines lost because the log's reader was too slow or gone.";
     DECISIONS = GAUGE "doorward_decisions_remembered" "Decisions that GET /api/decisions/{request_id} can explain: denials, and a sample of the rest.";
     DECISION_BYTES = GAUGE "doorward_decisions_remembered_bytes" "Memory that these decisions take, roughly.";
+    STALENESS = GAUGE "doorward_revocation_staleness_seconds" "How long ago the control plane was last heard; +Inf: never. 0 for a process without Redis.";
+    REPLICATION_CONNECTED = GAUGE "doorward_replication_connected" "1 while Redis answers: to what follows (role replica), and to what publishes.";
+    REPLICATION_LOADS = COUNTER "doorward_replication_loads_total" "Times the whole state was read from Redis.";
+    REPLICATION_CHANGES = COUNTER "doorward_replication_changes_total" "Changes that came through Redis.";
+    REPLICATION_REFUSED = COUNTER "doorward_replication_refused_total" "Lines in Redis that were not believed.";
+    PUBLICATION_PENDING = GAUGE "doorward_publication_pending" "Changes recorded here that are not published yet.";
+    PUBLICATION_BLOCKED = GAUGE "doorward_publication_blocked" "1 while somebody else publishes another truth in this Redis, so that nothing from here is published.";
+    PUBLICATION_REWRITES = COUNTER "doorward_publication_rewrites_total" "Times state and stream in Redis were written anew from the truth.";
     LEDGER_CHANGES = COUNTER "doorward_ledger_changes_total" "Changes of the revocation folder that were applied, from this process and others.";
     LEDGER_SYNC = HISTOGRAM "doorward_ledger_fsync_seconds" "Time to write recorded changes to disk, those that were gathered together.";
     LEDGER_SEGMENTS = GAUGE "doorward_ledger_segments" "Segments of the revocation folder.";
@@ -238,6 +247,7 @@ pub struct Metrics {
     ledger: Arc<LedgerMetrics>,
     /// Denials, samples, and the bytes of both.
     decisions: [AtomicU64; 3],
+    replication: Arc<ReplicationMetrics>,
 }
 
 /// What is known of a listener that speaks TLS.
@@ -268,6 +278,7 @@ impl Metrics {
             log_dropped: Arc::default(),
             ledger: Arc::default(),
             decisions: Default::default(),
+            replication: Arc::default(),
         })
     }
 
@@ -314,6 +325,12 @@ impl Metrics {
         if let Some(tls) = self.tls.get(listener as usize) {
             tls.handshakes_failed.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// What the loops that share revocations count.
+    #[must_use]
+    pub fn replication(&self) -> Arc<ReplicationMetrics> {
+        Arc::clone(&self.replication)
     }
 
     /// What the revocation folder counts.
@@ -390,6 +407,7 @@ impl Metrics {
         let mut out = Gathered(Vec::with_capacity(FAMILY_NAMES.len()));
         gather_requests(&mut out, &totals);
         gather_tokens(&mut out, &totals);
+        gather_replication(&mut out, &self.replication.totals());
         self.gather_state(&mut out, &totals);
         gather_ledger(&mut out, &self.ledger);
         gather_process(&mut out);
@@ -471,6 +489,22 @@ impl Metrics {
         out.add(&DECISION_BYTES, [number(&[], bytes)]);
         out.add(&BUILD_INFO, [number(&[("version", env!("CARGO_PKG_VERSION"))], 1.0)]);
     }
+}
+
+fn gather_replication(out: &mut Gathered, totals: &ReplicationTotals) {
+    fn by<'a>(label: &'a str, counts: &'a BTreeMap<&'static str, u64>) -> impl Iterator<Item = Metric> + 'a {
+        counts.iter().map(move |(value, count)| number(&[(label, *value)], *count as f64))
+    }
+    out.add(&STALENESS, [number(&[], totals.staleness)]);
+    let connected =
+        totals.connected.iter().map(|(role, connected)| number(&[("role", *role)], f64::from(u8::from(*connected))));
+    out.add(&REPLICATION_CONNECTED, connected);
+    out.add(&REPLICATION_LOADS, by("cause", &totals.loads));
+    out.add(&REPLICATION_CHANGES, totals.follows.then(|| number(&[], totals.changes as f64)));
+    out.add(&REPLICATION_REFUSED, by("reason", &totals.refused));
+    out.add(&PUBLICATION_PENDING, totals.publishes.then(|| number(&[], totals.pending as f64)));
+    out.add(&PUBLICATION_BLOCKED, totals.publishes.then(|| number(&[], f64::from(u8::from(totals.blocked)))));
+    out.add(&PUBLICATION_REWRITES, by("cause", &totals.rewrites));
 }
 
 fn gather_requests(out: &mut Gathered, totals: &Totals) {
