@@ -44,6 +44,24 @@ pub fn load_or_create(path: &Path, algorithms: &[Algorithm]) -> Result<KeySet, K
         }
         Err(error) => return Err(failed("the key file cannot be read", &error)),
     };
+    parse(path, &document, algorithms)
+}
+
+/// What the key file at `path` holds now, to be handed to [`parse`].
+///
+/// # Errors
+/// As [`load_or_create`]; it is not made where it is missing.
+pub fn read(path: &Path) -> Result<Secret, KeySetError> {
+    let file = File::open(path)
+        .map_err(|error| KeySetError(format!("{}: the key file cannot be read: {error}", path.display())))?;
+    read_private(path, file)
+}
+
+/// The keys of a key file's content.
+///
+/// # Errors
+/// [`KeySetError`] where there is no usable private key.
+pub fn parse(path: &Path, document: &Secret, algorithms: &[Algorithm]) -> Result<KeySet, KeySetError> {
     let keys = KeySet::parse(document.expose(), algorithms, Trust::File)
         .map_err(|error| KeySetError(format!("{}: {error}", path.display())))?;
     if keys.signing_key().is_none() {
