@@ -105,6 +105,7 @@ impl Vouching {
             roles: self.roles(given("roles").or_else(|| given("role"))),
             memberships: given("memberships").map(memberships).unwrap_or_default(),
             admin: self.admin,
+            roles_published: false,
             session,
             token_id: unverified.token_id,
             uv: None,
