@@ -187,6 +187,17 @@ fn check_subject(entry: &Entry) -> Result<(), NotAsked> {
     refuse(pointer, "no token has such an id: it is 1 to 128 characters from `!` to `~` without `,`, `=` and `%`")
 }
 
+/// The entries that carry a change out, in order: a floor goes before who is enabled again, so that no token comes back to life that
+/// was refused while its subject was disabled (T4). Should doorward end in between, the subject is still disabled.
+#[must_use]
+pub fn steps(entry: Entry) -> (Option<Entry>, Entry) {
+    let floor = match &entry {
+        Entry::Enabled { id } => Some(Entry::Floor { of: FloorOf::Subject(id.clone()), issued_until: None }),
+        _ => None,
+    };
+    (floor, entry)
+}
+
 /// What the audit calls a change.
 #[must_use]
 pub fn event_of(entry: &Entry) -> ChangeEvent {

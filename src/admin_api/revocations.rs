@@ -16,6 +16,7 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use super::asked::{self, Asked, Door, Known, NotAsked};
 use super::inspected::Change;
@@ -25,6 +26,9 @@ use crate::clock::Timestamp;
 use crate::ledger::{Ledger, LedgerError, Receipt};
 use crate::revocation::{Arrival, Entry, Freshness, Retention, RevocationIndex};
 use crate::token::TokenCache;
+
+/// How long the disk may take, and other processes that write to the same folder.
+const DISK: Duration = Duration::from_secs(10);
 
 /// What calls that change something work on, whichever door they come through.
 pub struct Hands {
@@ -129,12 +133,18 @@ impl Hands {
 
     /// On disk and published, or on disk, or neither.
     async fn record(&self, entry: Entry) -> Result<Receipt, LedgerError> {
-        if let Some(ledger) = &self.ledger {
-            return ledger.revoke(entry).await;
+        let (before, entry) = asked::steps(entry);
+        let Some(ledger) = &self.ledger else {
+            let now = Timestamp::now();
+            for entry in before.iter().chain([&entry]) {
+                self.index.apply(entry, Arrival::by_hand(now), self.retention);
+            }
+            return Ok(Receipt { number: 0, propagated: true });
+        };
+        if let Some(before) = before {
+            ledger.recorded(before).await?;
         }
-        let now = Timestamp::now();
-        self.index.apply(&entry, Arrival::by_hand(now), self.retention);
-        Ok(Receipt { number: 0, propagated: true })
+        ledger.revoke(entry).await
     }
 
     async fn carry_out(&self, actor: &Actor, Asked { entry, by_token }: Asked) -> Response {
@@ -147,8 +157,8 @@ impl Hands {
             number,
             outcome,
         };
-        let (mut response, change) = match self.record(entry).await {
-            Ok(Receipt { number, propagated }) => {
+        let (mut response, change) = match timeout(DISK, self.record(entry)).await {
+            Ok(Ok(Receipt { number, propagated })) => {
                 tracing::info!(%actor, entry = said, number, propagated, "changed");
                 let status = if propagated { StatusCode::OK } else { StatusCode::ACCEPTED };
                 let outcome = if propagated { "published" } else { "recorded" };
@@ -159,14 +169,26 @@ impl Hands {
                 }
                 (answer(status, &body), change(Some(number), outcome))
             }
-            Err(error) => {
+            Ok(Err(error)) => {
                 tracing::error!(%actor, entry = said, %error, "nothing was changed");
                 (not_recorded(&error), change(None, "failed"))
+            }
+            Err(_) => {
+                tracing::error!(%actor, entry = said, "the disk does not take a change");
+                (unanswered(), change(None, "unknown"))
             }
         };
         response.extensions_mut().insert(change);
         response
     }
+}
+
+/// Whoever holds the folder's lock has stopped, or the disk has.
+fn unanswered() -> Response {
+    let seconds = DISK.as_secs();
+    let detail =
+        format!("the disk did not take it within {seconds} s: it may count later, or never; asking again is harmless");
+    problem::of_call(StatusCode::SERVICE_UNAVAILABLE, "not_answered", &detail, None)
 }
 
 /// Nothing was changed, and why.
