@@ -30,6 +30,7 @@ mod proxy_protocol;
 mod rate_limits;
 mod reloads;
 mod revoking;
+mod replication_faults;
 mod running;
 mod smuggling;
 mod stopping;
