@@ -39,8 +39,6 @@ pub struct Known<'k> {
     pub issuers: &'k [String],
     /// The roles in force.
     pub roles: &'k RoleTable,
-    /// Their fingerprint, which an override needs (T9).
-    pub fingerprint: Option<&'k str>,
     /// Now.
     pub now: Timestamp,
 }
@@ -158,7 +156,8 @@ fn check(entry: Entry, door: Door, known: &Known<'_>) -> Result<Entry, NotAsked>
             if asked.needs.is_some() {
                 return refuse("/needs", "which roles it presumes is known here: those in force");
             }
-            asked.needs = known.fingerprint.map(Box::from);
+            // T9: a process with other role data must not grant by it.
+            asked.needs = Some(known.roles.fingerprint().into());
             Ok(Entry::Override(asked))
         }
         entry => Ok(entry),
@@ -223,7 +222,7 @@ mod tests {
         let source = SourceText { name: "roles.yaml".to_owned(), text: text.to_owned() };
         let (_, roles) = roles_file::parse(std::sync::Arc::new(source)).0.unwrap();
         let (verifier, issuers) = (Verifier::new(Vec::new()), ["own".to_owned(), "kc".to_owned()]);
-        let known = Known { verifier: &verifier, issuers: &issuers, roles: &roles, fingerprint: Some("f"), now: NOW };
+        let known = Known { verifier: &verifier, issuers: &issuers, roles: &roles, now: NOW };
         read(body.as_bytes(), door, &known).map(|asked| asked.entry)
     }
 
@@ -286,7 +285,7 @@ mod tests {
         let door = Door::Overrides;
         let good = r#"{"override": "a", "roles": ["ROLE_USER"], "memberships": {"oms": "FREE"}}"#;
         let Entry::Override(entry) = asked(good, door).unwrap() else { unreachable!() };
-        assert_eq!(entry.needs.as_deref(), Some("f"));
+        assert_eq!(entry.needs.map(|needs| needs.len()), Some(64), "a SHA-256");
         for (body, at) in [
             (r#"{"override": "a", "roles": ["ROLE_NONE"]}"#, "/roles"),
             (r#"{"override": "a", "roles": [], "memberships": {"oms": "GOLD"}}"#, "/memberships"),

@@ -87,7 +87,7 @@ pub(super) async fn set_override(
 
 /// How the truth stands: for `doorward status`.
 pub(super) async fn status(State(hands): State<Arc<Hands>>) -> Response {
-    let now = Timestamp::now();
+    let (now, held) = (Timestamp::now(), hands.index.counts());
     let (mut number, mut published) = (0, true);
     if let Some(ledger) = &hands.ledger {
         number = ledger.last();
@@ -98,7 +98,8 @@ pub(super) async fn status(State(hands): State<Arc<Hands>>) -> Response {
         &json!({
             "number": number,
             "published": published,
-            "revocations": hands.index.len(),
+            "revocations": held.revocations(),
+            "overrides": held.overrides,
             "loaded": hands.freshness.is_loaded(),
             "staleness_seconds": hands.freshness.staleness(now).map(|age| age.as_secs_f64()),
         }),
@@ -121,13 +122,8 @@ impl Hands {
 
     fn read(&self, body: &[u8], door: Door) -> Result<Asked, NotAsked> {
         let (snapshot, verifier) = (self.roles.snapshot(), self.tokens.verifier());
-        let known = Known {
-            verifier: &verifier,
-            issuers: &self.issuers,
-            roles: snapshot.roles(),
-            fingerprint: None,
-            now: Timestamp::now(),
-        };
+        let known =
+            Known { verifier: &verifier, issuers: &self.issuers, roles: snapshot.roles(), now: Timestamp::now() };
         asked::read(body, door, &known)
     }
 

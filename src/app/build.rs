@@ -20,7 +20,7 @@ use crate::sync::policy_files::Texts;
 use crate::sync::{LiveTls, PolicyFiles};
 use crate::telemetry::Metrics;
 use crate::token::jwk::Trust;
-use crate::token::{Algorithm, Confers, KeySet, Signer, TokenCache, Verifier, local_keys};
+use crate::token::{Algorithm, Confers, KeySet, RolesFrom, Signer, TokenCache, Verifier, local_keys};
 
 /// What a process consists of before it is bound to anything.
 pub struct Built {
@@ -198,7 +198,9 @@ fn check_conferred(issuer: &IssuerSettings, roles: &RoleTable) -> anyhow::Result
 
 fn retention(settings: &Settings) -> Retention {
     let longest = settings.auth.issuers.iter().map(|issuer| issuer.max_lifetime).max().unwrap_or_default();
-    Retention::new(longest, settings.auth.leeway)
+    // T6: there the override is all that says which roles a subject holds, however long ago it was published.
+    let overrides_stay = settings.auth.issuers.iter().any(|issuer| issuer.roles_from == RolesFrom::Doorward);
+    Retention { overrides_stay, ..Retention::new(longest, settings.auth.leeway) }
 }
 
 fn revocations(settings: &Settings, retention: Retention) -> anyhow::Result<RevocationIndex> {

@@ -34,6 +34,7 @@ families! {
     CACHE_HITS = COUNTER "doorward_token_cache_hits_total" "Token validations answered from the cache.";
     CACHE_MISSES = COUNTER "doorward_token_cache_misses_total" "Token validations that had to verify the token.";
     REVOCATIONS = GAUGE "doorward_revocations" "Revocations in force.";
+    SUBJECT_OVERRIDES = GAUGE "doorward_subject_overrides" "Subjects whose older tokens are judged by what was published of them since.";
     POLICY_INFO = GAUGE "doorward_policy_info" "The policy file in force for each service; always 1.";
     POLICY_RELOAD_FAILED = GAUGE "doorward_policy_reload_failed" "1 while the policy on disk is refused and an older one in force.";
     SNAPSHOT_VERSION = GAUGE "doorward_snapshot_version" "The number of the policy snapshot in force.";
@@ -220,6 +221,7 @@ pub struct Metrics {
     connections: Arc<[AtomicI64]>,
     tls: Box<[ListenerTls]>,
     revocations: AtomicU64,
+    subject_overrides: AtomicU64,
     snapshot_version: AtomicU64,
     policy_reload_failed: AtomicBool,
     policies: Mutex<BTreeSet<(String, String)>>,
@@ -249,6 +251,7 @@ impl Metrics {
             connections: Listener::ALL.iter().map(|_| AtomicI64::new(0)).collect(),
             tls: Listener::ALL.iter().map(|_| ListenerTls::default()).collect(),
             revocations: AtomicU64::new(0),
+            subject_overrides: AtomicU64::new(0),
             snapshot_version: AtomicU64::new(0),
             policy_reload_failed: AtomicBool::new(false),
             policies: Mutex::default(),
@@ -305,9 +308,10 @@ impl Metrics {
         }
     }
 
-    /// How many revocations are in force.
-    pub fn set_revocations(&self, count: u64) {
-        self.revocations.store(count, Ordering::Relaxed);
+    /// How many revocations are in force, and how many subjects have overrides.
+    pub fn set_revocations(&self, count: usize, subject_overrides: usize) {
+        self.revocations.store(count as u64, Ordering::Relaxed);
+        self.subject_overrides.store(subject_overrides as u64, Ordering::Relaxed);
     }
 
     /// How many decisions are remembered, and the bytes that they take.
@@ -380,6 +384,7 @@ impl Metrics {
 
     fn gather_state(&self, out: &mut Gathered, totals: &Totals) {
         out.add(&REVOCATIONS, [number(&[], self.revocations.load(Ordering::Relaxed) as f64)]);
+        out.add(&SUBJECT_OVERRIDES, [number(&[], self.subject_overrides.load(Ordering::Relaxed) as f64)]);
         let policies = lock(&self.policies);
         out.add(
             &POLICY_INFO,
@@ -628,7 +633,7 @@ mod tests {
     /// SPEC 11, without the families of rooms that do not exist yet (logins, events, JWKS age, certificates).
     const SPEC: &str = "doorward_requests_total doorward_request_duration_seconds doorward_upstream_duration_seconds \
         doorward_token_validation_seconds doorward_decision_seconds doorward_auth_failures_total \
-        doorward_token_cache_hits_total doorward_token_cache_misses_total doorward_revocations doorward_policy_info \
+        doorward_token_cache_hits_total doorward_token_cache_misses_total doorward_revocations doorward_subject_overrides doorward_policy_info \
         doorward_policy_reload_failed doorward_snapshot_version doorward_upstream_connections doorward_connections \
         doorward_limit_rejections_total doorward_report_only_total doorward_parse_errors_total doorward_build_info \
         doorward_upstream_unprotected doorward_log_dropped_total doorward_decisions_remembered \
