@@ -16,6 +16,7 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::asked::{self, Asked, Door, Known, NotAsked};
@@ -46,6 +47,8 @@ pub struct Hands {
     pub issuers: Vec<String>,
     /// The roles in force are those of its snapshot.
     pub roles: Arc<Admission>,
+    /// Whose turn it is to have the whole truth searched.
+    pub inquiries: Semaphore,
 }
 
 /// Who asks for a change.
@@ -209,6 +212,6 @@ fn unread(rejection: &BytesRejection) -> Response {
     }
 }
 
-fn answer(status: StatusCode, body: &Value) -> Response {
+pub(super) fn answer(status: StatusCode, body: &Value) -> Response {
     (status, [(CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
+use tokio::sync::Semaphore;
 
 use super::upstreams::{self, Listeners, Upstreams};
 use crate::admin_api::{AdminState, Hands, Readiness};
@@ -139,6 +140,7 @@ fn hands(
         tokens: Arc::clone(tokens),
         issuers: settings.auth.issuers.iter().map(|issuer| issuer.name.clone()).collect(),
         roles: Arc::clone(roles),
+        inquiries: Semaphore::new(1),
     }))
 }
 
