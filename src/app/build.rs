@@ -57,7 +57,6 @@ pub struct Built {
 /// The first part that cannot be built, with the files, places and mends that its room names.
 pub fn build(settings: &Settings) -> anyhow::Result<Built> {
     let metrics = Metrics::new();
-    let readiness = Readiness::default();
     let files = policy_files(settings)?;
     let texts = files.read()?;
     let loaded = files.compile(&texts)?;
@@ -85,6 +84,7 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
 
     let admission_of_admin = loaded.admin.map(admission);
     let hands = hands(settings, &tokens, &revocations, &freshness, admission_of_admin.as_ref(), gateway.as_ref())?;
+    let readiness = Readiness::new(Arc::clone(&freshness));
     let admin = match admission_of_admin {
         Some(admission) => {
             let hosts = settings.admin.hosts.iter().map(|host| Host::parse(host.as_bytes()));

@@ -8,7 +8,9 @@ use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, Me
 use prometheus::{Encoder, TextEncoder};
 
 use super::histogram::{Bounds, HistogramTotal};
+use super::ledger::{LedgerMetrics, SYNC_BOUNDS};
 use super::process;
+use super::replication::{ReplicationMetrics, ReplicationTotals};
 use super::shard::{Totals, WorkerMetrics, lock};
 use crate::reason::Reason;
 
@@ -56,6 +58,19 @@ families! {
     LOG_DROPPED = COUNTER "doorward_log_dropped_total" "Access lines lost because the log's reader was too slow or gone.";
     DECISIONS = GAUGE "doorward_decisions_remembered" "Decisions that GET /api/decisions/{request_id} can explain: denials, and a sample of the rest.";
     DECISION_BYTES = GAUGE "doorward_decisions_remembered_bytes" "Memory that these decisions take, roughly.";
+    STALENESS = GAUGE "doorward_revocation_staleness_seconds" "How long ago the control plane was last heard; +Inf: never. 0 for a process without Redis.";
+    REPLICATION_CONNECTED = GAUGE "doorward_replication_connected" "1 while Redis answers: to what follows (role replica), and to what publishes.";
+    REPLICATION_LOADS = COUNTER "doorward_replication_loads_total" "Times the whole state was read from Redis.";
+    REPLICATION_CHANGES = COUNTER "doorward_replication_changes_total" "Changes that came through Redis.";
+    REPLICATION_REFUSED = COUNTER "doorward_replication_refused_total" "Lines in Redis that were not believed.";
+    PUBLICATION_PENDING = GAUGE "doorward_publication_pending" "Changes recorded here that are not published yet.";
+    PUBLICATION_BLOCKED = GAUGE "doorward_publication_blocked" "1 while somebody else publishes another truth in this Redis, so that nothing from here is published.";
+    PUBLICATION_REWRITES = COUNTER "doorward_publication_rewrites_total" "Times state and stream in Redis were written anew from the truth.";
+    LEDGER_CHANGES = COUNTER "doorward_ledger_changes_total" "Changes of the revocation folder that were applied, from this process and others.";
+    LEDGER_SYNC = HISTOGRAM "doorward_ledger_fsync_seconds" "Time to write recorded changes to disk, those that were gathered together.";
+    LEDGER_SEGMENTS = GAUGE "doorward_ledger_segments" "Segments of the revocation folder.";
+    LEDGER_RECORDS = GAUGE "doorward_ledger_records" "Records in segments of the revocation folder, and changes after them.";
+    LEDGER_FAILURES = COUNTER "doorward_ledger_failures_total" "Times the revocation folder could not be read or written.";
     PROCESS_CPU = COUNTER "process_cpu_seconds_total" "CPU time of the process, user and system.";
     PROCESS_RESIDENT = GAUGE "process_resident_memory_bytes" "Resident memory of the process.";
     PROCESS_OPEN_FDS = GAUGE "process_open_fds" "Open file descriptors of the process.";
@@ -229,8 +244,10 @@ pub struct Metrics {
     config_reload_failed: AtomicBool,
     endpoints: Mutex<Vec<EndpointHealth>>,
     log_dropped: Arc<AtomicU64>,
+    ledger: Arc<LedgerMetrics>,
     /// Denials, samples, and the bytes of both.
     decisions: [AtomicU64; 3],
+    replication: Arc<ReplicationMetrics>,
 }
 
 /// What is known of a listener that speaks TLS.
@@ -259,7 +276,9 @@ impl Metrics {
             config_reload_failed: AtomicBool::new(false),
             endpoints: Mutex::default(),
             log_dropped: Arc::default(),
+            ledger: Arc::default(),
             decisions: Default::default(),
+            replication: Arc::default(),
         })
     }
 
@@ -306,6 +325,18 @@ impl Metrics {
         if let Some(tls) = self.tls.get(listener as usize) {
             tls.handshakes_failed.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// What the loops that share revocations count.
+    #[must_use]
+    pub fn replication(&self) -> Arc<ReplicationMetrics> {
+        Arc::clone(&self.replication)
+    }
+
+    /// What the revocation folder counts.
+    #[must_use]
+    pub fn ledger(&self) -> Arc<LedgerMetrics> {
+        Arc::clone(&self.ledger)
     }
 
     /// How many revocations are in force, and how many subjects have overrides.
@@ -376,7 +407,9 @@ impl Metrics {
         let mut out = Gathered(Vec::with_capacity(FAMILY_NAMES.len()));
         gather_requests(&mut out, &totals);
         gather_tokens(&mut out, &totals);
+        gather_replication(&mut out, &self.replication.totals());
         self.gather_state(&mut out, &totals);
+        gather_ledger(&mut out, &self.ledger);
         gather_process(&mut out);
         out.0.retain(|family| !family.get_metric().is_empty());
         out.0
@@ -456,6 +489,22 @@ impl Metrics {
         out.add(&DECISION_BYTES, [number(&[], bytes)]);
         out.add(&BUILD_INFO, [number(&[("version", env!("CARGO_PKG_VERSION"))], 1.0)]);
     }
+}
+
+fn gather_replication(out: &mut Gathered, totals: &ReplicationTotals) {
+    fn by<'a>(label: &'a str, counts: &'a BTreeMap<&'static str, u64>) -> impl Iterator<Item = Metric> + 'a {
+        counts.iter().map(move |(value, count)| number(&[(label, *value)], *count as f64))
+    }
+    out.add(&STALENESS, [number(&[], totals.staleness)]);
+    let connected =
+        totals.connected.iter().map(|(role, connected)| number(&[("role", *role)], f64::from(u8::from(*connected))));
+    out.add(&REPLICATION_CONNECTED, connected);
+    out.add(&REPLICATION_LOADS, by("cause", &totals.loads));
+    out.add(&REPLICATION_CHANGES, totals.follows.then(|| number(&[], totals.changes as f64)));
+    out.add(&REPLICATION_REFUSED, by("reason", &totals.refused));
+    out.add(&PUBLICATION_PENDING, totals.publishes.then(|| number(&[], totals.pending as f64)));
+    out.add(&PUBLICATION_BLOCKED, totals.publishes.then(|| number(&[], f64::from(u8::from(totals.blocked)))));
+    out.add(&PUBLICATION_REWRITES, by("cause", &totals.rewrites));
 }
 
 fn gather_requests(out: &mut Gathered, totals: &Totals) {
@@ -543,6 +592,16 @@ fn gather_tokens(out: &mut Gathered, totals: &Totals) {
             number(&[("reason", reason.code())], count as f64)
         }),
     );
+}
+
+fn gather_ledger(out: &mut Gathered, ledger: &LedgerMetrics) {
+    let families = [&LEDGER_CHANGES, &LEDGER_SEGMENTS, &LEDGER_RECORDS, &LEDGER_FAILURES];
+    for (family, value) in families.into_iter().zip(ledger.numbers()) {
+        out.add(family, [number(&[], value as f64)]);
+    }
+    let mut syncs = HistogramTotal::new(SYNC_BOUNDS);
+    ledger.syncs.add_to(&mut syncs);
+    out.add(&LEDGER_SYNC, [histogram(&[], &syncs)]);
 }
 
 fn gather_process(out: &mut Gathered) {
@@ -640,7 +699,8 @@ mod tests {
         doorward_decisions_remembered_bytes doorward_streams doorward_exchanges_ended_total \
         doorward_certificate_expiry_timestamp_seconds doorward_certificate_reload_failed \
         doorward_tls_handshakes_failed_total doorward_upstream_healthy doorward_upstream_retries_total \
-        doorward_config_reload_failed process_cpu_seconds_total \
+        doorward_config_reload_failed doorward_ledger_changes_total doorward_ledger_fsync_seconds \
+        doorward_ledger_segments doorward_ledger_records doorward_ledger_failures_total process_cpu_seconds_total \
         process_resident_memory_bytes process_open_fds process_max_fds process_start_time_seconds process_threads";
 
     fn labels<'a>(service: &'a Arc<str>, route: &'a Arc<str>, status: u16) -> RequestLabels<'a> {
