@@ -25,7 +25,7 @@ use super::problem;
 use crate::admission::{Admission, Identity};
 use crate::clock::Timestamp;
 use crate::ledger::{Ledger, LedgerError, Receipt};
-use crate::revocation::{Arrival, Entry, Freshness, Retention, RevocationIndex};
+use crate::revocation::{Entry, Freshness, RevocationIndex};
 use crate::token::TokenCache;
 
 /// How long the disk may take, and other processes that write to the same folder.
@@ -33,12 +33,10 @@ const DISK: Duration = Duration::from_secs(10);
 
 /// What calls that change something work on, whichever door they come through.
 pub struct Hands {
-    /// The truth; without it what is changed is in memory alone.
+    /// The truth; without it this process follows, and nothing can be changed here.
     pub ledger: Option<Arc<Ledger>>,
     /// What it is applied to.
     pub index: Arc<RevocationIndex>,
-    /// How long entries are kept (T5).
-    pub retention: Retention,
     /// How fresh that is.
     pub freshness: Arc<Freshness>,
     /// The issuers and their keys: for tokens that are pasted.
@@ -132,14 +130,8 @@ impl Hands {
 
     /// On disk and published, or on disk, or neither.
     async fn record(&self, entry: Entry) -> Result<Receipt, LedgerError> {
+        let ledger = self.ledger.as_ref().ok_or(LedgerError::ReadOnly)?;
         let (before, entry) = asked::steps(entry);
-        let Some(ledger) = &self.ledger else {
-            let now = Timestamp::now();
-            for entry in before.iter().chain([&entry]) {
-                self.index.apply(entry, Arrival::by_hand(now), self.retention);
-            }
-            return Ok(Receipt { number: 0, propagated: true });
-        };
         if let Some(before) = before {
             ledger.recorded(before).await?;
         }

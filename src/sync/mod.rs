@@ -6,6 +6,7 @@
 pub mod certificates;
 pub mod endpoints;
 pub mod follow;
+pub mod ledger;
 pub mod policy_files;
 pub mod publisher;
 pub mod replica;
