@@ -234,6 +234,9 @@ impl Doorward {
             follow_certificates(built, Listener::Admin, built.admin_tls.as_ref()),
         ];
         let following = follow_files(settings, built, reread);
+        let ledger = built.ledger.clone();
+        // With Redis a process hears of its control plane by heartbeats.
+        let truth = settings.redis.is_none().then(|| Arc::clone(&built.freshness));
         let looking_after = built.gateway.clone();
         let admin = self.admin(settings, built, listeners.admin, drain.clone());
         let probes = probes(settings, built, listeners.probes, drain.clone());
@@ -249,6 +252,12 @@ impl Doorward {
             }));
             let following = tokio::spawn(following);
             let key_sets = tokio::spawn(key_sets.run());
+            let ledger = ledger.map(|ledger| {
+                [
+                    tokio::spawn(sync::ledger::follow(Arc::clone(&ledger), truth)),
+                    tokio::spawn(sync::ledger::tend(ledger)),
+                ]
+            });
             let certificates = certificates.map(|following| following.map(tokio::spawn));
             let looking_after = looking_after.map(|gateway| {
                 tokio::spawn(sync::endpoints::look_after(move |now| {
@@ -258,6 +267,7 @@ impl Doorward {
             tokio::join!(admin, probes, socket, drain.begun());
             following.abort();
             key_sets.abort();
+            ledger.into_iter().flatten().for_each(|following| following.abort());
             certificates.into_iter().flatten().for_each(|following| following.abort());
             sweeping.abort();
             if let Some(looking_after) = looking_after {
