@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
+use tokio::sync::Semaphore;
 
+use super::key_sets;
 use super::ledger;
 use super::replication::{self, Replicated};
 use super::upstreams::{self, Listeners, Upstreams};
@@ -20,7 +22,7 @@ use crate::request::Host;
 use crate::request::peer::TrustedProxies;
 use crate::revocation::{Arrival, Freshness, Retention, RevocationIndex, entry};
 use crate::sync::policy_files::Texts;
-use crate::sync::{LiveTls, PolicyFiles};
+use crate::sync::{KeySets, LiveTls, PolicyFiles};
 use crate::telemetry::Metrics;
 use crate::token::jwk::Trust;
 use crate::token::{Algorithm, Confers, KeySet, RolesFrom, Signer, TokenCache, Verifier, local_keys};
@@ -47,6 +49,8 @@ pub struct Built {
     pub readiness: Readiness,
     /// The gateway's decisions of late.
     pub decisions: Arc<Decisions>,
+    /// The issuers' keys that are followed while running.
+    pub key_sets: KeySets,
     /// The files that are followed while running.
     pub files: PolicyFiles,
     /// What they held at the start.
@@ -69,6 +73,7 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
     let texts = files.read()?;
     let loaded = files.compile(&texts)?;
     let tokens = Arc::new(TokenCache::new(verifier(&settings.auth, &loaded.roles)?, settings.auth.token_cache));
+    let key_sets = key_sets::followed(&settings.auth, &tokens, &metrics)?;
     let retention = retention(settings);
     let revocations = Arc::new(revocations(settings, retention)?);
     let ledger = ledger::open(settings, retention, &revocations, &metrics)?;
@@ -138,6 +143,7 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
         hands,
         readiness,
         decisions,
+        key_sets,
         files,
         texts,
         upstreams,
@@ -159,11 +165,11 @@ fn hands(
     Ok(Hands {
         ledger: None,
         index: Arc::clone(index),
-        retention: retention(settings),
         freshness: Arc::clone(freshness),
         tokens: Arc::clone(tokens),
         issuers: settings.auth.issuers.iter().map(|issuer| issuer.name.clone()).collect(),
         roles: Arc::clone(roles),
+        inquiries: Semaphore::new(1),
     })
 }
 
@@ -221,7 +227,7 @@ fn check_conferred(issuer: &IssuerSettings, roles: &RoleTable) -> anyhow::Result
     Ok(())
 }
 
-fn retention(settings: &Settings) -> Retention {
+pub(super) fn retention(settings: &Settings) -> Retention {
     let longest = settings.auth.issuers.iter().map(|issuer| issuer.max_lifetime).max().unwrap_or_default();
     // T6: there the override is all that says which roles a subject holds, however long ago it was published.
     let overrides_stay = settings.auth.issuers.iter().any(|issuer| issuer.roles_from == RolesFrom::Doorward);
