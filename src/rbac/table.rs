@@ -473,6 +473,15 @@ impl RoleTable {
 }
 
 impl Grants {
+    /// The same roles and memberships with these permissions in place of all that they give: what another service, which was
+    /// asked for each of them, says that the subject holds.
+    #[must_use]
+    pub fn holding(&self, permissions: impl IntoIterator<Item = PermissionId>) -> Self {
+        let mut held = Bits::new();
+        permissions.into_iter().for_each(|id| insert(&mut held, id.0 as usize));
+        Self { permissions: held, ..self.clone() }
+    }
+
     /// Identity of the table that made it.
     #[must_use]
     pub fn table(&self) -> u64 {

@@ -4,7 +4,6 @@
 #![expect(clippy::expect_used, reason = "a benchmark")]
 
 use std::hint::black_box;
-use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -13,7 +12,7 @@ use doorward::rbac::RoleKey;
 use doorward::revocation::{Arrival, Entry, FloorOf, Presented, Retention, RevocationIndex};
 use doorward::token::jwk::{KeySet, Trust};
 use doorward::token::mint::{MintRequest, mint};
-use doorward::token::{Algorithm, ClaimPaths, Confers, Issuer, NearCache, RolesFrom, TokenCache, Verifier};
+use doorward::token::{Algorithm, ClaimPaths, Confers, Issuer, IssuerKeys, NearCache, RolesFrom, TokenCache, Verifier};
 
 const NOW: Timestamp = Timestamp(1_800_000_000);
 
@@ -24,7 +23,7 @@ fn issuer(algorithm: Algorithm) -> Issuer {
         issuer: Some("https://issuer.example".into()),
         audience: vec!["oms".into()],
         algorithms: vec![algorithm],
-        keys: Arc::new(KeySet::parse(document.expose(), &[algorithm], Trust::File).expect("a key set")),
+        keys: IssuerKeys::fixed(KeySet::parse(document.expose(), &[algorithm], Trust::File).expect("a key set")),
         claims: ClaimPaths::default(),
         max_lifetime: Duration::from_secs(3600),
         leeway: Duration::from_secs(30),
