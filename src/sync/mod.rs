@@ -7,6 +7,8 @@ pub mod certificates;
 pub mod endpoints;
 pub mod follow;
 pub mod policy_files;
+pub mod publisher;
+pub mod replica;
 
 pub use self::certificates::LiveTls;
 pub use self::follow::{Configuration, Followed, News, Part};
