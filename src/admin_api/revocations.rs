@@ -23,12 +23,12 @@ use super::problem;
 use crate::admission::{Admission, Identity};
 use crate::clock::Timestamp;
 use crate::ledger::{Ledger, LedgerError, Receipt};
-use crate::revocation::{Arrival, Entry, Freshness, Retention, RevocationIndex};
+use crate::revocation::{Entry, Freshness, Retention, RevocationIndex};
 use crate::token::TokenCache;
 
 /// What calls that change something work on, whichever door they come through.
 pub struct Hands {
-    /// The truth; without it what is changed is in memory alone.
+    /// The truth; without it this process follows, and nothing can be changed here.
     pub ledger: Option<Arc<Ledger>>,
     /// What it is applied to.
     pub index: Arc<RevocationIndex>,
@@ -129,12 +129,7 @@ impl Hands {
 
     /// On disk and published, or on disk, or neither.
     async fn record(&self, entry: Entry) -> Result<Receipt, LedgerError> {
-        if let Some(ledger) = &self.ledger {
-            return ledger.revoke(entry).await;
-        }
-        let now = Timestamp::now();
-        self.index.apply(&entry, Arrival::by_hand(now), self.retention);
-        Ok(Receipt { number: 0, propagated: true })
+        self.ledger.as_ref().ok_or(LedgerError::ReadOnly)?.revoke(entry).await
     }
 
     async fn carry_out(&self, actor: &Actor, Asked { entry, by_token }: Asked) -> Response {

@@ -6,12 +6,15 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 
 use super::key_sets;
+use super::ledger;
+use super::replication::{self, Replicated};
 use super::upstreams::{self, Listeners, Upstreams};
 use crate::admin_api::{AdminState, Hands, Readiness};
 use crate::admission::{Admission, Decisions, Desk, Identity};
 use crate::clock::Timestamp;
 use crate::config::{self, AssertionSettings, AuthSettings, ConfigError, IssuerSettings, Settings, issuers};
 use crate::gateway::{self, Assertions, Gateway, GatewaySettings, assertion};
+use crate::ledger::Ledger;
 use crate::policy::Snapshot;
 use crate::rbac::RoleTable;
 use crate::request::Host;
@@ -33,6 +36,12 @@ pub struct Built {
     pub metrics: Arc<Metrics>,
     /// The revocations.
     pub revocations: Arc<RevocationIndex>,
+    /// The revocation folder, where this process records.
+    pub ledger: Option<Arc<Ledger>>,
+    /// How fresh the revocations are.
+    pub freshness: Arc<Freshness>,
+    /// What follows and publishes through Redis, if there is one; taken by who runs it.
+    pub replicated: Option<Replicated>,
     /// What revokes, through whichever door.
     pub hands: Arc<Hands>,
     /// Whether the process can serve.
@@ -66,9 +75,20 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
     let key_sets = key_sets::followed(&settings.auth, &tokens, &metrics)?;
     let retention = retention(settings);
     let revocations = Arc::new(revocations(settings, retention)?);
-    let freshness = Arc::new(Freshness::of_own_truth());
-    let admission = |snapshot| {
-        let (tokens, revocations, freshness) = (Arc::clone(&tokens), Arc::clone(&revocations), Arc::clone(&freshness));
+    let ledger = ledger::open(settings, retention, &revocations, &metrics)?;
+    let (freshness, replicated) = match &settings.redis {
+        Some(redis) => {
+            let freshness = replication::freshness(settings);
+            let truth = (ledger.as_ref(), &*metrics);
+            let replicated = replication::open(settings, redis, (&revocations, retention), &freshness, truth)?;
+            (freshness, Some(replicated))
+        }
+        None => (ledger::freshness(settings), None),
+    };
+    // T21: what is too old may be gone on by at the gateway, and never by administrators.
+    let strict = Arc::new(freshness.strict());
+    let admission = |snapshot, freshness: &Arc<Freshness>| {
+        let (tokens, revocations, freshness) = (Arc::clone(&tokens), Arc::clone(&revocations), Arc::clone(freshness));
         Arc::new(Admission::new(snapshot, tokens, revocations, freshness))
     };
 
@@ -79,14 +99,16 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
             tell_of_snapshot(&metrics, &snapshot);
             decisions.in_force(snapshot.version());
             let gateway_settings = gateway_settings(settings, &upstreams, &metrics)?;
-            Some(Gateway::new(admission(snapshot), gateway_settings, Arc::clone(&decisions)))
+            Some(Gateway::new(admission(snapshot, &freshness), gateway_settings, Arc::clone(&decisions)))
         }
         None => None,
     };
     upstreams::warn_of_unprotected(&upstreams, settings.gateway.assertion.is_some(), &metrics);
 
-    let admission_of_admin = loaded.admin.map(admission);
-    let hands = hands(settings, &tokens, &revocations, &freshness, admission_of_admin.as_ref(), gateway.as_ref())?;
+    let admission_of_admin = loaded.admin.map(|snapshot| admission(snapshot, &strict));
+    let mut hands = hands(settings, &tokens, &revocations, &freshness, admission_of_admin.as_ref(), gateway.as_ref())?;
+    hands.ledger.clone_from(&ledger);
+    let hands = Arc::new(hands);
     let readiness = Readiness::new(Arc::clone(&freshness));
     let admin = match admission_of_admin {
         Some(admission) => {
@@ -114,6 +136,9 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
         admin,
         metrics,
         revocations,
+        ledger,
+        freshness,
+        replicated,
         hands,
         readiness,
         decisions,
@@ -134,9 +159,9 @@ fn hands(
     freshness: &Arc<Freshness>,
     admin: Option<&Arc<Admission>>,
     gateway: Option<&Arc<Gateway>>,
-) -> anyhow::Result<Arc<Hands>> {
+) -> anyhow::Result<Hands> {
     let roles = admin.or_else(|| gateway.map(|gateway| gateway.admission())).context("neither listener is enabled")?;
-    Ok(Arc::new(Hands {
+    Ok(Hands {
         ledger: None,
         index: Arc::clone(index),
         retention: retention(settings),
@@ -144,7 +169,7 @@ fn hands(
         tokens: Arc::clone(tokens),
         issuers: settings.auth.issuers.iter().map(|issuer| issuer.name.clone()).collect(),
         roles: Arc::clone(roles),
-    }))
+    })
 }
 
 /// Nothing is remembered where nobody can ask.
