@@ -41,6 +41,8 @@ pub struct Built {
     pub ledger: Option<Arc<Ledger>>,
     /// How fresh the revocations are.
     pub freshness: Arc<Freshness>,
+    /// What hears of the folder, where this process has one.
+    pub truth: Arc<Freshness>,
     /// What follows and publishes through Redis, if there is one; taken by who runs it.
     pub replicated: Option<Replicated>,
     /// What revokes, through whichever door.
@@ -80,14 +82,21 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
     let (freshness, replicated) = match &settings.redis {
         Some(redis) => {
             let freshness = replication::freshness(settings);
-            let truth = (ledger.as_ref(), &*metrics);
-            let replicated = replication::open(settings, redis, (&revocations, retention), &freshness, truth)?;
+            let published = (ledger.as_ref(), &*metrics);
+            let replicated = replication::open(settings, redis, (&revocations, retention), &freshness, published)?;
             (freshness, Some(replicated))
         }
         None => (ledger::freshness(settings), None),
     };
-    // T21: what is too old may be gone on by at the gateway, and never by administrators.
-    let strict = Arc::new(freshness.strict());
+    // T21: what is too old may be gone on by at the gateway, and never by administrators. With Redis gone they can still revoke where
+    // the truth is.
+    let (truth, strict) = match (&ledger, &replicated) {
+        (Some(_), Some(_)) => {
+            let truth = Arc::new(freshness.beside_own_truth());
+            (Arc::clone(&truth), truth)
+        }
+        _ => (Arc::clone(&freshness), Arc::new(freshness.strict())),
+    };
     let admission = |snapshot, freshness: &Arc<Freshness>| {
         let (tokens, revocations, freshness) = (Arc::clone(&tokens), Arc::clone(&revocations), Arc::clone(freshness));
         Arc::new(Admission::new(snapshot, tokens, revocations, freshness))
@@ -110,7 +119,8 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
     let mut hands = hands(settings, &tokens, &revocations, &freshness, admission_of_admin.as_ref(), gateway.as_ref())?;
     hands.ledger.clone_from(&ledger);
     let hands = Arc::new(hands);
-    let readiness = Readiness::new(Arc::clone(&freshness));
+    // A control plane without a gateway can do its work as long as administrators are let in.
+    let readiness = Readiness::new(Arc::clone(if settings.gateway.enabled { &freshness } else { &strict }));
     let admin = match admission_of_admin {
         Some(admission) => {
             let hosts = settings.admin.hosts.iter().map(|host| Host::parse(host.as_bytes()));
@@ -139,6 +149,7 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
         revocations,
         ledger,
         freshness,
+        truth,
         replicated,
         hands,
         readiness,

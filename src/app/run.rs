@@ -16,6 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::build::{Built, build, tell_of_snapshot};
 use super::key_sets;
+use super::replication::Replicated;
 use super::upstreams::{Configured, Listeners, Reading, Ready, Reread, warn_of_unprotected};
 use crate::admin_api::{self, ControlSocket, SocketError};
 use crate::clock::Timestamp;
@@ -249,8 +250,9 @@ impl Doorward {
         let following = follow_files(settings, built, reread);
         let (fresh, counted) = (Arc::clone(&built.freshness), built.metrics.replication());
         let ledger = built.ledger.clone();
-        // With Redis a process hears of its control plane by heartbeats.
-        let truth = settings.redis.is_none().then(|| Arc::clone(&built.freshness));
+        let truth = Arc::clone(&built.truth);
+        let own = Arc::clone(&built.truth);
+        let leads = built.replicated.as_ref().map_or_else(|| Arc::new(true.into()), Replicated::leads);
         let looking_after = built.gateway.clone();
         let admin = self.admin(settings, built, listeners.admin, drain.clone());
         let probes = probes(settings, built, listeners.probes, drain.clone());
@@ -268,12 +270,13 @@ impl Doorward {
             let aging = tokio::spawn(every(LOOK_AT_AGE, move || {
                 let now = sync::replica::now();
                 fresh.look(now);
+                own.look(now);
                 counted.set_staleness(fresh.staleness_at(now));
             }));
             let key_sets = tokio::spawn(key_sets.run());
             let ledger = ledger.map(|ledger| {
                 [
-                    tokio::spawn(sync::ledger::follow(Arc::clone(&ledger), truth)),
+                    tokio::spawn(sync::ledger::follow(Arc::clone(&ledger), truth, leads)),
                     tokio::spawn(sync::ledger::tend(ledger)),
                 ]
             });
