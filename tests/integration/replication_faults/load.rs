@@ -259,7 +259,8 @@ impl Shared {
                  Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
                 body.len()
             ));
-            if status == 0 {
+            // One that has just started does not know yet whether its folder is behind what was published (T2).
+            if status == 0 || (status, &*reason) == (503, "auth_unavailable") {
                 thread::sleep(Duration::from_millis(100));
                 continue;
             }
