@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 
+use super::delegate::DelegateMetrics;
 use super::histogram::{Bounds, HistogramTotal};
 use super::process;
 use super::shard::{Totals, WorkerMetrics, lock};
@@ -55,6 +56,10 @@ families! {
     LOG_DROPPED = COUNTER "doorward_log_dropped_total" "Access lines lost because the log's reader was too slow or gone.";
     DECISIONS = GAUGE "doorward_decisions_remembered" "Decisions that GET /api/decisions/{request_id} can explain: denials, and a sample of the rest.";
     DECISION_BYTES = GAUGE "doorward_decisions_remembered_bytes" "Memory that these decisions take, roughly.";
+    DELEGATE_QUESTION = HISTOGRAM "doorward_delegate_question_seconds" "Time that a question took which was asked elsewhere: of the user service, or of a blacklist.";
+    DELEGATE_COALESCED = COUNTER "doorward_delegate_coalesced_total" "Requests that waited for a question which another one had asked.";
+    DELEGATE_OPEN = GAUGE "doorward_delegate_questions_open" "Questions that are asked now, or wait for a place.";
+    LOOKUP_UNANSWERED = COUNTER "doorward_lookup_unanswered_total" "Requests that went on though the blacklist did not answer (on_stale = \"allow\").";
     PROCESS_CPU = COUNTER "process_cpu_seconds_total" "CPU time of the process, user and system.";
     PROCESS_RESIDENT = GAUGE "process_resident_memory_bytes" "Resident memory of the process.";
     PROCESS_OPEN_FDS = GAUGE "process_open_fds" "Open file descriptors of the process.";
@@ -121,6 +126,8 @@ labels! {
         Rate = "rate",
         /// The requests to one upstream at a time.
         UpstreamRequests = "upstream_requests",
+        /// The questions to a user service at a time, those that wait included.
+        Questions = "questions",
     }
 }
 
@@ -227,6 +234,7 @@ pub struct Metrics {
     config_reload_failed: AtomicBool,
     endpoints: Mutex<Vec<EndpointHealth>>,
     log_dropped: Arc<AtomicU64>,
+    delegate: Arc<DelegateMetrics>,
     /// Denials, samples, and the bytes of both.
     decisions: [AtomicU64; 3],
 }
@@ -256,6 +264,7 @@ impl Metrics {
             config_reload_failed: AtomicBool::new(false),
             endpoints: Mutex::default(),
             log_dropped: Arc::default(),
+            delegate: Arc::default(),
             decisions: Default::default(),
         })
     }
@@ -347,6 +356,12 @@ impl Metrics {
         lock(&self.unprotected).insert(upstream.to_owned(), unprotected);
     }
 
+    /// The counters of what is asked elsewhere.
+    #[must_use]
+    pub fn delegate(&self) -> &Arc<DelegateMetrics> {
+        &self.delegate
+    }
+
     /// The counter of lost access lines, for the access log to count on.
     #[must_use]
     pub fn log_dropped(&self) -> Arc<AtomicU64> {
@@ -369,7 +384,9 @@ impl Metrics {
         for worker in lock(&self.workers).iter() {
             worker.add_to(&mut totals);
         }
+        *totals.limit_rejections.entry(Limit::Questions).or_default() += self.delegate.refused();
         let mut out = Gathered(Vec::with_capacity(FAMILY_NAMES.len()));
+        gather_delegate(&mut out, &self.delegate);
         gather_requests(&mut out, &totals);
         gather_tokens(&mut out, &totals);
         self.gather_state(&mut out, &totals);
@@ -538,6 +555,24 @@ fn gather_tokens(out: &mut Gathered, totals: &Totals) {
             number(&[("reason", reason.code())], count as f64)
         }),
     );
+}
+
+/// Nothing, where nothing was asked elsewhere.
+fn gather_delegate(out: &mut Gathered, delegate: &DelegateMetrics) {
+    let gathered = delegate.gather();
+    let each = |question| [("question", question)];
+    out.add(
+        &DELEGATE_QUESTION,
+        gathered.iter().flat_map(|of| {
+            of.answers
+                .iter()
+                .map(|(result, total)| histogram(&[("question", of.question), ("result", result)], total))
+        }),
+    );
+    out.add(&DELEGATE_COALESCED, gathered.iter().map(|of| number(&each(of.question), of.coalesced as f64)));
+    out.add(&DELEGATE_OPEN, gathered.iter().map(|of| number(&each(of.question), of.open as f64)));
+    let looked_up = gathered.iter().any(|of| of.question == "lookup");
+    out.add(&LOOKUP_UNANSWERED, looked_up.then(|| number(&[], delegate.unanswered() as f64)));
 }
 
 fn gather_process(out: &mut Gathered) {

@@ -5,6 +5,7 @@
 
 pub mod access_log;
 pub mod audit;
+pub mod delegate;
 pub mod histogram;
 pub mod metrics;
 pub mod output;
@@ -14,6 +15,7 @@ pub mod tracing;
 
 pub use self::access_log::{AccessDecision, AccessLog, AccessRecord, AccessSink};
 pub use self::audit::{AuditEvent, AuditRecord};
+pub use self::delegate::{DelegateAnswer, DelegateMetrics, DelegateQuestion};
 pub use self::metrics::{CONTENT_TYPE, EndpointHealth, Limit, Listener, Metrics, Stream, ValidationSource};
 pub use self::shard::{RequestLabels, UpstreamConnection, UpstreamMetrics, WorkerMetrics};
 pub use self::tracing::{LogFormat, LogLevel};
