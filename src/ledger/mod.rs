@@ -24,7 +24,15 @@
 //! Knows: changes, signatures, files. Must not know: Redis, HTTP, what an entry means beyond when it is over and what replaces it.
 
 pub mod error;
+mod folder;
 pub mod handle;
+mod lines;
+mod records;
+mod segments;
+mod shared;
+mod steps;
+mod tend;
+mod writer;
 
 pub use self::error::LedgerError;
 pub use self::handle::{Ledger, LedgerSettings, Published, Receipt, Recorded, State};

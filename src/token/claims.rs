@@ -23,6 +23,8 @@ pub struct Claims {
     pub memberships: Box<[Membership]>,
     /// Whether the issuer may confer administrators' roles (`admin = true`, or doorward's own).
     pub admin: bool,
+    /// Whether the roles are those that doorward has published, and none of the token's (`roles_from = "doorward"`, T6).
+    pub roles_published: bool,
     /// Session; only from doorward's own keys.
     pub session: Option<Box<str>>,
     /// `jti`.
@@ -100,6 +102,7 @@ impl Claims {
             roles: roles(issuer, at(payload, &paths.roles)),
             memberships: own(&paths.memberships).map(memberships).transpose()?.unwrap_or_default(),
             admin: issuer.admin || issuer.own,
+            roles_published: issuer.roles_from == RolesFrom::Doorward,
             session: own(&paths.session).map(session).transpose()?,
             token_id: registered.token_id.map(Box::from),
             uv: own("uv").map(change_number).transpose()?,
@@ -113,11 +116,11 @@ impl Claims {
         })
     }
 
-    /// The roles that count: an issuer without `admin = true` confers no administrator's role, whatever it may confer
-    /// besides (T7).
-    pub fn conferred<'c>(&'c self, table: &'c RoleTable) -> impl Iterator<Item = &'c RoleKey> {
+    /// Those of `roles` that count for this token, whoever gave them: with an issuer without `admin = true` nobody is an
+    /// administrator (T7), though doorward itself has published that its subject is one. Such an issuer's key is not trusted that far.
+    pub fn conferred<'c>(&'c self, roles: &'c [RoleKey], table: &'c RoleTable) -> impl Iterator<Item = &'c RoleKey> {
         let counts = |key: &RoleKey| table.role(key.as_str()).is_none_or(|role| !table.is_administrator(role));
-        self.roles.iter().filter(move |key| self.admin || counts(key))
+        roles.iter().filter(move |key| self.admin || counts(key))
     }
 
     /// Roughly how many bytes it holds, for the cache's bound.
@@ -156,7 +159,9 @@ fn subject(issuer: &Issuer, payload: &Map<String, Value>) -> Result<Box<str>, To
     Ok(subject.into())
 }
 
-pub(super) fn is_identifier(text: &str) -> bool {
+/// Whether a token can have this as its subject or session.
+#[must_use]
+pub fn is_identifier(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b',' | b'=' | b'%');
     (1..=128).contains(&text.len()) && text.bytes().all(allowed)
 }

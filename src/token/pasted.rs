@@ -34,7 +34,8 @@ pub fn read(verifier: &Verifier, token: &str) -> Result<Pasted, TokenRejection> 
         parse_object(&compact.payload).map_err(|why| TokenRejection::malformed_owned(format!("the payload {why}")))?;
     let registered = RegisteredClaims::read(&payload)?;
     let issuer = verifier.issuer_of(registered.issuer)?;
-    check_signature(&compact, &issuer.keys, &issuer.algorithms)?;
+    // Times do not matter for the key either, as long as it is one of the issuer's.
+    check_signature(&compact, &issuer.keys.set(), &issuer.algorithms, Timestamp(i64::MIN))?;
     let leeway = if issuer.own { 0 } else { whole_seconds(issuer.leeway) };
     Ok(Pasted {
         issuer: Arc::clone(&issuer.name),
