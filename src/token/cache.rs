@@ -24,8 +24,8 @@ use crate::clock::Timestamp;
 pub struct Entry<E> {
     /// The token itself, which entries are told apart by.
     token: Arc<str>,
-    /// Which key it was verified by: it is good as long as that is.
-    key: Arc<Key>,
+    /// Which key it was verified by: it is good as long as that is. `None`: nobody here verified it.
+    key: Option<Arc<Key>>,
     /// What the token says.
     pub claims: Claims,
     /// Slot for what is derived from the claims under one role table (T8).
@@ -36,7 +36,7 @@ impl<E> Entry<E> {
     /// The entry of a token that a user service vouched for. It stands in no cache of this room.
     #[must_use]
     pub fn vouched(token: &str, claims: Claims) -> Self {
-        Self { token: token.into(), claims, derived: arc_swap::ArcSwapOption::empty() }
+        Self { token: token.into(), key: None, claims, derived: arc_swap::ArcSwapOption::empty() }
     }
 
     /// The token, to ask about it again. It is for no log.
@@ -177,7 +177,7 @@ impl<E: Send + Sync + 'static> TokenCache<E> {
         let slot = if token.len() <= NEAR_TOKEN_BYTES { near.slot(&generation, token) } else { &mut none };
         let found = slot.as_ref().filter(|entry| *entry.token == *token).cloned();
         // Whose key was withdrawn, or is too old to say, is verified once more, which finds the reason.
-        let good = |entry: &Arc<Entry<E>>| entry.key.is_good(now);
+        let good = |entry: &Arc<Entry<E>>| entry.key.as_ref().is_some_and(|key| key.is_good(now));
         if let Some(entry) = found.filter(good).or_else(|| generation.entries.get(token).filter(good)) {
             if now >= entry.claims.expires_at {
                 generation.entries.invalidate(token);
@@ -195,7 +195,7 @@ impl<E: Send + Sync + 'static> TokenCache<E> {
         }
         let verified = generation.verifier.verify_by(token, now).map(|(claims, key)| {
             let (token, derived): (Arc<str>, _) = (token.into(), arc_swap::ArcSwapOption::empty());
-            let entry = Arc::new(Entry { token: Arc::clone(&token), key, claims, derived });
+            let entry = Arc::new(Entry { token: Arc::clone(&token), key: Some(key), claims, derived });
             // Into this generation, also if another was published meanwhile: then nobody looks here any more.
             generation.entries.insert(token, Arc::clone(&entry));
             *slot = Some(Arc::clone(&entry));
