@@ -67,13 +67,17 @@ impl Settings {
         root.insert("upstreams".into(), Value::Table(upstreams.collect()));
         let auth = &self.auth;
         let mut shown = Table::from_iter([
-            ("mode".to_owned(), Value::from("local")),
+            ("mode".to_owned(), Value::from(if auth.iam.is_some() { "iam_service" } else { "local" })),
             ("token_cache".to_owned(), Value::from(show_size(auth.token_cache))),
             ("leeway".to_owned(), Value::from(show_duration(auth.leeway))),
             ("local_keys".to_owned(), Value::from(auth.local_keys.display().to_string())),
         ]);
         if auth.issuers.iter().any(|issuer| matches!(issuer.keys, KeySource::Secret(_))) {
             shown.insert("secret".into(), Value::from("***"));
+        }
+        if let Some(iam) = &auth.iam {
+            shown.insert("iam_service_url".into(), iam.url.as_str().into());
+            shown.insert("iam_service".into(), show_iam(iam));
         }
         shown.insert("issuers".into(), Value::Array(auth.issuers.iter().map(show_issuer).collect()));
         root.insert("auth".into(), Value::Table(shown));
@@ -160,6 +164,25 @@ fn show_redis(redis: &RedisSettings) -> Value {
     if let Some((user, _)) = sentinel {
         shown.extend(user.clone().map(|user| ("sentinel_user".to_owned(), Value::from(user))));
         shown.insert("sentinel_password".into(), "***".into());
+    }
+    Value::Table(shown)
+}
+
+fn show_iam(iam: &IamSettings) -> Value {
+    let mut shown = Table::new();
+    let mut put = |key: &str, value: Value| {
+        shown.insert(key.to_owned(), value);
+    };
+    put("cache", show_duration(iam.cache).into());
+    put("timeout", show_duration(iam.timeout).into());
+    put("connect_timeout", show_duration(iam.connect).into());
+    put("questions", number(iam.questions));
+    put("admin", iam.admin.into());
+    put("verifies_email", iam.verifies_email.into());
+    put("max_lifetime", show_duration(iam.max_lifetime).into());
+    put("confers", show_confers(&iam.confers).unwrap_or_else(|| Value::Array(Vec::new())));
+    if let Some(ca) = &iam.ca {
+        put("ca", ca.display().to_string().into());
     }
     Value::Table(shown)
 }
