@@ -19,7 +19,7 @@ use tower::Service;
 use uuid::Uuid;
 
 use super::problem;
-use super::router::denied;
+use super::router::{denied, keep_private};
 use crate::admission::Judged;
 use crate::net::{ConnectionState, Inbound};
 use crate::reason::Reason;
@@ -182,7 +182,7 @@ impl Service<Request<Incoming>> for Inspected {
                 Ok(_) => answer(router, request.map(Body::new), origin).await,
                 Err(rejection) => {
                     let (id, time) = (new_request_id(), SystemTime::now());
-                    let mut response = denied(rejection.reason, &rejection.detail);
+                    let mut response = keep_private(denied(rejection.reason, &rejection.detail)).await;
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                     if let Some(event) = response.extensions_mut().remove::<Event>() {
                         // What stands in for an unreadable head has a method that nobody sent.

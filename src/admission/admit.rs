@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use http::HeaderMap;
 
-use super::elsewhere::{Elsewhere, Halt, Question, Told};
 use super::cross_site::{CookieRequest, cookie_origin_ok};
+use super::elsewhere::{Elsewhere, Halt, Question, Told};
 use super::identity::{AuthMethod, Identified, Identity};
 use crate::clock::Timestamp;
 use crate::live::Live;
@@ -463,8 +463,9 @@ impl Admission {
                     Some(elsewhere) => elsewhere.permissions(caller, &pending, Some(told)),
                 });
                 match known {
-                    Ok(caller) => pending
-                        .with_caller(&Caller { subject: &caller.entry.claims.subject, grants: caller.grants() }),
+                    Ok(caller) => {
+                        pending.with_caller(&Caller { subject: &caller.entry.claims.subject, grants: caller.grants() })
+                    }
                     Err(Halt::Unusable(unusable)) => pending.without_caller(unusable.reason, unusable.detail),
                     Err(Halt::Ask(question)) => return Readmitted::Ask(question),
                 }

@@ -15,6 +15,7 @@ use ipnet::IpNet;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::build::{Built, build, tell_of_snapshot};
+use super::elsewhere::Asking;
 use super::upstreams::{Configured, Listeners, Reading, Ready, Reread, warn_of_unprotected};
 use crate::admin_api::{self, ControlSocket, SocketError};
 use crate::clock::Timestamp;
@@ -58,6 +59,8 @@ pub struct Doorward {
     grace: Duration,
     gateway: Option<SocketAddr>,
     admin: Option<SocketAddr>,
+    /// Asks elsewhere for as long as somebody may want to know.
+    _asking: Option<Asking>,
 }
 
 /// What the control thread listens on.
@@ -75,7 +78,7 @@ impl Doorward {
     /// What is wrong with settings, files or addresses.
     pub fn start(settings: &Settings, reread: Option<Reread>) -> anyhow::Result<Self> {
         look_at_descriptors(settings);
-        let built = build(settings)?;
+        let mut built = build(settings)?;
         let workers = settings.gateway.worker_count();
         let gateway = built.gateway.as_ref().map(|_| net::bind(settings.gateway.listen, workers)).transpose()?;
         let mut bind_one = |address| anyhow::Ok(net::bind(address, 1)?.pop());
@@ -101,6 +104,7 @@ impl Doorward {
             grace: settings.gateway.grace,
             gateway: address_of(gateway.as_ref().and_then(|listeners| listeners.first())),
             admin: address_of(listeners.admin.as_ref()),
+            _asking: built.asking.take(),
         };
         let probes = address_of(listeners.probes.as_ref());
         if let Some(listeners) = gateway {

@@ -5,7 +5,9 @@ use std::path::Path;
 use toml::{Table, Value};
 
 use super::quantity::{show_duration, show_size};
-use super::settings::{IssuerSettings, KeySource, RevocationMode, Settings, UpstreamSettings, UpstreamTls};
+use super::settings::{
+    IamSettings, IssuerSettings, KeySource, RevocationMode, Settings, UpstreamSettings, UpstreamTls,
+};
 use crate::net::{ClientAuth, TlsFiles};
 use crate::replication::RedisSettings;
 use crate::revocation::OnStale;
@@ -142,6 +144,11 @@ impl Settings {
         shown.extend([path("folder", &revocation.folder), path("last_good", &revocation.last_good)]);
         let mode = if revocation.mode == RevocationMode::Lookup { "lookup" } else { "replicated" };
         shown.insert("mode".into(), mode.into());
+        if revocation.mode == RevocationMode::Lookup {
+            shown.insert("lookup_key".into(), revocation.lookup_key.text().into());
+            shown.insert("lookup_age".into(), show_duration(revocation.lookup_age).into());
+            shown.insert("lookup_timeout".into(), show_duration(revocation.lookup_timeout).into());
+        }
         shown.insert("max_staleness".into(), show_duration(revocation.max_staleness).into());
         shown.insert("on_stale".into(), if revocation.on_stale == OnStale::Allow { "allow" } else { "deny" }.into());
         Value::Table(shown)
@@ -180,11 +187,22 @@ fn show_iam(iam: &IamSettings) -> Value {
     put("admin", iam.admin.into());
     put("verifies_email", iam.verifies_email.into());
     put("max_lifetime", show_duration(iam.max_lifetime).into());
-    put("confers", show_confers(&iam.confers).unwrap_or_else(|| Value::Array(Vec::new())));
+    put("confers", show_confers(&iam.confers));
     if let Some(ca) = &iam.ca {
         put("ca", ca.display().to_string().into());
     }
     Value::Table(shown)
+}
+
+fn show_confers(confers: &Confers) -> Value {
+    match confers {
+        Confers::Nothing => Value::Array(Vec::new()),
+        Confers::Any => "any".into(),
+        Confers::List(roles) => texts(roles),
+        Confers::Map(map) => {
+            Value::Table(map.iter().map(|(word, role)| (word.clone(), Value::from(role.as_str()))).collect())
+        }
+    }
 }
 
 fn show_tls(tls: &TlsFiles) -> Value {
@@ -283,15 +301,7 @@ fn show_issuer(issuer: &IssuerSettings) -> Value {
         }
         put("roles_from", if issuer.roles_from == RolesFrom::Token { "token" } else { "doorward" }.into());
         put("admin", issuer.admin.into());
-        match &issuer.confers {
-            Confers::Nothing => put("confers", Value::Array(Vec::new())),
-            Confers::Any => put("confers", "any".into()),
-            Confers::List(roles) => put("confers", texts(roles)),
-            Confers::Map(map) => {
-                let map = map.iter().map(|(word, role)| (word.clone(), Value::from(role.as_str())));
-                put("confers", Value::Table(map.collect()));
-            }
-        }
+        put("confers", show_confers(&issuer.confers));
     }
     put(
         "claims",

@@ -34,14 +34,7 @@ const MOST_ROUNDS: u8 = 6;
 
 impl<E> Default for Told<E> {
     fn default() -> Self {
-        Self {
-            userinfo: None,
-            permissions: Vec::new(),
-            blacklist: None,
-            rounds: 0,
-            uncounted: None,
-            good_until: None,
-        }
+        Self { userinfo: None, permissions: Vec::new(), blacklist: None, rounds: 0, uncounted: None, good_until: None }
     }
 }
 

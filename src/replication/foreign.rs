@@ -130,7 +130,8 @@ impl ForeignKeys {
             return self.redis.connect().await.map(Way::Link);
         };
         let unreachable = |error| RedisFailure::Unreachable { place: self.redis.shown(), error };
-        let nodes = nodes.iter().map(|node| self.address(node)).collect::<RedisResult<Vec<_>>>().map_err(unreachable)?;
+        let nodes =
+            nodes.iter().map(|node| self.address(node)).collect::<RedisResult<Vec<_>>>().map_err(unreachable)?;
         let mut builder = ClusterClientBuilder::new(nodes)
             .connection_timeout(settings.connect)
             .response_timeout(self.limit)
@@ -167,7 +168,9 @@ async fn ask(mut connection: impl ConnectionLike, command: &Cmd) -> RedisResult<
 /// Whether what was said is a word of the connection and not of the server.
 fn is_gone(failure: &RedisFailure) -> bool {
     match failure {
-        RedisFailure::Refused { error, .. } => error.code().is_none() || matches!(error.code(), Some("READONLY" | "LOADING")),
+        RedisFailure::Refused { error, .. } => {
+            error.code().is_none() || matches!(error.code(), Some("READONLY" | "LOADING"))
+        }
         _ => true,
     }
 }

@@ -564,9 +564,7 @@ fn gather_delegate(out: &mut Gathered, delegate: &DelegateMetrics) {
     out.add(
         &DELEGATE_QUESTION,
         gathered.iter().flat_map(|of| {
-            of.answers
-                .iter()
-                .map(|(result, total)| histogram(&[("question", of.question), ("result", result)], total))
+            of.answers.iter().map(|(result, total)| histogram(&[("question", of.question), ("result", result)], total))
         }),
     );
     out.add(&DELEGATE_COALESCED, gathered.iter().map(|of| number(&each(of.question), of.coalesced as f64)));

@@ -24,7 +24,7 @@ use crate::clock::Timestamp;
 pub struct Entry<E> {
     /// The token itself, which entries are told apart by.
     token: Arc<str>,
-    /// Which key it was verified by: it is good as long as that is. `None`: nobody here verified it.
+    /// Which key it was verified by: it is good as long as that is. None of what a user service vouched for.
     key: Option<Arc<Key>>,
     /// What the token says.
     pub claims: Claims,

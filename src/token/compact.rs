@@ -15,6 +15,8 @@ pub(super) struct Compact<'t> {
     pub(super) payload: Vec<u8>,
     /// Canonical base64url.
     pub(super) signature: &'t str,
+    /// Claims that the header repeats (RFC 7519 section 5.3), to be held against the payload's.
+    pub(super) repeated: Vec<(&'static str, Value)>,
 }
 
 /// The header members that are looked at.
@@ -39,7 +41,7 @@ pub(super) enum Kind {
 
 /// Members whose presence is refused in any form: they embed or link a key, change what is signed, announce
 /// extensions, or belong to encryption.
-const REFUSED: [(&str, &str); 9] = [
+const REFUSED: [(&str, &str); 15] = [
     ("crit", "the header has `crit`"),
     ("jwk", "the header embeds a key (`jwk`)"),
     ("jku", "the header links to keys (`jku`)"),
@@ -47,9 +49,19 @@ const REFUSED: [(&str, &str); 9] = [
     ("x5u", "the header links to a certificate (`x5u`)"),
     ("b64", "the header has `b64`"),
     ("zip", "the header has `zip`"),
-    ("enc", "the token is encrypted"),
-    ("epk", "the token is encrypted"),
+    ("enc", ENCRYPTED),
+    ("epk", ENCRYPTED),
+    ("apu", ENCRYPTED),
+    ("apv", ENCRYPTED),
+    ("iv", ENCRYPTED),
+    ("tag", ENCRYPTED),
+    ("p2s", ENCRYPTED),
+    ("p2c", ENCRYPTED),
 ];
+const ENCRYPTED: &str = "the token is encrypted, or its header says so";
+
+/// The claims of RFC 7519 section 4.1.
+const REGISTERED_CLAIMS: [&str; 7] = ["iss", "sub", "aud", "exp", "nbf", "iat", "jti"];
 
 impl<'t> Compact<'t> {
     pub(super) fn parse(token: &'t str) -> Result<Self, TokenRejection> {
@@ -71,7 +83,9 @@ impl<'t> Compact<'t> {
         decode(signature, "the signature is not canonical base64url")?;
         let header =
             parse_object(&header).map_err(|why| TokenRejection::malformed_owned(format!("the header {why}")))?;
-        Ok(Self { signing_input, header: Header::read(&header)?, payload, signature })
+        let repeated =
+            REGISTERED_CLAIMS.into_iter().filter_map(|name| Some((name, header.get(name)?.clone()))).collect();
+        Ok(Self { signing_input, header: Header::read(&header)?, payload, signature, repeated })
     }
 }
 

@@ -1,7 +1,7 @@
 //! Verification (RFC 7515, RFC 7519, RFC 8725; SPEC 5.4). Pure: `now` is given, keys are given.
 //!
 //! Nothing of the payload is acted upon before the signature is good, save `iss`, which only picks whose keys and
-//! rules apply. The order of checks decides the reason: form, issuer, key, algorithm, signature, time, audience.
+//! rules apply. The order of checks decides the reason: form, issuer, key, algorithm, signature, kind, time, audience.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -78,8 +78,11 @@ impl Verifier {
         let payload = parse_object(&compact.payload)
             .map_err(|why| TokenRejection::malformed_owned(format!("the payload {why}")))?;
         let registered = RegisteredClaims::read(&payload)?;
+        // Whoever routes by the header and whoever reads the claims must not see two tokens.
+        if compact.repeated.iter().any(|(name, value)| payload.get(*name) != Some(value)) {
+            return Err(TokenRejection::malformed("the header repeats a claim with another value"));
+        }
         let issuer = self.issuer_of(registered.issuer)?;
-        check_kind(compact.header.kind, issuer)?;
         if !issuer.keys.is_good(now) {
             return Err(KEYS_MISSING);
         }
@@ -88,6 +91,7 @@ impl Verifier {
                 issuer.keys.unknown(kid);
             }
         })?;
+        check_kind(compact.header.kind, issuer)?;
         let times = check_times(&registered, issuer, now)?;
         check_audience(&registered.audience, issuer)?;
         Claims::read(issuer, &key, &payload, &registered, times).map(|claims| (claims, key))

@@ -82,7 +82,10 @@ fn iam(section: &Section<'_>) -> Option<IamSettings> {
         host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
     };
     if asked && url.parse::<http::Uri>().is_ok_and(|uri| uri.scheme_str() == Some("http") && !loopback(&uri)) {
-        section.warn("iam_service_url", "is plain HTTP to another machine: tokens and answers can be read and changed on the way");
+        section.warn(
+            "iam_service_url",
+            "is plain HTTP to another machine: tokens and answers can be read and changed on the way",
+        );
     }
     let inner = section.section("iam_service");
     let within = |key: &str, default: Duration, most: Duration| {

@@ -145,9 +145,7 @@ impl Wire {
         };
         bearer.set_sensitive(true);
         let exchange = async {
-            let send = || {
-                request().header(ACCEPT, "application/json").header(AUTHORIZATION, bearer.clone()).send()
-            };
+            let send = || request().header(ACCEPT, "application/json").header(AUTHORIZATION, bearer.clone()).send();
             let answer = match send().await {
                 // A connection that was kept may end at the moment when it is used again. Asking twice changes nothing.
                 Err(error) if !error.is_connect() && !error.is_timeout() => send().await,
@@ -241,8 +239,8 @@ impl Complaints {
     fn may_speak(&self) -> Option<u64> {
         let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let next = self.next.load(Ordering::Relaxed);
-        let spoken = now >= next
-            && self.next.compare_exchange(next, now + 1000, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        let spoken =
+            now >= next && self.next.compare_exchange(next, now + 1000, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if !spoken {
             self.left_out.fetch_add(1, Ordering::Relaxed);
             return None;

@@ -103,11 +103,6 @@ impl Link {
         }
     }
 
-    /// New connections go there.
-    pub(crate) fn leads_to(&self, target: SocketAddr) {
-        self.shared.state.lock().unwrap().target = target;
-    }
-
     /// How many connections have been made.
     pub(crate) fn taken(&self) -> usize {
         self.shared.state.lock().unwrap().taken

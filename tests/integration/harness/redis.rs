@@ -458,10 +458,6 @@ impl Reply {
             _ => Vec::new(),
         }
     }
-
-    pub(crate) fn integer(&self) -> Option<i64> {
-        if let Self::Integer(number) = self { Some(*number) } else { None }
-    }
 }
 
 /// One raw connection.
