@@ -17,6 +17,7 @@ mod audit;
 mod cookies;
 mod cors;
 mod decisions;
+mod delegate;
 mod demo;
 mod denials;
 mod faults;
