@@ -20,6 +20,7 @@ mod decisions;
 mod demo;
 mod denials;
 mod faults;
+mod forged;
 mod framing;
 mod http2;
 mod http2_limits;
