@@ -13,13 +13,16 @@
 //! |---|---|---|---|
 //! | 0 | [`clock`] [`secret`] [`live`] [`reason`] | time as a value; redaction; publication; the one list of reasons | everything else |
 //! | 1 | [`request`] | HTTP parts → facts or a rejection: targets, hosts, peers, framing | policies, tokens, sockets |
+//! | 1 | [`https`] | a client that asks other services: TLS, bounded waits and answers | what is asked |
 //! | 1 | [`rbac`] | permission codes, roles, scopes, tiers → bitsets | HTTP |
 //! | 2 | [`policy`] | a file as written → diagnostics → a compiled snapshot → a decision; explain, cases | I/O, clocks, the environment |
 //! | 3 | [`token`] | exactly one credential; claims, keys, verification, the cache; minting | the network |
 //! | 3 | [`revocation`] | what has been revoked, in memory | where entries come from |
 //! | 3 | [`telemetry`] | every metric; the access log; program messages | business rules |
 //! | 4 | [`net`] | accept, guard and serve connections; drain | what is served |
+//! | 4 | [`replication`] | Redis: how it is reached, its keys, the script that appends | whose truth it is, when to publish |
 //! | 5 | [`admission`] | facts and a credential → a `Permit` or a `Refusal`; the decisions of late | sockets, SQL |
+//! | 6 | [`ledger`] | the truth on disk: signed, numbered changes | Redis, HTTP, what a change means |
 //! | 9 | [`gateway`] | the life of a request; headers; upstream pools; replies | administration |
 //! | 9 | [`admin_api`] | health, metrics, guarded admin calls | the gateway |
 //! | 9 | [`sync`] | every loop beside requests: the files of policies, roles and upstreams; endpoints' health | the handling of requests |
@@ -50,6 +53,7 @@ pub mod live;
 pub mod reason;
 pub mod secret;
 
+pub mod https;
 pub mod rbac;
 pub mod request;
 
@@ -61,7 +65,11 @@ pub mod token;
 
 pub mod net;
 
+pub mod replication;
+
 pub mod admission;
+
+pub mod ledger;
 
 pub mod admin_api;
 pub mod gateway;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// The floors of DESIGN.md. A room may import from lower floors only, and from itself.
 const FLOORS: [(u8, &[&str]); 13] = [
     (0, &["clock", "secret", "live", "tasks", "reason"]),
-    (1, &["request", "rbac"]),
+    (1, &["request", "rbac", "https"]),
     (2, &["policy"]),
     (3, &["token", "revocation", "telemetry", "events"]),
     (4, &["delegate", "net", "replication"]),

@@ -11,6 +11,7 @@ use axum::response::Response;
 
 use super::inspected::Event;
 use super::problem;
+use super::revocations::Actor;
 use super::router::{AdminState, denied};
 use crate::admission::{Admitted, Identified, decide_within};
 use crate::clock::Timestamp;
@@ -40,6 +41,11 @@ pub(super) struct Authority {
 }
 
 impl Authority {
+    /// Who calls.
+    pub(super) fn subject(&self) -> Option<&str> {
+        self.caller.as_ref().map(|caller| &*caller.entry.claims.subject)
+    }
+
     /// Whether the caller may do to objects of `service` what the call does.
     pub(super) fn covers(&self, service: &str) -> bool {
         self.decide(service).outcome == Outcome::Allow
@@ -117,6 +123,7 @@ pub(super) async fn decide(
     drop(judged);
     let mut response = match refused {
         None => {
+            request.extensions_mut().insert(Actor::Subject(authority.subject().map(Box::from)));
             request.extensions_mut().insert(authority.clone());
             next.run(request).await
         }

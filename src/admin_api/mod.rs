@@ -2,6 +2,7 @@
 //!
 //! Knows: admission, revocation, telemetry. Must not know: the gateway, accounts.
 
+pub mod asked;
 pub mod decisions;
 pub mod guard;
 pub mod health;
@@ -9,7 +10,10 @@ pub mod inspected;
 pub mod problem;
 pub mod revocations;
 pub mod router;
+pub mod socket;
 
 pub use self::health::Readiness;
 pub use self::inspected::Inspected;
+pub use self::revocations::Hands;
 pub use self::router::{AdminState, router};
+pub use self::socket::{ControlSocket, SocketError};

@@ -14,24 +14,22 @@ use axum::routing::{get, post};
 use super::guard::Objects;
 use super::health::Readiness;
 use super::inspected::Event;
+use super::revocations::Hands;
 use super::{decisions, guard, health, problem, revocations};
 use crate::admission::{Admission, Decisions, Desk};
 use crate::reason::Reason;
 use crate::request::Host;
-use crate::revocation::{Retention, RevocationIndex};
 use crate::telemetry::{CONTENT_TYPE as METRICS_TYPE, Metrics};
 
 /// Largest body of an admin call, in bytes.
-const BODY_BYTES: usize = 1024 * 1024;
+pub(super) const BODY_BYTES: usize = 1024 * 1024;
 
 /// What the admin calls work on.
 pub struct AdminState {
     /// The decision about the admin calls themselves: `admin.yaml`, never in report mode (T21).
     pub admission: Arc<Admission>,
-    /// The revocations that the gateway looks at.
-    pub revocations: Arc<RevocationIndex>,
-    /// How long revocations are kept: as long as a token that they concern can live (T5).
-    pub retention: Retention,
+    /// What revokes, and the revocations that the gateway looks at.
+    pub hands: Arc<Hands>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// The admin listener's own counters and last tokens.
@@ -51,8 +49,10 @@ pub fn router(state: Arc<AdminState>, peer: SocketAddr) -> Router {
     let guarded_by = |objects| middleware::from_fn_with_state((Arc::clone(&state), peer, objects), guard::decide);
     let of_services =
         Router::new().route("/api/decisions/{request_id}", get(decisions::one)).layer(guarded_by(Objects::OfServices));
+    let revoking =
+        Router::new().route("/api/revocations", post(revocations::create)).with_state(Arc::clone(&state.hands));
     let whole = Router::new()
-        .route("/api/revocations", post(revocations::create))
+        .merge(revoking)
         .route("/metrics", get(metrics))
         .fallback(problem::not_found)
         .layer(DefaultBodyLimit::max(BODY_BYTES))
@@ -76,7 +76,7 @@ pub(super) async fn keep_private(mut response: Response) -> Response {
 }
 
 async fn metrics(State(state): State<Arc<AdminState>>) -> Response {
-    state.metrics.set_revocations(state.revocations.len() as u64);
+    state.metrics.set_revocations(state.hands.index.len() as u64);
     let remembered = state.decisions.remembered();
     state.metrics.set_decisions(remembered.denials, remembered.samples, remembered.bytes);
     match state.metrics.render() {

@@ -132,8 +132,8 @@ pub fn decide_within<'r>(
     let Some(caller) = caller else {
         return pending.without_caller(Reason::MissingToken, "the route needs a valid token".into());
     };
-    let (table, claims) = (snapshot.roles(), &caller.entry.claims);
-    let grants = table.resolve(service, claims.conferred(table), &claims.memberships);
+    let claims = &caller.entry.claims;
+    let grants = caller.identity.grants_within(claims, snapshot.roles(), service);
     pending.with_caller(&Caller { subject: &claims.subject, grants: &grants })
 }
 
@@ -215,9 +215,10 @@ impl Admission {
     }
 
     /// Differs from an earlier value if anything was changed since then that could turn an admission into a refusal: the
-    /// snapshot, the revocations, keys and issuers, or that all this is still true. Four loads.
+    /// snapshot, the revocations, what overrides give for a time, keys and issuers, or that all this is still true. A few loads.
     #[must_use]
-    pub fn changes(&self) -> Changes {
+    pub fn changes(&self, now: Timestamp) -> Changes {
+        self.revocations.end_grants(now);
         Changes([
             self.published.load(Ordering::Acquire),
             self.revocations.changes(),
@@ -417,7 +418,8 @@ impl Admission {
         service: &Arc<str>,
         now: Timestamp,
     ) -> Result<Identified, Unusable> {
-        let identity = Identity::of(&entry, snapshot.roles(), service);
+        let overrides = self.revocations.overrides(&entry.claims.subject, now);
+        let identity = Identity::of(&entry, snapshot.roles(), service, overrides.as_deref(), now);
         let caller = Identified { entry, identity, method };
         let claims = &caller.entry.claims;
         // T1: what is too old to decide by is not decided by, whatever it says.
@@ -481,12 +483,12 @@ mod tests {
         let revocations = Arc::<RevocationIndex>::default();
         let admission =
             Admission::new(snapshot(), Arc::clone(&tokens), revocations, Arc::new(Freshness::of_own_truth()));
-        let before = admission.changes();
-        assert_eq!(admission.changes(), before);
+        let before = admission.changes(Timestamp(0));
+        assert_eq!(admission.changes(Timestamp(0)), before);
         tokens.publish(Verifier::new(Vec::new()));
-        let keys = admission.changes();
+        let keys = admission.changes(Timestamp(0));
         assert_ne!(keys, before, "an issuer's key was withdrawn");
         admission.publish(snapshot());
-        assert_ne!(admission.changes(), keys);
+        assert_ne!(admission.changes(Timestamp(0)), keys);
     }
 }

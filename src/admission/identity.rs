@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
 
-use crate::rbac::{Grants, RoleTable};
+use crate::clock::Timestamp;
+use crate::rbac::{Grants, Membership, RoleKey, RoleTable};
+use crate::revocation::{Held, Overridden, Overrides};
 use crate::token::{Claims, Entry};
 
 /// A verified token and what its subject holds in the service that was asked about.
@@ -39,11 +41,16 @@ impl AuthMethod {
     }
 }
 
-/// What is derived from a token's claims under one role table, for one service. It is kept beside the cached token and
-/// carries what it was made with, so that it is never used under another table or for another service (T8).
+/// What is derived from a token's claims, or from the override that counts in their place, under one role table, for one service. It
+/// is kept beside the cached token and carries what it was made with, so that it is never used under another table, for another
+/// service or beside another override (T8), nor when a grant has ended (T13).
 #[derive(Debug)]
 pub struct Identity {
     service: Arc<str>,
+    /// The subject's overrides ([`Overrides::stamp`]); 0: there were none.
+    overrides: u64,
+    /// What the subject holds if an override concerns the token; its claims say what it holds otherwise.
+    held: Option<Held>,
     grants: Grants,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
@@ -62,23 +69,56 @@ const AUTH_SESSION: HeaderName = HeaderName::from_static("x-auth-session");
 
 impl Identity {
     /// The identity of a token's subject in `service`: the one kept beside the token if it still holds, else a new one.
+    /// `overrides` are the subject's.
     #[must_use]
-    pub fn of(entry: &Entry<Self>, table: &RoleTable, service: &Arc<str>) -> Arc<Self> {
+    pub fn of(
+        entry: &Entry<Self>,
+        table: &RoleTable,
+        service: &Arc<str>,
+        overrides: Option<&Overrides>,
+        now: Timestamp,
+    ) -> Arc<Self> {
         if let Some(kept) = &*entry.derived.load()
             && kept.grants.table() == table.identity()
             && kept.service == *service
+            && kept.overrides == overrides.map_or(0, Overrides::stamp)
+            && kept.held.as_ref().and_then(|held| held.until).is_none_or(|until| now < until)
         {
             return Arc::clone(kept);
         }
-        let made = Arc::new(Self::derive(&entry.claims, table, service));
+        let made = Arc::new(Self::derive(&entry.claims, table, service, overrides, now));
         entry.derived.store(Some(Arc::clone(&made)));
         made
     }
 
-    fn derive(claims: &Claims, table: &RoleTable, service: &Arc<str>) -> Self {
-        let grants = table.resolve_for_policy(service, claims.conferred(table), &claims.memberships);
+    fn derive(
+        claims: &Claims,
+        table: &RoleTable,
+        service: &Arc<str>,
+        overrides: Option<&Overrides>,
+        now: Timestamp,
+    ) -> Self {
+        let token = Overridden {
+            uv: claims.uv,
+            issued_at: claims.issued_at,
+            leeway: claims.leeway,
+            always: claims.roles_published,
+            roles: &claims.roles,
+            memberships: &claims.memberships,
+        };
+        let held = overrides.and_then(|overrides| overrides.held(&token, table.fingerprint(), now));
+        let (roles, memberships) = judged_by(held.as_ref(), claims);
+        let grants = table.resolve_for_policy(service, claims.conferred(roles, table), memberships);
         let headers = headers(claims, &grants);
-        Self { service: Arc::clone(service), grants, headers }
+        let overrides = overrides.map_or(0, Overrides::stamp);
+        Self { service: Arc::clone(service), overrides, held, grants, headers }
+    }
+
+    /// What the subject of a token with these claims holds for objects of `service` alone (T36).
+    #[must_use]
+    pub fn grants_within(&self, claims: &Claims, table: &RoleTable, service: &str) -> Grants {
+        let (roles, memberships) = judged_by(self.held.as_ref(), claims);
+        table.resolve(service, claims.conferred(roles, table), memberships)
     }
 
     /// The subject.
@@ -92,7 +132,8 @@ impl Identity {
     pub fn bytes(&self) -> usize {
         let headers = self.headers.iter().map(|(name, value)| size_of_val(name) + value.len() + 2 * size_of_val(value));
         let words = self.grants.roles().len() * size_of::<usize>() * 4 + self.grants.memberships().len() * 64;
-        size_of::<Self>() + headers.sum::<usize>() + words
+        let held = self.held.as_ref().map_or(0, |held| (held.roles.len() + 2 * held.memberships.len()) * 64);
+        size_of::<Self>() + headers.sum::<usize>() + words + held
     }
 
     /// What the subject holds in the service.
@@ -112,6 +153,11 @@ impl Identity {
     pub fn header(&self, name: &HeaderName) -> Option<&HeaderValue> {
         self.headers.iter().find(|(set, _)| set == name).map(|(_, value)| value)
     }
+}
+
+/// The override's roles and memberships, where one concerns the token, else the token's.
+fn judged_by<'c>(held: Option<&'c Held>, claims: &'c Claims) -> (&'c [RoleKey], &'c [Membership]) {
+    held.map_or((&claims.roles, &claims.memberships), |held| (&held.roles, &held.memberships))
 }
 
 fn headers(claims: &Claims, grants: &Grants) -> Vec<(HeaderName, HeaderValue)> {

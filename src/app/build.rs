@@ -6,8 +6,8 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 
 use super::upstreams::{self, Listeners, Upstreams};
-use crate::admin_api::{AdminState, Readiness};
-use crate::admission::{Admission, Decisions, Desk};
+use crate::admin_api::{AdminState, Hands, Readiness};
+use crate::admission::{Admission, Decisions, Desk, Identity};
 use crate::clock::Timestamp;
 use crate::config::{self, AssertionSettings, AuthSettings, ConfigError, IssuerSettings, Settings, issuers};
 use crate::gateway::{self, Assertions, Gateway, GatewaySettings, assertion};
@@ -32,6 +32,8 @@ pub struct Built {
     pub metrics: Arc<Metrics>,
     /// The revocations.
     pub revocations: Arc<RevocationIndex>,
+    /// What revokes, through whichever door.
+    pub hands: Arc<Hands>,
     /// Whether the process can serve.
     pub readiness: Readiness,
     /// The gateway's decisions of late.
@@ -80,13 +82,14 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
     };
     upstreams::warn_of_unprotected(&upstreams, settings.gateway.assertion.is_some(), &metrics);
 
-    let admin = match loaded.admin {
-        Some(snapshot) => {
+    let admission_of_admin = loaded.admin.map(admission);
+    let hands = hands(settings, &tokens, &revocations, &freshness, admission_of_admin.as_ref(), gateway.as_ref())?;
+    let admin = match admission_of_admin {
+        Some(admission) => {
             let hosts = settings.admin.hosts.iter().map(|host| Host::parse(host.as_bytes()));
             Some(Arc::new(AdminState {
-                admission: admission(snapshot),
-                revocations: Arc::clone(&revocations),
-                retention,
+                admission,
+                hands: Arc::clone(&hands),
                 metrics: Arc::clone(&metrics),
                 desk: Desk::new(metrics.worker()),
                 hosts: hosts
@@ -107,6 +110,7 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
         admin,
         metrics,
         revocations,
+        hands,
         readiness,
         decisions,
         files,
@@ -115,6 +119,27 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
         gateway_tls,
         admin_tls,
     })
+}
+
+/// Either listener's snapshot knows the roles in force.
+fn hands(
+    settings: &Settings,
+    tokens: &Arc<TokenCache<Identity>>,
+    index: &Arc<RevocationIndex>,
+    freshness: &Arc<Freshness>,
+    admin: Option<&Arc<Admission>>,
+    gateway: Option<&Arc<Gateway>>,
+) -> anyhow::Result<Arc<Hands>> {
+    let roles = admin.or_else(|| gateway.map(|gateway| gateway.admission())).context("neither listener is enabled")?;
+    Ok(Arc::new(Hands {
+        ledger: None,
+        index: Arc::clone(index),
+        retention: retention(settings),
+        freshness: Arc::clone(freshness),
+        tokens: Arc::clone(tokens),
+        issuers: settings.auth.issuers.iter().map(|issuer| issuer.name.clone()).collect(),
+        roles: Arc::clone(roles),
+    }))
 }
 
 /// Nothing is remembered where nobody can ask.

@@ -1,6 +1,7 @@
 //! Bind first, serve last; stop accepting, drain, then stop the threads.
 
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -15,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::build::{Built, build, tell_of_snapshot};
 use super::upstreams::{Configured, Listeners, Reading, Ready, Reread, warn_of_unprotected};
-use crate::admin_api;
+use crate::admin_api::{self, ControlSocket, SocketError};
 use crate::clock::Timestamp;
 use crate::config::Settings;
 use crate::gateway::upstream::Check;
@@ -63,6 +64,8 @@ pub struct Doorward {
 struct ControlListeners {
     admin: Option<TcpListener>,
     probes: Option<TcpListener>,
+    /// Its path, and what came of binding it.
+    socket: Option<(PathBuf, Result<ControlSocket, SocketError>)>,
 }
 
 impl Doorward {
@@ -79,6 +82,7 @@ impl Doorward {
         let listeners = ControlListeners {
             admin: built.admin.as_ref().map(|_| bind_one(settings.admin.listen)).transpose()?.flatten(),
             probes: settings.probes.map(&mut bind_one).transpose()?.flatten(),
+            socket: settings.admin.socket.as_deref().map(|path| (path.to_owned(), ControlSocket::bind(path))),
         };
         let logged = logged(settings);
         let log = (logged.access || logged.audit).then(|| open_log(settings, &built)).transpose()?;
@@ -227,6 +231,7 @@ impl Doorward {
         let looking_after = built.gateway.clone();
         let admin = self.admin(settings, built, listeners.admin, drain.clone());
         let probes = probes(settings, built, listeners.probes, drain.clone());
+        let socket = self.socket(settings, built, listeners.socket, drain.clone());
         let mut drain = drain.clone();
         let thread = spawn("control", async move {
             let sweeping = tokio::spawn(every(SWEEP, move || {
@@ -243,7 +248,7 @@ impl Doorward {
                     gateway.upstreams().due(now).into_iter().map(Check::run).collect()
                 }))
             });
-            tokio::join!(admin, probes, drain.begun());
+            tokio::join!(admin, probes, socket, drain.begun());
             following.abort();
             certificates.into_iter().flatten().for_each(|following| following.abort());
             sweeping.abort();
@@ -253,6 +258,22 @@ impl Doorward {
         })?;
         self.control.push(thread);
         Ok(())
+    }
+
+    /// Serves the control socket, if there is to be one.
+    fn socket(
+        &self,
+        settings: &Settings,
+        built: &Built,
+        socket: Option<(PathBuf, Result<ControlSocket, SocketError>)>,
+        drain: Drain,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let audit = self.log.as_deref().filter(|_| settings.events.log).map(AccessLog::worker);
+        let hands = Arc::clone(&built.hands);
+        async move {
+            let Some((path, bound)) = socket else { return };
+            admin_api::socket::serve(path, bound, hands, audit, drain).await;
+        }
     }
 
     /// Serves the admin listener, if there is one.

@@ -11,6 +11,7 @@ use http::HeaderValue;
 use crate::config::{self, ConfigError, Settings};
 use crate::gateway::upstream::{Address, Endpoint, Prepared, Scheme, TlsMaterial};
 use crate::gateway::{Gateway, UpstreamSettings};
+use crate::https::TlsTrust;
 use crate::secret::Secret;
 use crate::sync::Configuration;
 use crate::sync::policy_files::Unusable;
@@ -63,7 +64,7 @@ fn material(upstream: &str, tls: Option<&config::UpstreamTls>) -> anyhow::Result
         None => None,
     };
     let ca = tls.ca.as_deref().map(|ca| file(ca, "ca")).transpose()?;
-    Ok(TlsMaterial { ca, identity, server_name: tls.server_name.clone() })
+    Ok(TlsMaterial { trust: TlsTrust { ca, identity }, server_name: tls.server_name.clone() })
 }
 
 /// Where this process listens.

@@ -6,11 +6,14 @@
 //!
 //! Must not know: the internals of rooms.
 
+mod change;
 mod completions;
 mod config;
 mod demo;
 mod health;
+mod override_grants;
 mod policy;
+mod revoke;
 mod run;
 mod running;
 mod status;
@@ -53,6 +56,10 @@ enum Command {
     /// Make and read tokens
     #[command(subcommand)]
     Token(token::Command),
+    /// Shut out a token, a session, a subject or a key, on every gateway
+    Revoke(revoke::Args),
+    /// Set what a subject holds from now on, also for its tokens that are out already
+    Override(override_grants::Args),
     /// Ask whether the running doorward is ready; for container health checks
     Health(health::Args),
     /// Show readiness, version and policies of the running doorward
@@ -123,6 +130,8 @@ impl Cli {
             Command::Demo(args) => demo::run(&args, &mut context),
             Command::Policy(command) => policy::run(command, &mut context),
             Command::Token(command) => token::run(command, &mut context),
+            Command::Revoke(args) => revoke::run(&args, &mut context),
+            Command::Override(args) => override_grants::run(&args, &mut context),
             Command::Health(args) => health::run(&args, &mut context),
             Command::Status(args) => status::run(&args, &mut context),
             Command::Config(args) => config::run(&args, &mut context),

@@ -3,14 +3,15 @@
 use std::process::ExitCode;
 
 use http::StatusCode;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::running::Running;
+use super::running::{Control, Running};
 use super::{Context, FAILED, Output};
+use crate::config::Settings;
 
-/// Show what the doorward that runs with this configuration does: readiness, version, the policies in force
+/// Show what the doorward that runs with this configuration does: readiness, version, the policies in force, how revocation stands
 ///
-/// Asks /readyz and /metrics of the admin listener. Exit 0 if it is ready and its policy files are in force as they stand; 1 if it
+/// Asks /readyz and /metrics of the admin listener, and the control socket for the last change's number. Exit 0 if it is ready and its policy files are in force as they stand; 1 if it
 /// is not ready, if a changed policy was refused, or if nobody answers.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  doorward status\n  doorward status --output json | jq -r '.policies[].sha256'")]
@@ -40,12 +41,14 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> anyhow::Result<Exit
         .filter_map(|sample| Some((sample.label("service")?, sample.label("sha256")?)))
         .collect();
     policies.sort_unstable();
+    let truth = truth(&settings, context)?;
     match args.output {
         Output::Json => context.json(&json!({
             "ready": ready,
             "version": version,
             "snapshot": snapshot.and_then(|number| number.parse::<u64>().ok()),
             "policy_reload_failed": refused,
+            "revocation": truth,
             "policies": policies.iter().map(|(service, sha256)| json!({"service": service, "sha256": sha256})).collect::<Vec<_>>(),
         }))?,
         Output::Text => {
@@ -54,12 +57,41 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> anyhow::Result<Exit
             for (service, sha256) in policies {
                 writeln!(context.out, "policy of {service}: sha256 {sha256}")?;
             }
+            if let Some(truth) = &truth {
+                write_truth(truth, context)?;
+            }
             if refused {
                 writeln!(context.out, "a changed policy was refused; the one before stays in force (see the log)")?;
             }
         }
     }
     Ok(if ready && !refused { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+}
+
+/// What the control socket says of revocation, if there is one.
+fn truth(settings: &Settings, context: &mut Context<'_>) -> anyhow::Result<Option<Value>> {
+    let Some(control) = Control::of(settings)? else { return Ok(None) };
+    match control.get("/api/status") {
+        Ok(answer) => Ok(answer
+            .filter(|answer| answer.status == StatusCode::OK)
+            .and_then(|answer| serde_json::from_str(&answer.text).ok())),
+        Err(error) => {
+            writeln!(context.err, "warning: {error:#}")?;
+            Ok(None)
+        }
+    }
+}
+
+fn write_truth(truth: &Value, context: &mut Context<'_>) -> std::io::Result<()> {
+    let published = if truth["published"] == true { "published" } else { "not published yet" };
+    let (number, held) = (&truth["number"], &truth["revocations"]);
+    match truth["staleness_seconds"].as_f64() {
+        _ if truth["loaded"] != true => writeln!(context.out, "revocation: no state was loaded and proven yet"),
+        Some(age) if truth["follows"] == true => {
+            writeln!(context.out, "revocation: {held} in force, the control plane was heard {age:.0} s ago")
+        }
+        _ => writeln!(context.out, "revocation: {held} in force, last change {number}, {published}"),
+    }
 }
 
 /// One line of the Prometheus text format.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::mistake::Mistake;
 use super::settings::{AuthSettings, IssuerSettings, KeySource};
 use crate::token::jwk::Trust;
-use crate::token::{Issuer, KeySet, KeySetError, local_keys};
+use crate::token::{Issuer, IssuerKeys, KeySet, KeySetError, local_keys};
 
 /// Loads the keys of every issuer. doorward's own are made if they do not exist yet.
 ///
@@ -66,7 +66,7 @@ fn issuer(settings: &IssuerSettings, auth: &AuthSettings, keys: KeySet) -> Issue
         issuer: settings.issuer.clone(),
         audience: settings.audience.clone(),
         algorithms: settings.algorithms.clone(),
-        keys: Arc::new(keys),
+        keys: IssuerKeys::fixed(keys),
         claims: settings.claims.clone(),
         max_lifetime: settings.max_lifetime,
         leeway: auth.leeway,

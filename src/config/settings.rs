@@ -12,6 +12,8 @@ use super::{sources, validate};
 use crate::admission::DecisionSettings;
 use crate::gateway::upstream::{EjectionSettings, Endpoint, HealthSettings, RequestLimits};
 use crate::net::TlsFiles;
+use crate::replication::RedisSettings;
+use crate::revocation::OnStale;
 use crate::secret::Secret;
 use crate::telemetry::tracing::{LogFormat, LogLevel};
 use crate::token::{Algorithm, ClaimPaths, Confers, RolesFrom};
@@ -35,6 +37,10 @@ pub struct Settings {
     pub probes: Option<SocketAddr>,
     /// `[revocation]`
     pub revocation: RevocationSettings,
+    /// `[redis]`; `None`: one process, or several on one folder.
+    pub redis: Option<RedisSettings>,
+    /// `[publication]`
+    pub publication: PublicationSettings,
     /// `[log]`
     pub log: LogSettings,
     /// `[events]`
@@ -235,13 +241,44 @@ pub struct AdminSettings {
     pub tls: Option<TlsFiles>,
     /// How many decisions are remembered for `GET /api/decisions/{request_id}`.
     pub decisions: DecisionSettings,
+    /// The Unix socket for the command line; `None`: there is none.
+    pub socket: Option<PathBuf>,
 }
 
 /// Where revocations come from.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RevocationSettings {
     /// A file of revocations, one JSON object a line, read at start.
     pub file: Option<PathBuf>,
+    /// The truth: what was revoked here is kept in this folder.
+    pub folder: PathBuf,
+    /// How a token is held against what was revoked elsewhere.
+    pub mode: RevocationMode,
+    /// How long the control plane may not be heard of (T1).
+    pub max_staleness: Duration,
+    /// What is done then.
+    pub on_stale: OnStale,
+    /// The folder of the last good state of a process that follows through Redis (T16).
+    pub last_good: PathBuf,
+}
+
+/// `[revocation] mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RevocationMode {
+    /// Everything that was revoked is in memory, and followed.
+    #[default]
+    Replicated,
+    /// Redis is asked for each token.
+    Lookup,
+}
+
+/// Who signs what goes through Redis, and whom this process believes (T11).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublicationSettings {
+    /// The private key, made where it is missing. `None`: this process only follows, and pins `public_keys`.
+    pub key_file: Option<PathBuf>,
+    /// Public keys that are believed, 32 bytes in base64url each; besides the public half of `key_file`.
+    pub public_keys: Vec<String>,
 }
 
 /// Where events go.

@@ -5,8 +5,10 @@ use std::path::Path;
 use toml::{Table, Value};
 
 use super::quantity::{show_duration, show_size};
-use super::settings::{IssuerSettings, KeySource, Settings, UpstreamSettings, UpstreamTls};
+use super::settings::{IssuerSettings, KeySource, RevocationMode, Settings, UpstreamSettings, UpstreamTls};
 use crate::net::{ClientAuth, TlsFiles};
+use crate::replication::RedisSettings;
+use crate::revocation::OnStale;
 use crate::telemetry::tracing::{LogFormat, LogLevel};
 use crate::token::{Confers, RolesFrom};
 
@@ -86,6 +88,7 @@ impl Settings {
                 "hosts": texts(&self.admin.hosts),
                 "policy": self.admin.policy.display().to_string(),
                 "metrics_open": self.admin.metrics_open,
+                "socket": self.admin.socket.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
                 "decisions": table! {
                     "denials": number(self.admin.decisions.denials),
                     "sample_every": i64::from(self.admin.decisions.sample_every),
@@ -100,9 +103,16 @@ impl Settings {
         if let Some(listen) = self.probes {
             root.insert("probes".into(), table! { "listen": listen.to_string() });
         }
-        if let Some(file) = &self.revocation.file {
-            root.insert("revocation".into(), table! { "file": file.display().to_string() });
+        root.insert("revocation".into(), self.show_revocation());
+        if let Some(redis) = &self.redis {
+            root.insert("redis".into(), show_redis(redis));
         }
+        let publication = &self.publication;
+        let key_file =
+            publication.key_file.iter().map(|path| ("key_file".to_owned(), path.display().to_string().into()));
+        let mut shown: Table = key_file.collect();
+        shown.insert("public_keys".into(), texts(&publication.public_keys));
+        root.insert("publication".into(), Value::Table(shown));
         let format = match self.log.format {
             LogFormat::Auto => "auto",
             LogFormat::Json => "json",
@@ -120,6 +130,38 @@ impl Settings {
         root.insert("log".into(), table! { "format": format, "level": level, "access": self.log.access });
         root
     }
+
+    fn show_revocation(&self) -> Value {
+        let revocation = &self.revocation;
+        let path = |key: &str, path: &Path| (key.to_owned(), Value::from(path.display().to_string()));
+        let mut shown: Table = revocation.file.iter().map(|file| path("file", file)).collect();
+        shown.extend([path("folder", &revocation.folder), path("last_good", &revocation.last_good)]);
+        let mode = if revocation.mode == RevocationMode::Lookup { "lookup" } else { "replicated" };
+        shown.insert("mode".into(), mode.into());
+        shown.insert("max_staleness".into(), show_duration(revocation.max_staleness).into());
+        shown.insert("on_stale".into(), if revocation.on_stale == OnStale::Allow { "allow" } else { "deny" }.into());
+        Value::Table(shown)
+    }
+}
+
+fn show_redis(redis: &RedisSettings) -> Value {
+    let RedisSettings { url, prefix, tls, sentinel, connect, response } = redis;
+    let mut shown = Table::from_iter([
+        ("url".to_owned(), Value::from(url.to_string())),
+        ("prefix".to_owned(), Value::from(prefix.as_str())),
+        ("timeouts".to_owned(), table! { "connect": show_duration(*connect), "response": show_duration(*response) }),
+    ]);
+    let file = |key: &str, path: &Path| (key.to_owned(), Value::from(path.display().to_string()));
+    let mut files: Table = tls.ca.iter().map(|ca| file("ca", ca)).collect();
+    files.extend(tls.identity.iter().flat_map(|(cert, key)| [file("cert", cert), file("key", key)]));
+    if !files.is_empty() {
+        shown.insert("tls".into(), Value::Table(files));
+    }
+    if let Some((user, _)) = sentinel {
+        shown.extend(user.clone().map(|user| ("sentinel_user".to_owned(), Value::from(user))));
+        shown.insert("sentinel_password".into(), "***".into());
+    }
+    Value::Table(shown)
 }
 
 fn show_tls(tls: &TlsFiles) -> Value {

@@ -248,24 +248,43 @@ fn what_is_not_built_is_refused_when_switched_on() {
         "[identity]\nenabled = true",
         "[mail]\nsmtp = \"x\"",
         "[database]\nurl = \"sqlite://x\"",
-        "[redis]\nurl = \"redis://x\"",
         "[events]\nsinks = [\"log\", \"kafka\"]",
         "[events.kafka]\nbrokers = []",
         "[auth]\nmode = \"iam_service\"",
         "[revocation]\nmode = \"lookup\"",
-        "[revocation]\non_stale = \"allow\"",
-        "[publication]\nkey_file = \"x\"",
         "[identity]\nservices = []",
     ] {
         let said = mistakes(text, &[]);
         assert!(said.contains("not part of this version"), "{text}: {said}");
     }
-    for (name, value) in [("AUTH_MODE", "iam_service"), ("REDIS_URL", "redis://x"), ("DATABASE_URL", "sqlite://x")] {
+    for (name, value) in [("AUTH_MODE", "iam_service"), ("DATABASE_URL", "sqlite://x")] {
         let said = mistakes("", &[(name, value)]);
         assert!(said.contains("not part of this version") && said.contains(name), "{said}");
     }
     let remote = foreign("subject_prefix = \"kc:\"").replace("jwks+file://kc.json", "jwks+https://kc/jwks");
     assert!(mistakes(&remote, &[]).contains("jwks+file://"));
+}
+
+#[test]
+fn redis_is_read_and_its_password_never_shown() {
+    let text = "[redis]\nprefix = \"two\"\ntimeouts = { connect = \"3s\" }\ntls = { ca = \"ca.pem\", cert = \"a\", key = \"b\" }\n\
+                [revocation]\non_stale = \"allow\"\n[publication]\npublic_keys = [\"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo\"]";
+    for variable in ["REDIS_URL", "DOORWARD_REDIS__URL"] {
+        let settings = good(text, &[(variable, "rediss+sentinel://gate:hunter2@a,b:2/m/3")]);
+        let redis = settings.redis.clone().unwrap();
+        assert_eq!((redis.prefix.as_str(), redis.connect, redis.url.database), ("two", Duration::from_secs(3), 3));
+        assert_eq!(settings.publication.key_file, None);
+        assert_eq!(settings.revocation.on_stale, crate::revocation::OnStale::Allow);
+        let shown = settings.show();
+        assert!(shown.contains("rediss+sentinel://gate:***@a:26379,b:2/m/3"), "{shown}");
+        assert!(!shown.contains("hunter2") && !format!("{settings:?}").contains("hunter2"));
+    }
+    let mut open = good(text, &[("REDIS_URL", "rediss://h/1")]);
+    let mut again = good(&open.show(), &[]);
+    (open.source, again.source) = (None, None);
+    assert_eq!(open, again);
+    assert_eq!(good("", &[("REDIS_URL", "")]).redis, None);
+    assert_eq!(good("", &[]).publication.key_file.unwrap(), Path::new("data/publication-key.jwks.json"));
 }
 
 #[test]
@@ -379,6 +398,13 @@ fn every_mistake_has_a_place_and_a_mend() {
             &[],
         ),
         ("an assertion in parts of a second", "[gateway.assertion]\nttl = \"1500ms\"\nkeyfile = \"x\"", &[]),
+        (
+            "a Redis that is none",
+            "[redis]\nurl = \"redis://u:hunter2@\"\nprefix = \"a{b\"\ntls = { cert = \"a\" }\ntimeouts = { response = \"0s\" }\n\
+             [revocation]\nmax_staleness = \"1s\"\n[publication]\npublic_keys = [\"AAAA\"]",
+            &[],
+        ),
+        ("a follower of nobody", "[publication]\npublic_keys = [\"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo\"]", &[]),
         ("hosts with ports", "[admin]\nhosts = [\"localhost:8091\"]", &[]),
     ];
     let mut said = String::new();

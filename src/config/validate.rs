@@ -2,6 +2,7 @@
 
 mod auth;
 mod listener;
+mod replication;
 mod upstreams;
 
 use std::collections::BTreeSet;
@@ -15,7 +16,7 @@ use super::mistake::{ConfigError, Warning};
 use super::quantity;
 use super::settings::{
     AdminSettings, AssertionSettings, AuthSettings, EventSettings, GatewaySettings, KeySource, Limits, LogSettings,
-    RevocationSettings, Settings,
+    Settings,
 };
 use super::sources::Tree;
 use super::walk::{Findings, Section};
@@ -54,16 +55,17 @@ pub(super) fn everything(tree: &Tree) -> (Settings, ConfigError, Vec<Warning>, B
             roles: Some(path(&root.section("roles"), "file").unwrap_or_else(|| "config/roles.yaml".into())),
             admin: admin(&root.section("admin")),
             probes: root.section("probes").address("listen"),
-            revocation: revocation(&root.section("revocation")),
+            revocation: replication::revocation(&root.section("revocation")),
+            redis: replication::redis(&root.section("redis")),
+            publication: replication::publication(&root.section("publication")),
             log: log(&root.section("log")),
             events: events(&root.section("events")),
         };
         root.section("mail").not_yet("smtp");
         root.section("database").not_yet("url");
-        root.section("redis").not_yet("url");
-        publication(&root.section("publication"));
         check_listeners(&settings, &root);
         check_assertion_key(&settings, &root);
+        replication::check(&settings, &root);
         settings
     };
     let (mistakes, warnings, asked) = findings.into_parts();
@@ -189,7 +191,22 @@ fn admin(section: &Section<'_>) -> AdminSettings {
         metrics_open: section.boolean("metrics_open").unwrap_or(true),
         tls: listener::tls(section, "admin.tls"),
         decisions: decisions(&section.section("decisions")),
+        socket: socket(section),
     }
+}
+
+/// The control socket; an empty path switches it off.
+fn socket(section: &Section<'_>) -> Option<PathBuf> {
+    let path = PathBuf::from(section.text("socket").unwrap_or("data/doorward.sock"));
+    // sockaddr_un (unix(7)): 108 bytes with the one that ends it.
+    if path.as_os_str().len() > 107 {
+        section.mistake(
+            "socket",
+            format!("is {} bytes long", path.as_os_str().len()),
+            "The path of a Unix socket has at most 107 bytes: name a shorter one, or \"\" for none.",
+        );
+    }
+    (!path.as_os_str().is_empty()).then_some(path)
 }
 
 fn decisions(section: &Section<'_>) -> DecisionSettings {
@@ -202,24 +219,6 @@ fn decisions(section: &Section<'_>) -> DecisionSettings {
         samples: section.number("samples", 0, 1_000_000).unwrap_or(1024),
         memory: section.size("memory").and_then(|size| usize::try_from(size).ok()).unwrap_or(8 << 20),
     }
-}
-
-fn revocation(section: &Section<'_>) -> RevocationSettings {
-    if section.word("mode", &[("replicated", false), ("lookup", true)]) == Some(true) {
-        section.refuse("mode");
-    }
-    let _ = section.duration("max_staleness");
-    if section.word("on_stale", &[("deny", false), ("allow", true)]) == Some(true) {
-        section.refuse("on_stale");
-    }
-    // Read in the mode "lookup" only.
-    let _ = section.text("lookup_key");
-    RevocationSettings { file: path(section, "file") }
-}
-
-fn publication(section: &Section<'_>) {
-    section.not_yet("key_file");
-    section.not_yet("public_keys");
 }
 
 fn events(section: &Section<'_>) -> EventSettings {

@@ -176,7 +176,8 @@ impl Worker {
     /// Has open exchanges decided again, if anything has changed (T20). The worker's own timer calls it, every
     /// [`watch::PERIOD`](super::watch::PERIOD).
     pub fn look(&self) {
-        self.watch.look(self.admission().changes(), Timestamp::now());
+        let now = Timestamp::now();
+        self.watch.look(self.admission().changes(now), now);
     }
 
     /// The process is about to end: streams are ended in their own words while there is time.

@@ -201,6 +201,22 @@ impl<'s, 'r> Pending<'s, 'r> {
         &self.snapshot.services[self.service as usize].name
     }
 
+    /// The permissions that the requirement mentions, from the left, each once: all that has to be known of a caller's.
+    #[must_use]
+    pub fn permissions(&self) -> Vec<PermissionId> {
+        let mut found = Vec::new();
+        mentioned(&self.snapshot.guards[self.route.0 as usize].formula, &mut found);
+        found
+    }
+
+    /// Whether the requirement would be met by such a caller. It decides nothing: it is for finding out what need not be asked.
+    #[must_use]
+    pub fn would_hold(&self, caller: &Caller<'_>) -> bool {
+        let known = caller.grants.table() == self.snapshot.roles.identity();
+        let formula = &self.snapshot.guards[self.route.0 as usize].formula;
+        known && Question { pending: self, caller }.holds(formula, &mut Silent)
+    }
+
     /// Decides for an authenticated caller.
     #[must_use]
     #[inline]
@@ -280,6 +296,15 @@ impl Decision<'_> {
             public: false,
             ..self
         }
+    }
+}
+
+/// Adds the permissions of a requirement that are not there yet.
+fn mentioned(formula: &Formula, found: &mut Vec<PermissionId>) {
+    match formula {
+        Formula::Permission(id) if !found.contains(id) => found.push(*id),
+        Formula::Any(parts) | Formula::All(parts) => parts.iter().for_each(|part| mentioned(part, found)),
+        _ => {}
     }
 }
 

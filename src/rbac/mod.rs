@@ -4,6 +4,7 @@
 //! that data. Must not know: HTTP, policies, where the data comes from.
 
 pub mod code;
+mod fingerprint;
 pub mod table;
 
 pub use self::code::{BadWord, Grant, PermissionCode, RoleKey, ServiceName, TierKey};

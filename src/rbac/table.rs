@@ -7,6 +7,7 @@ use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 use super::code::{Grant, PermissionCode, RoleKey, ServiceName, TierKey};
+use super::fingerprint::fingerprint;
 
 /// A permission of one [`RoleTable`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -34,7 +35,7 @@ pub const ADMIN_SERVICE: &str = "doorward";
 
 /// The permissions that doorward's own calls ask for (SPEC 6, 7 and 12). They exist whether or not a roles file lists them, so that
 /// the admin listener's policy needs no preparation; nobody holds them unless a role says so.
-const OWN_PERMISSIONS: [&str; 15] = [
+pub(super) const OWN_PERMISSIONS: [&str; 15] = [
     "audit:view",
     "decide:evaluate",
     "decide:search",
@@ -151,6 +152,7 @@ type Bits = SmallVec<[u64; 4]>;
 #[derive(Debug)]
 pub struct RoleTable {
     identity: u64,
+    fingerprint: Box<str>,
     /// By [`PermissionId`], sorted, so that a wildcard is a range.
     permissions: Vec<PermissionCode>,
     roles: Vec<Role>,
@@ -265,7 +267,8 @@ impl RoleTable {
         close(&mut roles);
         let permission_ids = permissions.iter().cloned().zip((0..).map(PermissionId)).collect();
         let identity = NEXT_IDENTITY.fetch_add(1, Ordering::Relaxed);
-        Ok(Self { identity, permissions, roles, services, permission_ids, role_ids, service_ids })
+        let fingerprint = fingerprint(data);
+        Ok(Self { identity, fingerprint, permissions, roles, services, permission_ids, role_ids, service_ids })
     }
 
     /// What a subject with these roles and memberships holds where `service` is asked about.
@@ -354,6 +357,13 @@ impl RoleTable {
     #[must_use]
     pub fn identity(&self) -> u64 {
         self.identity
+    }
+
+    /// What the data is that this table was compiled from: SHA-256 in lower-case hexadecimal, the same in every process that has the
+    /// same data. An override names by it which data it presumes (T9).
+    #[must_use]
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
     }
 
     /// The id of a known permission.
@@ -463,6 +473,15 @@ impl RoleTable {
 }
 
 impl Grants {
+    /// The same roles and memberships with these permissions in place of all that they give: what another service, which was
+    /// asked for each of them, says that the subject holds.
+    #[must_use]
+    pub fn holding(&self, permissions: impl IntoIterator<Item = PermissionId>) -> Self {
+        let mut held = Bits::new();
+        permissions.into_iter().for_each(|id| insert(&mut held, id.0 as usize));
+        Self { permissions: held, ..self.clone() }
+    }
+
     /// Identity of the table that made it.
     #[must_use]
     pub fn table(&self) -> u64 {

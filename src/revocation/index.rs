@@ -1,20 +1,28 @@
-//! The concurrent index: a read is a hash and a lookup in one of 256 shards.
+//! The concurrent index: what a token is held against, read without locks.
 //!
-//! A read takes the read side of one shard's lock; writers hold it for one insertion, or for the sweep of one
-//! 256th of the entries. Kinds of which there is no entry at all are not even hashed, which is the usual case.
+//! Kinds of which there is no entry cost one load, which is the usual case; the others a hash and a look into a [`table`]. Writers
+//! hold one shard of one table for one insertion, or while it is written anew without what has expired; readers wait for nobody.
 //!
-//! Entries only ever merge (T10): the later expiry and the higher floor win, whatever order they arrive in, and an
-//! entry leaves by its own expiry alone.
+//! Entries only ever merge (T10): the later expiry, the higher floor, the newest state and the newest override win, whatever order they
+//! arrive in, and an entry leaves by its own expiry alone.
 
-use std::hash::{BuildHasher as _, Hasher as _};
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::Duration;
+mod disabled;
+mod floors;
+mod id;
+mod overrides;
+mod retention;
+mod table;
 
-use foldhash::fast::RandomState;
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry as Slot;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
+use self::disabled::DisabledCell;
+use self::floors::{FloorCell, Height, Issued};
+use self::id::Hashing;
+use self::overrides::{Ends, OverridesCell};
+pub use self::overrides::{Held, Overridden, Overrides};
+pub use self::retention::{Arrival, Retention};
+use self::table::{Cell, SLICES, Table};
 use super::entry::{Entry, FloorOf};
 use crate::clock::Timestamp;
 
@@ -47,111 +55,91 @@ pub struct Presented<'t> {
 pub enum Standing {
     /// Nothing is known against it.
     Good,
-    /// Token, session, key, or an older token of a subject that was logged out everywhere.
+    /// Token, session, key, or what lies below a floor.
     Revoked,
     /// The subject is disabled.
     Disabled,
 }
 
-/// With what an entry arrives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Arrival {
-    /// The change number (T2, T3); `None` for what was written by hand into a file.
-    pub number: Option<u64>,
-    /// When the change was made, by the clock of who made it.
-    pub taken: Timestamp,
-    /// Now, by this machine's clock: entries are kept from here on.
-    pub now: Timestamp,
+/// How many entries of each kind there are, expired ones among them until they are swept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Token ids.
+    pub tokens: usize,
+    /// Sessions that ended.
+    pub sessions: usize,
+    /// Subjects, services and sessions that have floors, and one for everything if that has.
+    pub floors: usize,
+    /// Keys.
+    pub keys: usize,
+    /// Subjects that are disabled.
+    pub disabled: usize,
+    /// Subjects that have overrides (`doorward_subject_overrides`). They revoke nothing.
+    pub overrides: usize,
 }
 
-impl Arrival {
-    /// Written by hand, and read now.
+impl Counts {
+    /// Those that shut somebody out (`doorward_revocations`).
     #[must_use]
-    pub fn by_hand(now: Timestamp) -> Self {
-        Self { number: None, taken: now, now }
-    }
-}
-
-/// How long entries are kept (T5): a token that they concern must not outlive them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Retention {
-    /// Seconds for which an entry is kept from its arrival when the token's own end is not known, and floors
-    /// always: the largest `max_lifetime` + 2 × leeway + 60 s.
-    pub from_arrival: i64,
-    /// Seconds for which an entry is kept after the token's `exp`: leeway + 60 s.
-    pub after_expiry: i64,
-}
-
-impl Retention {
-    /// For the largest `max_lifetime` and leeway of all issuers.
-    #[must_use]
-    pub fn new(max_lifetime: Duration, leeway: Duration) -> Self {
-        let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
-        let leeway = seconds(leeway);
-        Self {
-            from_arrival: seconds(max_lifetime).saturating_add(leeway.saturating_mul(2)).saturating_add(60),
-            after_expiry: leeway.saturating_add(60),
-        }
+    pub fn revocations(&self) -> usize {
+        self.tokens + self.sessions + self.floors + self.keys + self.disabled
     }
 }
 
 /// The index.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct RevocationIndex {
-    hasher: RandomState,
-    shards: Box<[Shard]>,
-    /// How many entries there are of each kind, expired ones included until they are swept.
-    counts: [AtomicUsize; KINDS],
-    /// `i64::MIN`: none.
-    everything_until: AtomicI64,
-    sweep_from: AtomicUsize,
+    hashing: Hashing,
+    tokens: Table<EndCell>,
+    tokens_of_issuers: Table<EndCell>,
+    sessions: Table<EndCell>,
+    keys: Table<EndCell>,
+    keys_of_issuers: Table<EndCell>,
+    /// Those that were enabled again among them.
+    disabled: Table<DisabledCell>,
+    disabled_now: AtomicUsize,
+    /// Of one id, [`EVERYTHING`].
+    everything: Table<FloorCell>,
+    services: Table<FloorCell>,
+    subjects: Table<FloorCell>,
+    sessions_below: Table<FloorCell>,
+    overrides: Table<OverridesCell>,
+    ends: Ends,
+    sweep_next: AtomicUsize,
     /// See [`RevocationIndex::changes`].
     changes: AtomicU64,
 }
 
-/// On a cache line of its own, so that readers of one shard do not slow those of its neighbour.
+/// There is only one everything.
+const EVERYTHING: &str = "";
+
+/// When an id ceases to count, in Unix seconds, which last until 2106 here; what ends later does not end.
 #[derive(Debug, Default)]
-#[repr(align(64))]
-struct Shard(RwLock<HashTable<Item>>);
+struct EndCell(AtomicU32);
 
-#[derive(Debug)]
-struct Item {
-    kind: Kind,
-    issuer: Option<Box<str>>,
-    id: Box<str>,
-    /// For a floor: tokens issued up to this are refused.
-    issued_until: Timestamp,
-    /// From then on the entry does not count; `FOREVER` never.
-    expires_at: Timestamp,
+impl EndCell {
+    const NEVER: u32 = u32::MAX;
+
+    fn extend(&self, end: Option<Timestamp>) {
+        let end = end.map_or(Self::NEVER, |end| u32::try_from(end.0.max(0)).unwrap_or(Self::NEVER));
+        self.0.fetch_max(end, Ordering::AcqRel);
+    }
+
+    #[inline]
+    fn counts_at(&self, now: Timestamp) -> bool {
+        let end = self.0.load(Ordering::Acquire);
+        end == Self::NEVER || now.0 < i64::from(end)
+    }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Token,
-    TokenOfIssuer,
-    Session,
-    Subject,
-    Key,
-    KeyOfIssuer,
-    Disabled,
-}
+impl Cell for EndCell {
+    fn expires_at(&self) -> Option<Timestamp> {
+        let end = self.0.load(Ordering::Acquire);
+        (end != Self::NEVER).then_some(Timestamp(i64::from(end)))
+    }
 
-const KINDS: usize = 7;
-const SHARDS: usize = 256;
-const FOREVER: Timestamp = Timestamp(i64::MAX);
-/// Shards looked through by one sweep.
-const SWEPT_AT_ONCE: usize = 16;
-
-impl Default for RevocationIndex {
-    fn default() -> Self {
-        Self {
-            hasher: RandomState::default(),
-            shards: (0..SHARDS).map(|_| Shard::default()).collect(),
-            counts: Default::default(),
-            everything_until: AtomicI64::new(i64::MIN),
-            sweep_from: AtomicUsize::new(0),
-            changes: AtomicU64::new(0),
-        }
+    fn copy_from(&self, other: &Self) {
+        self.0.store(other.0.load(Ordering::Acquire), Ordering::Release);
     }
 }
 
@@ -159,100 +147,154 @@ impl RevocationIndex {
     /// How a token stands at `now`.
     #[must_use]
     pub fn standing(&self, presented: &Presented<'_>, now: Timestamp) -> Standing {
-        let Presented { issuer, subject, token_id, session, key_id, issued_at, leeway, .. } = *presented;
-        if self.holds(Kind::Disabled, None, subject, now) {
+        let Presented { issuer, subject, token_id, session, key_id, .. } = *presented;
+        let id = |text| self.hashing.id(text);
+        let id_of_issuer = |text| self.hashing.id_of(issuer, text);
+        let counts = |cell: &EndCell| cell.counts_at(now);
+        if !self.disabled.is_empty() && self.disabled.find(&id(subject), DisabledCell::is_disabled) == Some(true) {
             return Standing::Disabled;
         }
-        // T14: a foreign clock that is ahead makes an old token look new.
-        let below = |floor: i64| issued_at.0 <= floor.saturating_add(leeway);
-        let everything_until = self.everything_until.load(Ordering::Acquire);
-        let revoked = (everything_until != i64::MIN && below(everything_until))
-            || self.floor(subject, now).is_some_and(|floor| below(floor.0))
-            || token_id.is_some_and(|id| {
-                self.holds(Kind::Token, None, id, now) || self.holds(Kind::TokenOfIssuer, Some(issuer), id, now)
+        let revoked = token_id.is_some_and(|text| {
+            !self.tokens.is_empty() && self.tokens.find(&id(text), counts) == Some(true)
+                || !self.tokens_of_issuers.is_empty()
+                    && self.tokens_of_issuers.find(&id_of_issuer(text), counts) == Some(true)
+        }) || session
+            .is_some_and(|text| !self.sessions.is_empty() && self.sessions.find(&id(text), counts) == Some(true))
+            || key_id.is_some_and(|text| {
+                !self.keys.is_empty() && self.keys.find(&id(text), counts) == Some(true)
+                    || !self.keys_of_issuers.is_empty()
+                        && self.keys_of_issuers.find(&id_of_issuer(text), counts) == Some(true)
             })
-            || session.is_some_and(|id| self.holds(Kind::Session, None, id, now))
-            || key_id.is_some_and(|id| {
-                self.holds(Kind::Key, None, id, now) || self.holds(Kind::KeyOfIssuer, Some(issuer), id, now)
-            });
+            || self.is_below_a_floor(presented, now);
         if revoked { Standing::Revoked } else { Standing::Good }
     }
 
-    /// Adds an entry, merging it with what is there.
+    /// `max(floors)`: each kind of floor is looked at, and any that is higher than the token refuses it.
+    fn is_below_a_floor(&self, presented: &Presented<'_>, now: Timestamp) -> bool {
+        let Presented { subject, session, service, uv, issued_at, leeway, .. } = *presented;
+        // T14: a foreign clock that is ahead makes an old token look new.
+        let issued = Issued { uv, at: issued_at.0.saturating_sub(leeway) };
+        let below = |table: &Table<FloorCell>, text: &str| {
+            !table.is_empty()
+                && table.find(&self.hashing.id(text), |cell| floors::refuses(cell, issued, now)) == Some(true)
+        };
+        below(&self.everything, EVERYTHING)
+            || below(&self.subjects, subject)
+            || below(&self.services, service)
+            || session.is_some_and(|text| below(&self.sessions_below, text))
+    }
+
+    /// The overrides of a subject, if there are any. One load where no subject has.
+    #[must_use]
+    #[inline]
+    pub fn overrides(&self, subject: &str, now: Timestamp) -> Option<Arc<Overrides>> {
+        if self.overrides.is_empty() {
+            return None;
+        }
+        self.overrides.find(&self.hashing.id(subject), |cell| overrides::counting(cell, now)).flatten()
+    }
+
+    /// Adds an entry, merging it with what is there. It counts once this returns.
     pub fn apply(&self, entry: &Entry, arrival: Arrival, retention: Retention) {
-        let taken = arrival.taken;
-        let arrival = arrival.now.plus(retention.from_arrival);
-        let until = |end: Option<Timestamp>| end.map_or(arrival, |end| end.plus(retention.after_expiry));
-        let none = Timestamp(i64::MIN);
+        let end = retention.until(entry, arrival);
+        let now = arrival.now;
+        let id = |text| self.hashing.id(text);
         match entry {
-            Entry::Token { id, issuer: None, expires_at } => {
-                self.merge(Kind::Token, None, id, none, until(*expires_at));
+            Entry::Token { id: text, issuer: None, .. } => self.tokens.write(&id(text), now, |cell| cell.extend(end)),
+            Entry::Token { id: text, issuer: Some(issuer), .. } => {
+                self.tokens_of_issuers.write(&self.hashing.id_of(issuer, text), now, |cell| cell.extend(end));
             }
-            Entry::Token { id, issuer: Some(issuer), expires_at } => {
-                self.merge(Kind::TokenOfIssuer, Some(issuer), id, none, until(*expires_at));
+            Entry::Session { id: text, .. } => self.sessions.write(&id(text), now, |cell| cell.extend(end)),
+            Entry::Key { id: text, issuer: None } => self.keys.write(&id(text), now, |cell| cell.extend(end)),
+            Entry::Key { id: text, issuer: Some(issuer) } => {
+                self.keys_of_issuers.write(&self.hashing.id_of(issuer, text), now, |cell| cell.extend(end));
             }
-            Entry::Session { id, expires_at } => self.merge(Kind::Session, None, id, none, until(*expires_at)),
-            Entry::Floor { of: FloorOf::Subject(id), issued_until } => {
-                let issued_until = issued_until.unwrap_or(taken);
-                // A floor in the future concerns tokens that do not exist yet; it is kept until they are gone too.
-                let expires_at = arrival.max(issued_until.plus(retention.from_arrival));
-                self.merge(Kind::Subject, None, id, issued_until, expires_at);
+            Entry::Floor { of, issued_until } => {
+                let height = match (issued_until, arrival.number) {
+                    (Some(time), _) => Height::IssuedUntil(*time),
+                    (None, Some(number)) => Height::Number { number, taken: arrival.taken },
+                    (None, None) => Height::IssuedUntil(arrival.taken),
+                };
+                self.raise(of, height, end.unwrap_or(Timestamp(i64::MAX)), now);
             }
-            Entry::Key { id, issuer: None } => self.merge(Kind::Key, None, id, none, FOREVER),
-            Entry::Key { id, issuer: Some(issuer) } => self.merge(Kind::KeyOfIssuer, Some(issuer), id, none, FOREVER),
-            Entry::Disabled { id } => self.merge(Kind::Disabled, None, id, none, FOREVER),
-            Entry::Floor { of: FloorOf::Everything, issued_until } => {
-                self.everything_until.fetch_max(issued_until.unwrap_or(taken).0, Ordering::AcqRel);
+            Entry::Disabled { id } => self.disable(id, arrival, true),
+            Entry::Enabled { id } => self.disable(id, arrival, false),
+            Entry::Override(held) => {
+                self.ends.add(held, now);
+                self.overrides.write(&id(&held.subject), now, |cell| overrides::add(cell, arrival, held, end));
             }
-            _ => {}
+            // Whose concern they are reads them where they arrive.
+            Entry::Keys { .. } => {}
         }
         self.changes.fetch_add(1, Ordering::AcqRel);
     }
 
+    fn raise(&self, of: &FloorOf, height: Height, end: Timestamp, now: Timestamp) {
+        let raise = |cell: &FloorCell| floors::raise(cell, height, end);
+        let (table, text) = match of {
+            FloorOf::Everything => (&self.everything, EVERYTHING),
+            FloorOf::Service(name) => (&self.services, name.as_str()),
+            FloorOf::Subject(subject) => (&self.subjects, &**subject),
+            FloorOf::Session(session) => (&self.sessions_below, &**session),
+        };
+        table.write(&self.hashing.id(text), now, raise);
+    }
+
+    fn disable(&self, subject: &str, arrival: Arrival, disabled: bool) {
+        self.disabled.write(&self.hashing.id(subject), arrival.now, |cell| {
+            let before = cell.is_disabled();
+            match (before, cell.set(arrival.number, disabled)) {
+                (false, true) => self.disabled_now.fetch_add(1, Ordering::AcqRel),
+                (true, false) => self.disabled_now.fetch_sub(1, Ordering::AcqRel),
+                _ => 0,
+            };
+        });
+    }
+
     /// A number that is another one after every entry that was added: who has decided under an older one decides again (T20).
-    /// What expires or is enabled again denies nobody.
+    /// What expires denies nobody, but for grants ([`Self::end_grants`]).
     #[must_use]
     pub fn changes(&self) -> u64 {
         self.changes.load(Ordering::Acquire)
     }
 
-    /// Enables a disabled subject again. Its floors stay: enabling revives no token (T4).
-    pub fn enable(&self, subject: &str) {
-        let hash = self.hash(Kind::Disabled, None, subject);
-        let mut items = self.write(hash);
-        if let Ok(found) = items.find_entry(hash, |item| item.is(Kind::Disabled, None, subject)) {
-            found.remove();
-            self.counts[Kind::Disabled as usize].fetch_sub(1, Ordering::AcqRel);
+    /// Makes a change of it if grants have ended since that overrides gave for a time (T13). One load if none has.
+    pub fn end_grants(&self, now: Timestamp) {
+        if self.ends.have_passed(now) {
+            self.changes.fetch_add(1, Ordering::AcqRel);
         }
     }
 
-    /// Removes expired entries from a sixteenth of the shards, the next sixteenth at every call, so that no reader
-    /// waits for long. Returns how many went.
+    /// Removes expired entries from a sixteenth of the shards, the next sixteenth at every call, so that no writer waits for long, and
+    /// readers not at all. Returns how many went.
     pub fn sweep(&self, now: Timestamp) -> usize {
-        let first = self.sweep_from.fetch_add(SWEPT_AT_ONCE, Ordering::Relaxed);
-        let mut removed = 0;
-        for shard in (first..first + SWEPT_AT_ONCE).map(|index| &self.shards[index % SHARDS]) {
-            let mut items = shard.0.write().unwrap_or_else(PoisonError::into_inner);
-            items.retain(|item| {
-                let keep = item.counts_at(now);
-                if !keep {
-                    self.counts[item.kind as usize].fetch_sub(1, Ordering::AcqRel);
-                    removed += 1;
-                }
-                keep
-            });
-            if items.capacity() > 4 * items.len() + 64 {
-                items.shrink_to_fit(|item| self.hash(item.kind, item.issuer.as_deref(), &item.id));
-            }
-        }
-        removed
+        let slice = self.sweep_next.fetch_add(1, Ordering::Relaxed) % SLICES;
+        let ids = [&self.tokens, &self.tokens_of_issuers, &self.sessions].map(|table| table.sweep(slice, now));
+        let floors = self.floors().map(|table| table.sweep(slice, now));
+        ids.iter().sum::<usize>() + floors.iter().sum::<usize>() + self.overrides.sweep(slice, now)
     }
 
-    /// How many entries are held, not yet swept ones included (`doorward_revocations`).
+    fn floors(&self) -> [&Table<FloorCell>; 4] {
+        [&self.everything, &self.services, &self.subjects, &self.sessions_below]
+    }
+
+    /// How many entries are held.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        Counts {
+            tokens: self.tokens.len() + self.tokens_of_issuers.len(),
+            sessions: self.sessions.len(),
+            floors: self.floors().map(Table::len).iter().sum(),
+            keys: self.keys.len() + self.keys_of_issuers.len(),
+            disabled: self.disabled_now.load(Ordering::Acquire),
+            overrides: self.overrides.len(),
+        }
+    }
+
+    /// How many revocations are held, not yet swept ones included (`doorward_revocations`).
     #[must_use]
     pub fn len(&self) -> usize {
-        let everything = usize::from(self.everything_until.load(Ordering::Acquire) != i64::MIN);
-        self.counts.iter().map(|count| count.load(Ordering::Acquire)).sum::<usize>() + everything
+        self.counts().revocations()
     }
 
     /// Whether nothing at all is revoked.
@@ -260,76 +302,9 @@ impl RevocationIndex {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
-
-    fn holds(&self, kind: Kind, issuer: Option<&str>, id: &str, now: Timestamp) -> bool {
-        self.look_up(kind, issuer, id, |item| item.counts_at(now)).unwrap_or(false)
-    }
-
-    fn floor(&self, subject: &str, now: Timestamp) -> Option<Timestamp> {
-        self.look_up(Kind::Subject, None, subject, |item| item.counts_at(now).then_some(item.issued_until)).flatten()
-    }
-
-    fn look_up<R>(&self, kind: Kind, issuer: Option<&str>, id: &str, read: impl FnOnce(&Item) -> R) -> Option<R> {
-        if self.counts[kind as usize].load(Ordering::Acquire) == 0 {
-            return None;
-        }
-        let hash = self.hash(kind, issuer, id);
-        self.read(hash).find(hash, |item| item.is(kind, issuer, id)).map(read)
-    }
-
-    fn merge(&self, kind: Kind, issuer: Option<&str>, id: &str, issued_until: Timestamp, expires_at: Timestamp) {
-        let hash = self.hash(kind, issuer, id);
-        let mut items = self.write(hash);
-        let rehash = |item: &Item| self.hash(item.kind, item.issuer.as_deref(), &item.id);
-        match items.entry(hash, |item| item.is(kind, issuer, id), rehash) {
-            Slot::Occupied(mut found) => {
-                let item = found.get_mut();
-                item.expires_at = item.expires_at.max(expires_at);
-                item.issued_until = item.issued_until.max(issued_until);
-            }
-            Slot::Vacant(slot) => {
-                slot.insert(Item { kind, issuer: issuer.map(Box::from), id: id.into(), issued_until, expires_at });
-                self.counts[kind as usize].fetch_add(1, Ordering::AcqRel);
-            }
-        }
-    }
-
-    fn hash(&self, kind: Kind, issuer: Option<&str>, id: &str) -> u64 {
-        let mut hasher = self.hasher.build_hasher();
-        hasher.write_u8(kind as u8);
-        if let Some(issuer) = issuer {
-            hasher.write(issuer.as_bytes());
-            hasher.write_u8(0xff);
-        }
-        hasher.write(id.as_bytes());
-        hasher.finish()
-    }
-
-    /// The table uses the hash's lowest and highest bits; the shard is chosen by others.
-    fn shard(&self, hash: u64) -> &Shard {
-        &self.shards[(hash >> 40) as usize % SHARDS]
-    }
-
-    /// No code panics while it holds a lock; if one did, what it left is still a set of revocations.
-    fn read(&self, hash: u64) -> RwLockReadGuard<'_, HashTable<Item>> {
-        self.shard(hash).0.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self, hash: u64) -> RwLockWriteGuard<'_, HashTable<Item>> {
-        self.shard(hash).0.write().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Item {
-    fn is(&self, kind: Kind, issuer: Option<&str>, id: &str) -> bool {
-        self.kind == kind && *self.id == *id && self.issuer.as_deref() == issuer
-    }
-
-    fn counts_at(&self, now: Timestamp) -> bool {
-        self.expires_at == FOREVER || now < self.expires_at
-    }
 }
 
 #[cfg(test)]
-#[path = "index_tests.rs"]
+mod model_tests;
+#[cfg(test)]
 mod tests;

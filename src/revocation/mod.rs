@@ -12,5 +12,5 @@ pub mod signed;
 pub use self::change::{Change, Heartbeat, Manifest, Record, SegmentOf};
 pub use self::entry::{BadLine, Entry, FloorOf, HeldMembership, HeldRole, Override, parse_lines};
 pub use self::freshness::{Freshness, OnStale};
-pub use self::index::{Arrival, Presented, Retention, RevocationIndex, Standing};
+pub use self::index::{Arrival, Counts, Held, Overridden, Overrides, Presented, Retention, RevocationIndex, Standing};
 pub use self::signed::{Kind, PinnedKeys, PublicationKey};

@@ -116,6 +116,13 @@ impl PinnedKeys {
         texts.into_iter().map(key).collect::<Result<_, _>>().map(Self)
     }
 
+    /// These keys, and others.
+    #[must_use]
+    pub fn and(mut self, others: Self) -> Self {
+        self.0.extend(others.0);
+        self
+    }
+
     /// What a line says, if a pinned key has signed it as this kind.
     ///
     /// # Errors

@@ -5,7 +5,9 @@
 
 pub mod access_log;
 pub mod audit;
+pub mod change_audit;
 pub mod histogram;
+pub mod ledger;
 pub mod metrics;
 pub mod output;
 pub mod process;
@@ -14,6 +16,8 @@ pub mod tracing;
 
 pub use self::access_log::{AccessDecision, AccessLog, AccessRecord, AccessSink};
 pub use self::audit::{AuditEvent, AuditRecord};
+pub use self::change_audit::{ChangeEvent, ChangeRecord};
+pub use self::ledger::LedgerMetrics;
 pub use self::metrics::{CONTENT_TYPE, EndpointHealth, Limit, Listener, Metrics, Stream, ValidationSource};
 pub use self::shard::{RequestLabels, UpstreamConnection, UpstreamMetrics, WorkerMetrics};
 pub use self::tracing::{LogFormat, LogLevel};

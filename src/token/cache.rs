@@ -2,7 +2,8 @@
 //!
 //! Only successes are remembered, so a stranger cannot fill the cache. The key is the whole token: two tokens
 //! that differ in a byte of the signature are two tokens. Verifier and cache are one generation, exchanged
-//! together, so that nothing verified under withdrawn keys can be found, or be added, under new ones.
+//! together, so that nothing verified under other settings can be found, or be added, under new ones. The keys of an issuer
+//! change without that: an entry holds the key that verified it, which knows whether it is still one ([`super::issuer_keys`]).
 
 use std::fmt;
 use std::hash::BuildHasher as _;
@@ -15,6 +16,7 @@ use foldhash::fast::RandomState;
 use moka::sync::Cache;
 
 use super::claims::Claims;
+use super::jwk::Key;
 use super::verify::{EXPIRED, NOT_YET_VALID, TokenRejection, Verifier};
 use crate::clock::Timestamp;
 
@@ -22,10 +24,26 @@ use crate::clock::Timestamp;
 pub struct Entry<E> {
     /// The token itself, which entries are told apart by.
     token: Arc<str>,
+    /// Which key it was verified by: it is good as long as that is. None of what a user service vouched for.
+    key: Option<Arc<Key>>,
     /// What the token says.
     pub claims: Claims,
     /// Slot for what is derived from the claims under one role table (T8).
     pub derived: arc_swap::ArcSwapOption<E>,
+}
+
+impl<E> Entry<E> {
+    /// The entry of a token that a user service vouched for. It stands in no cache of this room.
+    #[must_use]
+    pub fn vouched(token: &str, claims: Claims) -> Self {
+        Self { token: token.into(), key: None, claims, derived: arc_swap::ArcSwapOption::empty() }
+    }
+
+    /// The token, to ask about it again. It is for no log.
+    #[must_use]
+    pub fn token(&self) -> &str {
+        &self.token
+    }
 }
 
 /// Where an answer came from (`source` of `doorward_token_validation_seconds`).
@@ -126,6 +144,11 @@ impl<E: Send + Sync + 'static> TokenCache<E> {
         self.changes.fetch_add(1, Ordering::AcqRel);
     }
 
+    /// Says that the keys of an issuer have changed ([`super::IssuerKeys`]): who has decided by them decides again.
+    pub fn keys_changed(&self) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
+    }
+
     /// A number that is another one after every change of keys or issuers (T20).
     #[must_use]
     pub fn changes(&self) -> u64 {
@@ -153,7 +176,9 @@ impl<E: Send + Sync + 'static> TokenCache<E> {
         let mut none = None;
         let slot = if token.len() <= NEAR_TOKEN_BYTES { near.slot(&generation, token) } else { &mut none };
         let found = slot.as_ref().filter(|entry| *entry.token == *token).cloned();
-        if let Some(entry) = found.or_else(|| generation.entries.get(token)) {
+        // Whose key was withdrawn, or is too old to say, is verified once more, which finds the reason.
+        let good = |entry: &Arc<Entry<E>>| entry.key.as_ref().is_some_and(|key| key.is_good(now));
+        if let Some(entry) = found.filter(good).or_else(|| generation.entries.get(token).filter(good)) {
             if now >= entry.claims.expires_at {
                 generation.entries.invalidate(token);
                 *slot = None;
@@ -168,10 +193,9 @@ impl<E: Send + Sync + 'static> TokenCache<E> {
             }
             return (Source::Cache, Ok(entry));
         }
-        let verified = generation.verifier.verify(token, now).map(|claims| {
-            let token: Arc<str> = token.into();
-            let entry =
-                Arc::new(Entry { token: Arc::clone(&token), claims, derived: arc_swap::ArcSwapOption::empty() });
+        let verified = generation.verifier.verify_by(token, now).map(|(claims, key)| {
+            let (token, derived): (Arc<str>, _) = (token.into(), arc_swap::ArcSwapOption::empty());
+            let entry = Arc::new(Entry { token: Arc::clone(&token), key: Some(key), claims, derived });
             // Into this generation, also if another was published meanwhile: then nobody looks here any more.
             generation.entries.insert(token, Arc::clone(&entry));
             *slot = Some(Arc::clone(&entry));

@@ -8,9 +8,9 @@ use serde_json::json;
 use super::{Entry, NearCache, Source, TokenCache};
 use crate::clock::Timestamp;
 use crate::reason::Reason;
-use crate::token::fixtures::{ALL, NOW, claims, foreign, token, with};
+use crate::token::fixtures::{ALL, NOW, claims, foreign, header, key, private_jwk, sign, token, with};
 use crate::token::jwk::{KeySet, Trust};
-use crate::token::{Algorithm, Issuer, TokenRejection, Verifier};
+use crate::token::{Algorithm, Issuer, IssuerKeys, TokenRejection, Verifier};
 
 /// The cache as one thread sees it: its own entries in front of the shared ones.
 struct Seen(TokenCache<()>, NearCache<()>);
@@ -85,11 +85,45 @@ fn withdrawn_keys_and_changed_settings_count_at_once() {
     cache.authenticate(&token, NOW).1.unwrap();
     let document = KeySet::generate(Algorithm::ES256).unwrap();
     let other = Arc::new(KeySet::parse(document.expose(), &ALL, Trust::File).unwrap());
-    cache.publish(Verifier::new(vec![Issuer { keys: other, ..foreign() }]));
+    cache.publish(Verifier::new(vec![Issuer { keys: IssuerKeys::fixed(other), ..foreign() }]));
     let (source, refused) = cache.authenticate(&token, NOW);
     assert_eq!((source, refused.unwrap_err().reason), (Source::Verify, Reason::UnknownKey));
     cache.publish(Verifier::new(vec![Issuer { subject_prefix: "x:".into(), ..foreign() }]));
     assert_eq!(&*cache.authenticate(&token, NOW).1.unwrap().claims.subject, "x:alice");
+}
+
+#[test]
+fn an_exchange_of_keys_is_noticed_by_the_tokens_of_those_that_went_alone() {
+    let set = |kids: &[&str]| {
+        let named = |kid: &&str| with(private_jwk(Algorithm::EdDSA), "kid", json!(kid));
+        let document = json!({ "keys": kids.iter().map(named).collect::<Vec<_>>() });
+        KeySet::parse(document.to_string().as_bytes(), &ALL, Trust::File).unwrap()
+    };
+    let keys = IssuerKeys::fixed(set(&["a", "b"]));
+    let other = Issuer { name: "b".into(), issuer: Some("https://b.example".into()), ..foreign() };
+    let issuers = vec![Issuer { keys: Arc::clone(&keys), ..foreign() }, other];
+    let cache = Seen(TokenCache::new(Verifier::new(issuers), 1 << 20), NearCache::default());
+    let by = |kid: &str, iss: &str| {
+        let (header, claims) = (with(header(Algorithm::EdDSA), "kid", json!(kid)), with(claims(), "iss", json!(iss)));
+        sign(&header.to_string(), &claims.to_string(), key(&set(&["any"]), Algorithm::EdDSA))
+    };
+    let ours = ["a", "b"].map(|kid| by(kid, "https://kc.example"));
+    let theirs = by("EdDSA", "https://b.example");
+    let sources = || [&ours[0], &ours[1], &theirs].map(|token| cache.authenticate(token, NOW).0);
+    assert_eq!(sources(), [Source::Verify; 3]);
+    // What was only confirmed, or joined by another key, forgets nothing.
+    keys.publish(set(&["b", "a"]), Some(NOW.plus(60)));
+    keys.publish(set(&["b", "a", "c"]), Some(NOW.plus(60)));
+    assert_eq!(sources(), [Source::Cache; 3]);
+    keys.publish(set(&["b", "c"]), Some(NOW.plus(60)));
+    assert_eq!(cache.authenticate(&ours[0], NOW).1.unwrap_err().reason, Reason::UnknownKey);
+    assert_eq!(sources(), [Source::Verify, Source::Cache, Source::Cache]);
+    // T18: nobody knows any more whether the key is still one. That is not the bearer's fault, and passes.
+    let late = NOW.plus(60);
+    assert_eq!(cache.authenticate(&ours[1], late).1.unwrap_err().reason, Reason::AuthUnavailable);
+    assert!(cache.authenticate(&theirs, late).1.is_ok(), "the other issuer's tokens do not notice");
+    keys.publish(set(&["b", "c"]), Some(NOW.plus(120)));
+    assert!(cache.authenticate(&ours[1], late).1.is_ok());
 }
 
 #[test]

@@ -23,6 +23,8 @@ pub struct Claims {
     pub memberships: Box<[Membership]>,
     /// Whether the issuer may confer administrators' roles (`admin = true`, or doorward's own).
     pub admin: bool,
+    /// Whether the roles are those that doorward has published, and none of the token's (`roles_from = "doorward"`, T6).
+    pub roles_published: bool,
     /// Session; only from doorward's own keys.
     pub session: Option<Box<str>>,
     /// `jti`.
@@ -100,6 +102,7 @@ impl Claims {
             roles: roles(issuer, at(payload, &paths.roles)),
             memberships: own(&paths.memberships).map(memberships).transpose()?.unwrap_or_default(),
             admin: issuer.admin || issuer.own,
+            roles_published: issuer.roles_from == RolesFrom::Doorward,
             session: own(&paths.session).map(session).transpose()?,
             token_id: registered.token_id.map(Box::from),
             uv: own("uv").map(change_number).transpose()?,
@@ -113,11 +116,11 @@ impl Claims {
         })
     }
 
-    /// The roles that count: an issuer without `admin = true` confers no administrator's role, whatever it may confer
-    /// besides (T7).
-    pub fn conferred<'c>(&'c self, table: &'c RoleTable) -> impl Iterator<Item = &'c RoleKey> {
+    /// Those of `roles` that count for this token, whoever gave them: with an issuer without `admin = true` nobody is an
+    /// administrator (T7), though doorward itself has published that its subject is one. Such an issuer's key is not trusted that far.
+    pub fn conferred<'c>(&'c self, roles: &'c [RoleKey], table: &'c RoleTable) -> impl Iterator<Item = &'c RoleKey> {
         let counts = |key: &RoleKey| table.role(key.as_str()).is_none_or(|role| !table.is_administrator(role));
-        self.roles.iter().filter(move |key| self.admin || counts(key))
+        roles.iter().filter(move |key| self.admin || counts(key))
     }
 
     /// Roughly how many bytes it holds, for the cache's bound.
@@ -156,7 +159,9 @@ fn subject(issuer: &Issuer, payload: &Map<String, Value>) -> Result<Box<str>, To
     Ok(subject.into())
 }
 
-fn is_identifier(text: &str) -> bool {
+/// Whether a token can have this as its subject or session.
+#[must_use]
+pub fn is_identifier(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b',' | b'=' | b'%');
     (1..=128).contains(&text.len()) && text.bytes().all(allowed)
 }
@@ -166,16 +171,18 @@ fn roles(issuer: &Issuer, claim: Option<&Value>) -> Box<[RoleKey]> {
     if issuer.roles_from == RolesFrom::Doorward {
         return Box::default();
     }
+    conferred_roles(claim, if issuer.own { &Confers::Any } else { &issuer.confers })
+}
+
+/// The roles that a string or an array of strings names, as far as they may be conferred; sorted, without duplicates.
+pub(super) fn conferred_roles(claim: Option<&Value>, confers: &Confers) -> Box<[RoleKey]> {
     let words: Vec<&str> = match claim {
         Some(Value::String(one)) => vec![one],
         Some(Value::Array(many)) => many.iter().filter_map(Value::as_str).collect(),
         _ => Vec::new(),
     };
     let conferred = |word: &str| {
-        if issuer.own {
-            return RoleKey::parse(word).ok();
-        }
-        match &issuer.confers {
+        match confers {
             Confers::Nothing => None,
             Confers::Any => RoleKey::parse(word).ok(),
             Confers::List(list) => list.iter().find(|role| role.as_str() == word).cloned(),
@@ -214,15 +221,20 @@ fn change_number(claim: &Value) -> Result<u64, TokenRejection> {
 
 /// Absent is not false: issuers that verify every address leave the claim away. Anything but a yes is a no.
 fn email_is_verified(payload: &Map<String, Value>) -> bool {
-    match payload.get("email_verified") {
-        None | Some(Value::Bool(true)) => true,
+    payload.get("email_verified").is_none_or(|claim| says_yes(claim) == Some(true))
+}
+
+/// A yes or a no.
+pub(super) fn says_yes(claim: &Value) -> Option<bool> {
+    match claim {
+        Value::Bool(said) => Some(*said),
         // Amazon Cognito writes a string.
-        Some(Value::String(text)) => text == "true",
-        Some(_) => false,
+        Value::String(text) => text.parse().ok(),
+        _ => None,
     }
 }
 
-fn shown_text(claim: &Value) -> Option<Box<str>> {
+pub(super) fn shown_text(claim: &Value) -> Option<Box<str>> {
     claim.as_str().filter(|text| !text.is_empty()).map(Box::from)
 }
 
@@ -244,10 +256,10 @@ fn text<'p>(payload: &'p Map<String, Value>, name: &'static str) -> Result<Optio
 }
 
 /// Latest time that is taken for one: the end of the year 9999.
-const LATEST: i64 = 253_402_300_799;
+pub(super) const LATEST: Timestamp = Timestamp(253_402_300_799);
 
 /// RFC 7519 section 2, `NumericDate`: seconds since the epoch, perhaps with a fraction.
-fn numeric_date(
+pub(super) fn numeric_date(
     payload: &Map<String, Value>,
     name: &'static str,
     round: fn(f64) -> f64,
@@ -259,12 +271,12 @@ fn numeric_date(
         Value::Number(number) => number.as_i64().or_else(|| {
             let seconds = number.as_f64()?;
             // Within these bounds the conversion is exact; they also keep NaN and −0.5 out.
-            (0.0..=LATEST as f64).contains(&seconds).then_some(round(seconds) as i64)
+            (0.0..=LATEST.0 as f64).contains(&seconds).then_some(round(seconds) as i64)
         }),
         _ => return Err(TokenRejection::malformed_owned(format!("the claim `{name}` is not a number"))),
     };
     match seconds {
-        Some(seconds @ 0..=LATEST) => Ok(Some(Timestamp(seconds))),
+        Some(seconds) if (0..=LATEST.0).contains(&seconds) => Ok(Some(Timestamp(seconds))),
         _ => Err(TokenRejection::malformed_owned(format!("the claim `{name}` is not a time between 1970 and 9999"))),
     }
 }

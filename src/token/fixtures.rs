@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::issuer::{Algorithm, ClaimPaths, Confers, Issuer, RolesFrom};
+use super::issuer_keys::IssuerKeys;
 use super::json::encode_base64url;
 use super::jwk::{Key, KeySet, Trust};
 use crate::clock::Timestamp;
@@ -49,7 +50,7 @@ pub(super) fn foreign() -> Issuer {
         issuer: Some("https://kc.example".into()),
         audience: vec!["oms".into()],
         algorithms: ALL.to_vec(),
-        keys: keys(),
+        keys: IssuerKeys::fixed(keys()),
         claims: ClaimPaths::default(),
         max_lifetime: Duration::from_secs(3600),
         leeway: Duration::from_secs(30),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::jwk::KeySet;
+use super::issuer_keys::IssuerKeys;
 use crate::rbac::RoleKey;
 
 /// A signature algorithm (RFC 7518 section 3.1, RFC 8037).
@@ -106,7 +106,7 @@ pub struct Issuer {
     /// Allowed algorithms.
     pub algorithms: Vec<Algorithm>,
     /// Its keys.
-    pub keys: Arc<KeySet>,
+    pub keys: Arc<IssuerKeys>,
     /// Where claims are found.
     pub claims: ClaimPaths,
     /// Longest accepted `exp − iat`.

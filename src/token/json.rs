@@ -19,7 +19,7 @@ const MAX_DEPTH: u8 = 16;
 /// # Errors
 /// For anything but one object, for duplicate members at any depth, and for nesting deeper than 16. The text is
 /// fit to be shown: it holds no value, only what was wrong.
-pub(super) fn parse_object(bytes: &[u8]) -> Result<Map<String, Value>, &'static str> {
+pub(crate) fn parse_object(bytes: &[u8]) -> Result<Map<String, Value>, &'static str> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = Strict { depth: 0 }.deserialize(&mut deserializer).map_err(|error| describe(&error))?;
     deserializer.end().map_err(|_| "is followed by something else")?;

@@ -3,11 +3,17 @@
 //! A key has exactly one algorithm, fixed when it is read: what a token says about its algorithm is only ever
 //! compared with that (RFC 8725 section 3.1).
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::{Map, Value};
 
 use super::issuer::Algorithm;
+use super::issuer_keys::FOREVER;
 use super::json::{decode_base64url, encode_base64url, parse_object};
 use super::key_material::{SigningKey, VerifyingKey};
+use crate::clock::Timestamp;
 use crate::secret::Secret;
 
 /// Whether symmetric and private keys may be in the set.
@@ -31,13 +37,30 @@ pub struct Key {
     signing: Option<SigningKey>,
     /// The public members as a JWK; none for a symmetric key.
     public: Option<Map<String, Value>>,
+    /// SHA-256 of all that the key consists of, its `kid` and its life included.
+    fingerprint: [u8; 32],
+    /// How long doorward's own key is good for what.
+    pub life: Life,
+    /// Unix seconds from which on it verifies nothing.
+    good_until: AtomicI64,
+}
+
+/// The times of one of doorward's own keys, from members of its own in the key file. A key of anybody else has none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Life {
+    /// `doorward:signs_from`: until then the key is only published. Absent: it has always signed.
+    pub signs_from: Option<Timestamp>,
+    /// `doorward:verifies_until`: from then on all its tokens are dead, and it is gone.
+    pub verifies_until: Option<Timestamp>,
+    /// `doorward:revoked`: it signs nothing any more, and is published no more (T18).
+    pub revoked: bool,
 }
 
 /// The keys of one issuer. Never shared between issuers.
 #[derive(Debug)]
 pub struct KeySet {
     /// The keys.
-    pub keys: Vec<Key>,
+    pub keys: Vec<Arc<Key>>,
 }
 
 /// Why a key set is refused; the text names the key by its place or `kid` and the mend.
@@ -72,7 +95,7 @@ impl KeySet {
         if members.len() > MAX_KEYS {
             return Err(KeySetError(format!("the key set holds {} keys; at most {MAX_KEYS} are read", members.len())));
         }
-        let mut keys: Vec<Key> = Vec::new();
+        let mut keys: Vec<Arc<Key>> = Vec::new();
         let mut passed_over = Vec::new();
         for (place, member) in members.iter().enumerate() {
             let name = member.get("kid").and_then(Value::as_str);
@@ -85,7 +108,7 @@ impl KeySet {
                 Ok(key) if key.id.is_some() && keys.iter().any(|other| other.id == key.id) => {
                     return Err(KeySetError(format!("{name}: an earlier key has the same kid; give each its own")));
                 }
-                Ok(key) => keys.push(key),
+                Ok(key) => keys.push(Arc::new(key)),
                 Err(Unfit::PassedOver(why)) => passed_over.push(format!("{name} {why}")),
                 Err(Unfit::Refused(why)) => return Err(KeySetError(format!("{name} {why}"))),
             }
@@ -110,8 +133,11 @@ impl KeySet {
             verifying: VerifyingKey::hmac(bytes),
             signing: Some(SigningKey::hmac(bytes)),
             public: None,
+            fingerprint: fingerprint(&[bytes]),
+            life: Life::default(),
+            good_until: AtomicI64::new(FOREVER),
         };
-        Ok(Self { keys: vec![key] })
+        Ok(Self { keys: vec![Arc::new(key)] })
     }
 
     /// A new private JWK set with one key, as the JSON document to keep in a file. The `kid` is the key's
@@ -124,21 +150,67 @@ impl KeySet {
         Ok(Secret::new(serde_json::json!({ "keys": [jwk] }).to_string().into_bytes()))
     }
 
-    /// The public half as a JWK set, for `/.well-known/jwks.json`. Symmetric keys are left out.
+    /// The public half as a JWK set. Symmetric keys are left out.
     #[must_use]
     pub fn public_jwks(&self) -> Value {
-        let keys: Vec<&Map<String, Value>> = self.keys.iter().filter_map(|key| key.public.as_ref()).collect();
+        Self::published(self.keys.iter())
+    }
+
+    /// As [`Self::public_jwks`], without the keys whose tokens are dead at `now`, and those that are revoked: what
+    /// `/.well-known/jwks.json` says.
+    #[must_use]
+    pub fn public_jwks_at(&self, now: Timestamp) -> Value {
+        Self::published(self.keys.iter().filter(|key| key.is_good(now) && !key.life.revoked))
+    }
+
+    fn published<'k>(keys: impl Iterator<Item = &'k Arc<Key>>) -> Value {
+        let keys: Vec<&Map<String, Value>> = keys.filter_map(|key| key.public.as_ref()).collect();
         serde_json::json!({ "keys": keys })
     }
 
     /// The first key that can sign.
     #[must_use]
     pub fn signing_key(&self) -> Option<&Key> {
-        self.keys.iter().find(|key| key.signing.is_some())
+        self.keys.iter().find(|key| key.signing.is_some()).map(|key| &**key)
+    }
+
+    /// The key that signs at `now`: of those that have begun to, the one that began last; the first in the file, where none says
+    /// when it did.
+    #[must_use]
+    pub fn signing_key_at(&self, now: Timestamp) -> Option<&Key> {
+        let begun = |key: &Key| key.life.signs_from.map_or(i64::MIN, |time| time.0);
+        let signs = |key: &&Arc<Key>| key.signing.is_some() && key.signs_at(now);
+        // The last of equal ones would be taken.
+        self.keys.iter().rev().filter(signs).max_by_key(|key| begun(key)).map(|key| &**key)
     }
 }
 
 impl Key {
+    /// Whether it still verifies at `now`: it stands in its issuer's set, that is not too old, and its own time is not over.
+    #[must_use]
+    #[inline]
+    pub fn is_good(&self, now: Timestamp) -> bool {
+        now.0 < self.good_until.load(Ordering::Acquire)
+    }
+
+    /// Whether it may sign at `now`, if its private half is there.
+    #[must_use]
+    pub fn signs_at(&self, now: Timestamp) -> bool {
+        let begun = self.life.signs_from.is_none_or(|time| time <= now);
+        begun && !self.life.revoked && self.is_good(now)
+    }
+
+    /// The issuer's set is good until then.
+    pub(super) fn set_good_until(&self, set: i64) {
+        let own = self.life.verifies_until.map_or(FOREVER, |time| time.0);
+        self.good_until.store(set.min(own), Ordering::Release);
+    }
+
+    /// Whether the other consists of the same.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.fingerprint == other.fingerprint
+    }
+
     /// Whether the base64url signature over the message is good under this key and its one algorithm.
     #[must_use]
     pub(super) fn verify(&self, message: &[u8], signature: &str) -> bool {
@@ -250,7 +322,54 @@ fn read_key(jwk: &Map<String, Value>, allowed: &[Algorithm], trust: Trust) -> Re
         public.insert("alg".into(), fitting.name().into());
         public
     });
-    Ok(Key { id, algorithm: fitting, verifying, signing, public })
+    let life = Life {
+        signs_from: moment(jwk, SIGNS_FROM, trust)?,
+        verifies_until: moment(jwk, VERIFIES_UNTIL, trust)?,
+        revoked: trust == Trust::File && jwk.get(REVOKED).is_some_and(|value| *value != Value::Bool(false)),
+    };
+    let good_until = AtomicI64::new(life.verifies_until.map_or(FOREVER, |time| time.0));
+    let fingerprint = fingerprint(&material(jwk, fitting, signing.is_some(), &life));
+    Ok(Key { id, algorithm: fitting, verifying, signing, public, fingerprint, life, good_until })
+}
+
+/// Unix seconds from which on a key signs.
+pub(super) const SIGNS_FROM: &str = "doorward:signs_from";
+/// Unix seconds from which on a key is gone.
+pub(super) const VERIFIES_UNTIL: &str = "doorward:verifies_until";
+/// `true`: the key signs nothing any more.
+pub(super) const REVOKED: &str = "doorward:revoked";
+
+/// Strangers' sets say nothing about times.
+fn moment(jwk: &Map<String, Value>, member: &'static str, trust: Trust) -> Result<Option<Timestamp>, Unfit> {
+    match jwk.get(member).filter(|_| trust == Trust::File) {
+        None => Ok(None),
+        Some(value) => value
+            .as_i64()
+            .map(|seconds| Some(Timestamp(seconds)))
+            .ok_or_else(|| Unfit::Refused(format!("has a `{member}` that is not a time in Unix seconds"))),
+    }
+}
+
+/// All that makes the key what it is.
+fn material(jwk: &Map<String, Value>, algorithm: Algorithm, signs: bool, life: &Life) -> Vec<Vec<u8>> {
+    let members = ["kid", "n", "e", "x", "y", "k"];
+    let mut parts: Vec<Vec<u8>> = members
+        .into_iter()
+        .map(|member| jwk.get(member).map_or_else(Vec::new, |value| value.to_string().into_bytes()))
+        .collect();
+    parts.push(format!("{algorithm:?} {signs} {life:?}").into_bytes());
+    parts
+}
+
+fn fingerprint(parts: &[impl AsRef<[u8]>]) -> [u8; 32] {
+    let mut text = zeroize::Zeroizing::new(Vec::new());
+    for part in parts {
+        text.extend_from_slice(&part.as_ref().len().to_be_bytes());
+        text.extend_from_slice(part.as_ref());
+    }
+    let mut fingerprint = [0; 32];
+    fingerprint.copy_from_slice(digest(&SHA256, &text).as_ref());
+    fingerprint
 }
 
 fn strong_secret(bytes: &[u8]) -> Result<(), &'static str> {
@@ -280,7 +399,7 @@ fn binary(jwk: &Map<String, Value>, member: &'static str) -> Result<zeroize::Zer
 pub(super) fn thumbprint(required: &Map<String, Value>) -> String {
     let sorted: std::collections::BTreeMap<_, _> = required.iter().collect();
     let canonical = serde_json::to_vec(&sorted).unwrap_or_default();
-    encode_base64url(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &canonical).as_ref())
+    encode_base64url(digest(&SHA256, &canonical).as_ref())
 }
 
 #[cfg(test)]

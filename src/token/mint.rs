@@ -33,7 +33,7 @@ pub struct MintRequest<'r> {
     pub email: Option<&'r str>,
     /// `exp − iat`, at most the issuer's `max_lifetime`.
     pub ttl: Duration,
-    /// `kid` of the key to sign with; the issuer's first that can sign without it.
+    /// `kid` of the key to sign with; without it the issuer's that signs now.
     pub key_id: Option<&'r str>,
 }
 
@@ -74,11 +74,15 @@ fn named(key_id: Option<&str>) -> String {
 /// [`MintError`] without a private key, for a lifetime that the issuer would not accept, and for a subject outside
 /// its grammar (T22).
 pub fn mint(issuer: &Issuer, request: &MintRequest<'_>, now: Timestamp) -> Result<String, MintError> {
-    let fits =
-        |key: &&Key| key.signing().is_some() && (request.key_id.is_none() || key.id.as_deref() == request.key_id);
+    let set = issuer.keys.set();
     let no_key =
         || MintError::NoSigningKey { issuer: issuer.name.to_string(), key_id: request.key_id.map(str::to_owned) };
-    let key = issuer.keys.keys.iter().find(fits).ok_or_else(no_key)?;
+    let named = |id: &str| set.keys.iter().find(|key| key.id.as_deref() == Some(id)).map(|key| &**key);
+    let key: &Key = match request.key_id {
+        Some(id) => named(id).filter(|key| key.signs_at(now)),
+        None => set.signing_key_at(now),
+    }
+    .ok_or_else(no_key)?;
     let signing = key.signing().ok_or_else(no_key)?;
     let (asked, longest) = (whole_seconds(request.ttl), whole_seconds(issuer.max_lifetime));
     if !(1..=longest).contains(&asked) {

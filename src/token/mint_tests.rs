@@ -1,14 +1,13 @@
 //! What is minted is accepted, and says what was asked for.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::{MintError, MintRequest, inspect, mint};
 use crate::rbac::{Membership, RoleKey, ServiceName, TierKey};
 use crate::token::fixtures::{ALL, NOW, foreign, keys, own};
 use crate::token::jwk::{KeySet, Trust};
-use crate::token::{Issuer, Verifier};
+use crate::token::{Issuer, IssuerKeys, Verifier};
 
 fn request() -> MintRequest<'static> {
     MintRequest { subject: "alice", ttl: Duration::from_secs(900), ..MintRequest::default() }
@@ -67,7 +66,7 @@ fn t05_nothing_is_minted_that_lives_too_long() {
 #[test]
 fn without_a_private_key_or_with_a_bad_subject_nothing_is_minted() {
     let public = KeySet::parse(keys().public_jwks().to_string().as_bytes(), &ALL, Trust::Url).unwrap();
-    let issuer = Issuer { keys: Arc::new(public), ..own() };
+    let issuer = Issuer { keys: IssuerKeys::fixed(public), ..own() };
     assert!(matches!(mint(&issuer, &request(), NOW), Err(MintError::NoSigningKey { .. })));
     let other_key = MintRequest { key_id: Some("no such"), ..request() };
     assert!(mint(&own(), &other_key, NOW).unwrap_err().to_string().contains("no such"));

@@ -9,18 +9,22 @@ pub mod credential;
 #[cfg(test)]
 mod fixtures;
 pub mod issuer;
-mod json;
+pub mod issuer_keys;
+pub(crate) mod json;
 pub mod jwk;
 mod key_material;
 pub mod local_keys;
 pub mod mint;
+pub mod pasted;
 pub mod signer;
 pub mod verify;
+pub mod vouched;
 
 pub use self::cache::{Entry, NearCache, TokenCache};
 pub use self::claims::Claims;
 pub use self::credential::Credential;
 pub use self::issuer::{Algorithm, ClaimPaths, Confers, Issuer, RolesFrom};
+pub use self::issuer_keys::{Exchanged, IssuerKeys, UnknownKid};
 pub use self::jwk::{Key, KeySet, KeySetError};
 pub use self::signer::Signer;
 pub use self::verify::{TokenRejection, Verifier};

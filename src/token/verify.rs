@@ -4,6 +4,7 @@
 //! rules apply. The order of checks decides the reason: form, issuer, key, algorithm, signature, kind, time, audience.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::claims::{Claims, RegisteredClaims};
@@ -20,7 +21,7 @@ pub const MAX_TOKEN_BYTES: usize = 16 * 1024;
 /// Why a token is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenRejection {
-    /// One of the 401 reasons.
+    /// One of the 401 reasons, or `auth_unavailable` where the issuer's keys are not there.
     pub reason: Reason,
     /// What was found, without any part of the token.
     pub detail: Cow<'static, str>,
@@ -65,6 +66,14 @@ impl Verifier {
     /// # Errors
     /// [`TokenRejection`] with the reason.
     pub fn verify(&self, token: &str, now: Timestamp) -> Result<Claims, TokenRejection> {
+        self.verify_by(token, now).map(|(claims, _)| claims)
+    }
+
+    /// As [`Self::verify`]; says too which key it was.
+    ///
+    /// # Errors
+    /// [`TokenRejection`] with the reason.
+    pub(super) fn verify_by(&self, token: &str, now: Timestamp) -> Result<(Claims, Arc<Key>), TokenRejection> {
         let compact = Compact::parse(token)?;
         let payload = parse_object(&compact.payload)
             .map_err(|why| TokenRejection::malformed_owned(format!("the payload {why}")))?;
@@ -74,16 +83,23 @@ impl Verifier {
             return Err(TokenRejection::malformed("the header repeats a claim with another value"));
         }
         let issuer = self.issuer_of(registered.issuer)?;
-        let key = check_signature(&compact, &issuer.keys, &issuer.algorithms)?;
+        if !issuer.keys.is_good(now) {
+            return Err(KEYS_MISSING);
+        }
+        let key = check_signature(&compact, &issuer.keys.set(), &issuer.algorithms, now).inspect_err(|rejection| {
+            if let (Reason::UnknownKey, Some(kid)) = (rejection.reason, &compact.header.key_id) {
+                issuer.keys.unknown(kid);
+            }
+        })?;
         check_kind(compact.header.kind, issuer)?;
         let times = check_times(&registered, issuer, now)?;
         check_audience(&registered.audience, issuer)?;
-        Claims::read(issuer, key, &payload, &registered, times)
+        Claims::read(issuer, &key, &payload, &registered, times).map(|claims| (claims, key))
     }
 
     /// An issuer without a configured `iss` takes tokens without one; where it is the only issuer it does not look
     /// at `iss` at all, like the services whose older tokens it is there for.
-    fn issuer_of(&self, name: Option<&str>) -> Result<&Issuer, TokenRejection> {
+    pub(super) fn issuer_of(&self, name: Option<&str>) -> Result<&Issuer, TokenRejection> {
         let found = match (name, self.issuers.as_slice()) {
             (_, [only]) if only.issuer.is_none() => Some(only),
             (None, issuers) => issuers.iter().find(|issuer| issuer.issuer.is_none()),
@@ -114,33 +130,38 @@ fn check_kind(kind: Kind, issuer: &Issuer) -> Result<(), TokenRejection> {
 }
 
 /// Finds the key by what the issuer has, compares the algorithm with the key's, and verifies.
-pub(super) fn check_signature<'k>(
+pub(super) fn check_signature(
     compact: &Compact<'_>,
-    keys: &'k KeySet,
+    keys: &KeySet,
     allowed: &[Algorithm],
-) -> Result<&'k Key, TokenRejection> {
-    let key = select_key(&compact.header, keys, allowed)?;
+    now: Timestamp,
+) -> Result<Arc<Key>, TokenRejection> {
+    let key = select_key(&compact.header, keys, allowed, now)?;
     if compact.header.algorithm != key.algorithm.name() || !allowed.contains(&key.algorithm) {
         return Err(TokenRejection::new(Reason::AlgNotAllowed, "the token's `alg` is not the algorithm of its key"));
     }
     if !key.verify(compact.signing_input.as_bytes(), compact.signature) {
         return Err(TokenRejection::new(Reason::BadSignature, "the signature does not verify under the token's key"));
     }
-    Ok(key)
+    Ok(Arc::clone(key))
 }
 
-fn select_key<'k>(header: &Header, keys: &'k KeySet, allowed: &[Algorithm]) -> Result<&'k Key, TokenRejection> {
+fn select_key<'k>(
+    header: &Header,
+    keys: &'k KeySet,
+    allowed: &[Algorithm],
+    now: Timestamp,
+) -> Result<&'k Arc<Key>, TokenRejection> {
+    let mut good = keys.keys.iter().filter(|key| key.is_good(now));
     if let Some(id) = &header.key_id {
-        return keys
-            .keys
-            .iter()
+        return good
             .find(|key| key.id.as_deref() == Some(id))
             .ok_or(TokenRejection::new(Reason::UnknownKey, "the issuer has no key with the token's `kid`"));
     }
     let algorithm = Algorithm::from_name(&header.algorithm).filter(|algorithm| allowed.contains(algorithm));
     let algorithm =
         algorithm.ok_or(TokenRejection::new(Reason::AlgNotAllowed, "the issuer does not allow the token's `alg`"))?;
-    let mut fitting = keys.keys.iter().filter(|key| key.algorithm == algorithm);
+    let mut fitting = good.filter(|key| key.algorithm == algorithm);
     match (fitting.next(), fitting.next()) {
         (Some(key), None) => Ok(key),
         _ => Err(TokenRejection::new(
@@ -180,6 +201,9 @@ fn check_times(claims: &RegisteredClaims<'_>, issuer: &Issuer, now: Timestamp) -
     Ok(Times { issued_at, expires_at, not_before })
 }
 
+/// No token can be judged without its issuer's keys, and none is let through.
+const KEYS_MISSING: TokenRejection =
+    TokenRejection::new(Reason::AuthUnavailable, "the keys of the token's issuer are not there, or too old");
 /// Said again at every hit of the cache.
 pub(super) const EXPIRED: TokenRejection = TokenRejection::new(Reason::Expired, "the token has expired (`exp`)");
 /// Said again at every hit of the cache.

@@ -13,6 +13,7 @@ use super::{MAX_TOKEN_BYTES, Verifier};
 use crate::clock::Timestamp;
 use crate::rbac::RoleKey;
 use crate::reason::Reason;
+use crate::token::IssuerKeys;
 use crate::token::fixtures::{
     ALL, NOW, claims, foreign, header, key, keys, own, own_claims, private_jwk, sign, token, token_by, with, without,
 };
@@ -390,8 +391,12 @@ fn issuers_never_share_keys_even_of_the_same_kid() {
     let mut other: Value = serde_json::from_slice(document.expose()).unwrap();
     other["keys"][0]["kid"] = "EdDSA".into();
     let other = Arc::new(KeySet::parse(other.to_string().as_bytes(), &ALL, Trust::File).unwrap());
-    let second =
-        Issuer { name: "b".into(), issuer: Some("https://b.example".into()), keys: Arc::clone(&other), ..foreign() };
+    let second = Issuer {
+        name: "b".into(),
+        issuer: Some("https://b.example".into()),
+        keys: IssuerKeys::fixed(Arc::clone(&other)),
+        ..foreign()
+    };
     let issuers = || vec![foreign(), second.clone()];
     let by = |keys: &KeySet, iss: &str| {
         let claims = with(claims(), "iss", json!(iss)).to_string();
@@ -413,7 +418,7 @@ fn a_token_without_kid_needs_exactly_one_key_of_its_algorithm() {
         private_jwk(Algorithm::ES256),
     ] });
     let two = Arc::new(KeySet::parse(second.to_string().as_bytes(), &ALL, Trust::File).unwrap());
-    let issuer = Issuer { keys: two, ..foreign() };
+    let issuer = Issuer { keys: IssuerKeys::fixed(two), ..foreign() };
     let found = |header: &Value| verify_at(vec![issuer.clone()], &signed(header, &claims()), NOW).map_err(|why| why.0);
     assert_eq!(found(&nameless).unwrap_err(), Reason::UnknownKey);
     assert!(found(&with(nameless.clone(), "kid", json!("a"))).is_ok());

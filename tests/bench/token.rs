@@ -4,7 +4,6 @@
 #![expect(clippy::expect_used, reason = "a benchmark")]
 
 use std::hint::black_box;
-use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -13,7 +12,7 @@ use doorward::rbac::RoleKey;
 use doorward::revocation::{Arrival, Entry, FloorOf, Presented, Retention, RevocationIndex};
 use doorward::token::jwk::{KeySet, Trust};
 use doorward::token::mint::{MintRequest, mint};
-use doorward::token::{Algorithm, ClaimPaths, Confers, Issuer, NearCache, RolesFrom, TokenCache, Verifier};
+use doorward::token::{Algorithm, ClaimPaths, Confers, Issuer, IssuerKeys, NearCache, RolesFrom, TokenCache, Verifier};
 
 const NOW: Timestamp = Timestamp(1_800_000_000);
 
@@ -24,7 +23,7 @@ fn issuer(algorithm: Algorithm) -> Issuer {
         issuer: Some("https://issuer.example".into()),
         audience: vec!["oms".into()],
         algorithms: vec![algorithm],
-        keys: Arc::new(KeySet::parse(document.expose(), &[algorithm], Trust::File).expect("a key set")),
+        keys: IssuerKeys::fixed(KeySet::parse(document.expose(), &[algorithm], Trust::File).expect("a key set")),
         claims: ClaimPaths::default(),
         max_lifetime: Duration::from_secs(3600),
         leeway: Duration::from_secs(30),
@@ -77,6 +76,17 @@ fn cache(criterion: &mut Criterion) {
     });
 }
 
+/// A token id as a version 7 UUID, each differing from the next in a few bits.
+fn token_id(n: u128) -> String {
+    uuid::Uuid::from_u128(0x0193_6f2e_7b1c_7c3a_9f00_1d2e_3f40_5060 + n * 0x1_0000_0003).to_string()
+}
+
+/// Memory of this process in use, in bytes (`proc(5)`, `statm`).
+fn resident() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux");
+    statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("a number of pages") * 4096
+}
+
 fn revocation(criterion: &mut Criterion) {
     let presented = Presented {
         issuer: "bench",
@@ -86,23 +96,38 @@ fn revocation(criterion: &mut Criterion) {
         key_id: Some("key-1"),
         service: "oms",
         uv: None,
-        issued_at: NOW,
+        issued_at: NOW.plus(1),
         leeway: 0,
     };
     let retention = Retention::new(Duration::from_secs(3600), Duration::from_secs(30));
     let index = RevocationIndex::default();
+    let apply = |entry: &Entry| index.apply(entry, Arrival::by_hand(NOW), retention);
     criterion.bench_function("standing, nothing revoked", |bencher| {
         bencher.iter(|| index.standing(black_box(&presented), NOW));
     });
-    for n in 0..100_000 {
-        index.apply(
-            &Entry::Token { id: format!("t-{n}").into(), issuer: None, expires_at: None },
-            Arrival::by_hand(NOW),
-            retention,
-        );
+    let token = |id: String| Entry::Token { id: id.into(), issuer: None, expires_at: Some(NOW.plus(600)) };
+    for (from, to) in [(0, 100_000), (100_000, 1_000_000)] {
+        let entries: Vec<Entry> = (from..to).map(|n| token(token_id(n))).collect();
+        let (before, started) = (resident(), std::time::Instant::now());
+        entries.iter().for_each(apply);
+        let (took, grown) = (started.elapsed(), resident().saturating_sub(before) >> 20);
+        println!("{from} to {to} token ids took {took:?} and {grown} MiB of resident memory");
+        // Ids drawn in an order that no cache can guess.
+        let ids = |from: u128| -> Vec<String> { (0..100_000).map(|n| token_id(from + n * 7_919_777 % to)).collect() };
+        for (name, ids) in [("a miss", ids(10 * to)), ("a hit", ids(0))] {
+            let mut ids = ids.iter().cycle();
+            criterion.bench_function(&format!("standing, {to} token ids, {name}"), |bencher| {
+                bencher.iter(|| {
+                    let presented = Presented { token_id: ids.next().map(String::as_str), ..presented };
+                    index.standing(black_box(&presented), NOW)
+                });
+            });
+        }
     }
-    criterion.bench_function("standing, 100,000 token ids, a miss", |bencher| {
-        bencher.iter(|| index.standing(black_box(&presented), NOW));
+    let ids: Vec<String> = (0..100_000).map(|n| token_id(n * 7_919_777)).collect();
+    let mut ids = ids.iter().cycle();
+    criterion.bench_function("drawing an id, to be taken off the above", |bencher| {
+        bencher.iter(|| black_box(ids.next()).is_some())
     });
     for n in 0..100_000 {
         for entry in [
@@ -111,10 +136,10 @@ fn revocation(criterion: &mut Criterion) {
             Entry::Disabled { id: format!("u-{n}").into() },
             Entry::Key { id: format!("k-{n}").into(), issuer: None },
         ] {
-            index.apply(&entry, Arrival::by_hand(NOW), retention);
+            apply(&entry);
         }
     }
-    criterion.bench_function("standing, five kinds of 100,000, a miss", |bencher| {
+    criterion.bench_function("standing, five kinds of 100,000 and more, a miss", |bencher| {
         bencher.iter(|| index.standing(black_box(&presented), NOW));
     });
 }

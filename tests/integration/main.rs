@@ -30,6 +30,7 @@ mod parts;
 mod proxy_protocol;
 mod rate_limits;
 mod reloads;
+mod replication_faults;
 mod running;
 mod smuggling;
 mod stopping;

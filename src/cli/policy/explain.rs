@@ -116,7 +116,7 @@ fn holder(
     };
     Ok(Ok(Somebody {
         subject: Some(claims.subject.to_string()),
-        roles: claims.conferred(snapshot.roles()).cloned().collect(),
+        roles: claims.conferred(&claims.roles, snapshot.roles()).cloned().collect(),
         memberships: claims.memberships.to_vec(),
     }))
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-use crate::secret::Secret;
+use crate::https::TlsTrust;
 
 /// What an upstream is configured with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,10 +82,8 @@ impl fmt::Display for Endpoint {
 /// The contents of the files that `tls = { … }` names.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TlsMaterial {
-    /// PEM certificates that endpoints are verified against; `None` for those of the system.
-    pub ca: Option<Vec<u8>>,
-    /// PEM certificate chain and key that are shown to endpoints that ask for one.
-    pub identity: Option<(Vec<u8>, Secret)>,
+    /// Whom to believe, and what to show.
+    pub trust: TlsTrust,
     /// The name that endpoints must prove to have, where it is not their host.
     pub server_name: Option<String>,
 }

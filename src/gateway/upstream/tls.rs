@@ -2,30 +2,18 @@
 
 use std::sync::Arc;
 
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 
 use super::settings::TlsMaterial;
+use crate::https::{TlsTrustError, tls_config};
 
 /// Why TLS settings cannot be used. The text names the file's key in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TlsError {
-    /// No usable certificate in `ca`.
-    #[error("`tls.ca` holds no certificate in PEM")]
-    Authorities,
-    /// The system has no certificates to trust.
-    #[error("the system has no certificates to trust; name a file of them in `tls.ca`")]
-    NoSystemAuthorities,
-    /// No usable certificate in `cert`.
-    #[error("`tls.cert` holds no certificate in PEM")]
-    Certificate,
-    /// No usable key in `key`.
-    #[error("`tls.key` holds no private key in PEM")]
-    Key,
-    /// Certificate and key do not belong together, or are of a kind that rustls does not know.
-    #[error("`tls.cert` and `tls.key` cannot be used together: {0}")]
-    Identity(String),
+    /// A file is of no use.
+    #[error("`tls.{key}` {0}", key = .0.key())]
+    Trust(#[from] TlsTrustError),
     /// Neither a name nor an address.
     #[error("{0:?} is no name that a certificate could have; name one in `tls.server_name`")]
     ServerName(String),
@@ -48,25 +36,7 @@ impl TlsClient {
     /// # Errors
     /// [`TlsError`] naming the key whose file is of no use.
     pub(super) fn new(material: TlsMaterial) -> Result<Self, TlsError> {
-        let roots = roots(&material)?;
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| TlsError::Identity(error.to_string()))?
-            .with_root_certificates(roots);
-        let mut config = match &material.identity {
-            None => builder.with_no_client_auth(),
-            Some((chain, key)) => {
-                let chain: Vec<_> = CertificateDer::pem_slice_iter(chain)
-                    .collect::<Result<_, _>>()
-                    .map_err(|_| TlsError::Certificate)?;
-                if chain.is_empty() {
-                    return Err(TlsError::Certificate);
-                }
-                let key = PrivateKeyDer::from_pem_slice(key.expose()).map_err(|_| TlsError::Key)?;
-                builder.with_client_auth_cert(chain, key).map_err(|error| TlsError::Identity(error.to_string()))?
-            }
-        };
+        let mut config = tls_config(&material.trust)?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let http1 = Arc::new(config.clone());
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -83,58 +53,20 @@ impl TlsClient {
     }
 }
 
-fn roots(material: &TlsMaterial) -> Result<RootCertStore, TlsError> {
-    let mut roots = RootCertStore::empty();
-    let (certificates, nothing): (Vec<CertificateDer<'static>>, _) = match &material.ca {
-        Some(ca) => (
-            CertificateDer::pem_slice_iter(ca).collect::<Result<_, _>>().map_err(|_| TlsError::Authorities)?,
-            TlsError::Authorities,
-        ),
-        None => (rustls_native_certs::load_native_certs().certs, TlsError::NoSystemAuthorities),
-    };
-    let strict = material.ca.is_some();
-    for certificate in certificates {
-        // Systems hold old certificates that webpki does not take; in one's own file each is meant.
-        if roots.add(certificate).is_err() && strict {
-            return Err(TlsError::Authorities);
-        }
-    }
-    if roots.is_empty() { Err(nothing) } else { Ok(roots) }
-}
-
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::secret::Secret;
-
-    fn material(ca: Option<&str>, identity: Option<(&str, &str)>) -> TlsMaterial {
-        TlsMaterial {
-            ca: ca.map(|ca| ca.as_bytes().to_vec()),
-            identity: identity.map(|(chain, key)| (chain.as_bytes().to_vec(), Secret::new(key.as_bytes().to_vec()))),
-            server_name: None,
-        }
-    }
-
-    #[test]
-    fn files_that_are_of_no_use_are_named() {
-        let one = rcgen::generate_simple_self_signed(["oms.test".to_owned()]).unwrap();
-        let other = rcgen::generate_simple_self_signed(["oms.test".to_owned()]).unwrap();
-        let (cert, key) = (one.cert.pem(), one.signing_key.serialize_pem());
-        let made = |ca, identity| TlsClient::new(material(ca, identity)).map(|_| ());
-        assert_eq!(made(Some(cert.as_str()), Some((cert.as_str(), key.as_str()))), Ok(()));
-        assert_eq!(made(Some(""), None), Err(TlsError::Authorities));
-        assert_eq!(made(Some(key.as_str()), None), Err(TlsError::Authorities));
-        assert_eq!(made(Some(cert.as_str()), Some(("", &key))), Err(TlsError::Certificate));
-        assert_eq!(made(Some(cert.as_str()), Some((&cert, &cert))), Err(TlsError::Key));
-        let mismatched = made(Some(cert.as_str()), Some((&cert, &other.signing_key.serialize_pem())));
-        assert!(matches!(mismatched, Err(TlsError::Identity(_))), "{mismatched:?}");
-    }
+    use crate::https::TlsTrust;
 
     #[test]
     fn an_endpoint_must_prove_its_host_unless_another_name_is_given() {
         let cert = rcgen::generate_simple_self_signed(["oms.test".to_owned()]).unwrap().cert.pem();
-        let mut client = TlsClient::new(material(Some(&cert), None)).unwrap();
+        let mut client = TlsClient::new(TlsMaterial {
+            trust: TlsTrust { ca: Some(cert.into_bytes()), identity: None },
+            server_name: None,
+        })
+        .unwrap();
         assert_eq!(client.server_name("127.0.0.1").unwrap().to_str(), "127.0.0.1");
         client.material.server_name = Some("oms.test".into());
         assert_eq!(client.server_name("127.0.0.1").unwrap().to_str(), "oms.test");

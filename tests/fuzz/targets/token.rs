@@ -3,7 +3,7 @@
 //! An input that holds a NUL is `header NUL claims`, to be encoded and signed; any other is a token as it stands.
 #![no_main]
 
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use doorward::clock::Timestamp;
 use doorward::secret::Secret;
-use doorward::token::{Algorithm, ClaimPaths, Confers, Issuer, KeySet, RolesFrom, Verifier};
+use doorward::token::{Algorithm, ClaimPaths, Confers, Issuer, IssuerKeys, KeySet, RolesFrom, Verifier};
 use libfuzzer_sys::fuzz_target;
 
 const SECRET: &[u8; 32] = b"0123456789abcdef0123456789abcdef";
@@ -23,7 +23,7 @@ static VERIFIER: LazyLock<Verifier> = LazyLock::new(|| {
         issuer: None,
         audience: Vec::new(),
         algorithms: vec![Algorithm::HS256],
-        keys: Arc::new(KeySet::shared_secret(&Secret::new(SECRET.to_vec())).expect("32 bytes are enough")),
+        keys: IssuerKeys::fixed(KeySet::shared_secret(&Secret::new(SECRET.to_vec())).expect("32 bytes are enough")),
         claims: ClaimPaths::default(),
         max_lifetime: Duration::from_secs(3600),
         leeway: Duration::from_secs(30),

@@ -32,14 +32,18 @@ pub(crate) fn doorward() -> Builder {
     }
 }
 
-/// Ports that nobody listens on at this moment, and that no other test of this run is given.
+/// Ports that nobody listens on at this moment, and that no other test of this run is given. They lie outside those that the kernel
+/// gives to outgoing connections (on Linux from 32768), so that a process that was killed gets its own again.
 pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let begun = Instant::now();
     [(); N].map(|()| {
         loop {
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-            let port = listener.local_addr().unwrap().port();
-            if GIVEN.lock().unwrap().insert(port) {
+            assert!(begun.elapsed() < START_LIMIT, "no free ports");
+            let mut random = [0; 2];
+            aws_lc_rs::rand::fill(&mut random).unwrap();
+            let port = 12_000 + u16::from_ne_bytes(random) % 20_000;
+            if GIVEN.lock().unwrap().insert(port) && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
                 return port;
             }
         }
@@ -230,12 +234,20 @@ impl Builder {
         let [gateway, admin] = free_ports();
         let (folder, mut command) = self.lay_out(gateway, admin);
         let admin_tls = self.settings.get("admin").is_some_and(|admin| admin.get("tls").is_some());
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        // Left in the child it stays open, and fills.
-        let lines = if self.unread { Arc::default() } else { collect(child.stdout.take().expect("stdout is piped")) };
-        let messages = collect(child.stderr.take().expect("stderr is piped"));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().unwrap();
         let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let mut running = Doorward { gateway: address(gateway), admin: address(admin), folder, child, lines, messages };
+        let mut running = Doorward {
+            gateway: address(gateway),
+            admin: address(admin),
+            folder,
+            command,
+            child,
+            unread: self.unread,
+            lines: Arc::default(),
+            messages: Arc::default(),
+        };
+        running.listen();
         let begun = Instant::now();
         loop {
             if let Some(status) = running.child.try_wait().unwrap() {
@@ -268,12 +280,41 @@ pub(crate) struct Doorward {
     pub(crate) gateway: SocketAddr,
     pub(crate) admin: SocketAddr,
     folder: TempDir,
+    command: Command,
     child: Child,
+    unread: bool,
     lines: Arc<Mutex<Vec<String>>>,
     messages: Arc<Mutex<Vec<String>>>,
 }
 
 impl Doorward {
+    /// `kill -9`
+    pub(crate) fn kill9(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts what has ended again, in the same folder and on the same ports, and does not wait for it ([`Self::is_ready`]).
+    pub(crate) fn start_again(&mut self) {
+        assert!(!self.is_running());
+        self.child = self.command.spawn().unwrap();
+        self.listen();
+    }
+
+    /// Whether `/readyz` says so.
+    pub(crate) fn is_ready(&self) -> bool {
+        ready(self.admin)
+    }
+
+    /// Gathers what the child writes.
+    fn listen(&mut self) {
+        // Left in the child it stays open, and fills.
+        if !self.unread {
+            collect(self.child.stdout.take().expect("stdout is piped"), &self.lines);
+        }
+        collect(self.child.stderr.take().expect("stderr is piped"), &self.messages);
+    }
+
     /// The folder that it runs in.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
@@ -414,15 +455,13 @@ fn ready(admin: SocketAddr) -> bool {
     }
 }
 
-fn collect(from: impl Read + Send + 'static) -> Arc<Mutex<Vec<String>>> {
-    let lines = Arc::new(Mutex::new(Vec::new()));
-    let kept = Arc::clone(&lines);
+fn collect(from: impl Read + Send + 'static, lines: &Arc<Mutex<Vec<String>>>) {
+    let kept = Arc::clone(lines);
     std::thread::spawn(move || {
         for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
             kept.lock().unwrap().push(String::from_utf8_lossy(&line).into_owned());
         }
     });
-    lines
 }
 
 /// Lays `over` on `base`, table by table.

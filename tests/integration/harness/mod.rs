@@ -5,6 +5,8 @@ mod client;
 mod corpora;
 mod doorward;
 mod issuer;
+pub(crate) mod link;
+pub(crate) mod redis;
 pub(crate) mod served;
 pub(crate) mod tls;
 mod upstream;

@@ -2,13 +2,12 @@
 
 #![expect(clippy::expect_used, reason = "tests")]
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-
-use proptest::prelude::*;
 
 use super::{Arrival, Presented, Retention, RevocationIndex, Standing};
 use crate::clock::Timestamp;
-use crate::revocation::{Entry, FloorOf};
+use crate::revocation::Entry;
 
 const NOW: Timestamp = Timestamp(1_800_000_000);
 
@@ -91,8 +90,7 @@ fn t06_disabled_subjects_stay() {
         assert_eq!(index.sweep(much_later), 0);
     }
     assert_eq!(index.standing(&presented(), much_later), Standing::Disabled);
-    index.enable("kc:alice");
-    index.enable("kc:alice");
+    apply(&index, "{\"enabled\":\"kc:alice\"}\n{\"enabled\":\"kc:alice\"}\n{\"enabled\":\"kc:bob\"}");
     assert_eq!(index.standing(&presented(), much_later), Standing::Revoked, "the key stays");
     assert_eq!(index.len(), 1);
 }
@@ -182,81 +180,106 @@ fn readers_and_writers_at_once_lose_nothing() {
     assert_eq!(index.len(), 8000);
 }
 
-proptest! {
-    /// Whatever the order in which they arrive, and however often, the same entries give the same answers.
-    #[test]
-    fn order_and_repetition_do_not_matter(
-        (sorted, shuffled) in prop::collection::vec((0..3_u8, 0..4_u8, 0..200_i64), 1..20)
-            .prop_flat_map(|entries| {
-                let twice = [entries.clone(), entries.clone()].concat();
-                (Just(entries), Just(twice).prop_shuffle())
-            }),
-        after in 0..200_i64,
-    ) {
-        let build = |entries: &[(u8, u8, i64)]| {
-            let index = RevocationIndex::default();
-            for (kind, id, time) in entries {
-                let (id, time) = (Box::from(format!("x-{id}")), NOW.plus(*time));
-                let entry = match kind {
-                    0 => Entry::Token { id, issuer: None, expires_at: Some(time) },
-                    1 => Entry::Session { id, expires_at: Some(time) },
-                    _ => Entry::Floor { of: FloorOf::Subject(id), issued_until: Some(time) },
-                };
-                index.apply(&entry, Arrival::by_hand(NOW), Retention { from_arrival: 100, after_expiry: 0 });
-            }
-            index
-        };
-        let (one, other) = (build(&sorted), build(&shuffled));
-        prop_assert_eq!(one.len(), other.len());
-        for id in ["x-0", "x-1", "x-2", "x-3"] {
-            for issued in [0, 50, 100, 150] {
-                let presented = Presented {
-                    subject: id, token_id: Some(id), session: Some(id), issued_at: NOW.plus(issued), ..presented()
-                };
-                let now = NOW.plus(after);
-                prop_assert_eq!(one.standing(&presented, now), other.standing(&presented, now));
+#[test]
+fn a_revoked_id_is_found_all_the_while_its_table_is_written_anew() {
+    let index = RevocationIndex::default();
+    let apply = |id: String, expires_at| {
+        let entry = Entry::Token { id: id.into(), issuer: None, expires_at };
+        index.apply(&entry, Arrival::by_hand(NOW), retention());
+    };
+    (0..200).for_each(|n| apply(format!("kept-{n}"), None));
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let (index, done, apply) = (&index, &done, &apply);
+        let readers: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(move || {
+                    let mut rounds = 0;
+                    while rounds < 3 || !done.load(Ordering::Acquire) {
+                        rounds += 1;
+                        for id in (0..200).map(|n| format!("kept-{n}")) {
+                            let presented = Presented { token_id: Some(&id), ..presented() };
+                            assert_eq!(index.standing(&presented, NOW.plus(600)), Standing::Revoked, "{id}");
+                        }
+                    }
+                })
+            })
+            .collect();
+        // Half of these expire at once, so that shards grow, shrink and grow again under the readers.
+        for n in 0..20_000 {
+            apply(format!("passing-{n}"), Some(NOW.plus(if n % 2 == 0 { 0 } else { 300 })));
+            if n % 500 == 0 {
+                index.sweep(NOW.plus(200));
             }
         }
-    }
+        (0..16).for_each(|_| {
+            index.sweep(NOW.plus(600));
+        });
+        done.store(true, Ordering::Release);
+        readers.into_iter().for_each(|reader| reader.join().expect("it found them all"));
+    });
+    assert_eq!(index.len(), 200);
 }
 
-/// `cargo test --lib revocation:: -- --ignored --nocapture`; tests/bench/token.rs measures it properly.
 #[test]
-#[ignore = "a measurement"]
-#[expect(clippy::print_stderr, reason = "a measurement")]
-fn measure_a_miss() {
+fn a_session_and_a_service_have_floors_of_their_own() {
+    for (line, standing) in [
+        (r#"{"session":"s-1","floor":true,"issued_until":1800000000}"#, Standing::Revoked),
+        (r#"{"session":"s-1","floor":true,"issued_until":1799999999}"#, Standing::Good),
+        (r#"{"session":"s-2","floor":true,"issued_until":1800000000}"#, Standing::Good),
+        (r#"{"service":"oms","issued_until":1800000000}"#, Standing::Revoked),
+        (r#"{"service":"crm","issued_until":1800000000}"#, Standing::Good),
+    ] {
+        assert_eq!(index(line).standing(&presented(), NOW), standing, "{line}");
+    }
+    let counts = index("{\"service\":\"oms\",\"issued_until\":1}\n{\"everything\":1}\n{\"disabled\":\"a\"}").counts();
+    assert_eq!((counts.floors, counts.disabled, counts.revocations()), (2, 1, 3));
+}
+
+/// A floor that arrives as change `number`, taken at [`NOW`].
+fn numbered(line: &str, number: u64) -> RevocationIndex {
     let index = RevocationIndex::default();
-    let time = |name: &str| {
-        let round = || {
-            let started = std::time::Instant::now();
-            for _ in 0..1000 {
-                assert_eq!(index.standing(std::hint::black_box(&presented()), NOW), Standing::Good);
-            }
-            started.elapsed() / 1000
-        };
-        eprintln!("measured: {name} {:?}", (0..200).map(|_| round()).min());
-    };
-    time("nothing revoked");
-    for n in 0..100_000 {
-        index.apply(
-            &Entry::Token { id: format!("x-{n}").into(), issuer: None, expires_at: None },
-            Arrival::by_hand(NOW),
-            retention(),
-        );
+    let entry = serde_json::from_str(line).expect("an entry");
+    index.apply(&entry, Arrival { number: Some(number), taken: NOW, now: NOW }, retention());
+    index
+}
+
+#[test]
+fn t03_floors_of_every_kind_are_numbers_and_a_token_without_one_is_held_by_its_age() {
+    for line in [
+        r#"{"everything":true}"#,
+        r#"{"service":"oms"}"#,
+        r#"{"subject":"kc:alice"}"#,
+        r#"{"session":"s-1","floor":true}"#,
+    ] {
+        let index = numbered(line, 70);
+        // However new the token looks: what counts is as of which change its claims are true.
+        for (uv, issued_at, standing) in [
+            (Some(69), NOW.plus(50), Standing::Revoked),
+            (Some(70), NOW.plus(-50), Standing::Good),
+            (Some(71), NOW, Standing::Good),
+            (None, NOW, Standing::Revoked),
+            (None, NOW.plus(1), Standing::Good),
+        ] {
+            let token = Presented { uv, issued_at, ..presented() };
+            assert_eq!(index.standing(&token, NOW), standing, "{line} {uv:?} {issued_at:?}");
+        }
     }
-    time("100,000 token ids, a miss");
-    for n in 0..100_000 {
-        index.apply(
-            &Entry::Session { id: format!("x-{n}").into(), expires_at: None },
-            Arrival::by_hand(NOW),
-            retention(),
-        );
-        index.apply(
-            &Entry::Floor { of: FloorOf::Subject(format!("x-{n}").into()), issued_until: Some(NOW) },
-            Arrival::by_hand(NOW),
-            retention(),
-        );
-        index.apply(&Entry::Disabled { id: format!("x-{n}").into() }, Arrival::by_hand(NOW), retention());
-    }
-    time("four kinds of 100,000, a miss");
+    // The lower of two floors of different kinds takes nothing back.
+    let index = numbered(r#"{"everything":true}"#, 70);
+    let entry = serde_json::from_str(r#"{"subject":"kc:alice"}"#).expect("an entry");
+    index.apply(&entry, Arrival { number: Some(40), taken: NOW, now: NOW }, retention());
+    let token = Presented { uv: Some(50), ..presented() };
+    assert_eq!(index.standing(&token, NOW), Standing::Revoked);
+    // A floor that names a time is about every token's time, whatever its number.
+    let index = numbered(r#"{"subject":"kc:alice","issued_until":1800000000}"#, 70);
+    assert_eq!(index.standing(&Presented { uv: Some(99), ..presented() }, NOW), Standing::Revoked);
+}
+
+#[test]
+fn t14_a_numbered_floor_holds_a_foreign_token_by_its_time_and_leeway() {
+    let index = numbered(r#"{"subject":"kc:alice"}"#, 70);
+    let foreign = |ahead| Presented { leeway: 30, issued_at: NOW.plus(ahead), ..presented() };
+    assert_eq!(index.standing(&foreign(30), NOW), Standing::Revoked);
+    assert_eq!(index.standing(&foreign(31), NOW), Standing::Good);
 }

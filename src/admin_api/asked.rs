@@ -1,0 +1,293 @@
+//! What a caller asks to be changed, read and checked, before anything is recorded. Pure: the time and what is known are given.
+//!
+//! What would silently do nothing (an issuer that nobody knows, a token that has expired), and what would never end (a floor in the
+//! future), is refused here with the mend: a revocation that was answered with 200 is in force.
+
+use serde::Deserialize;
+
+use crate::clock::Timestamp;
+use crate::rbac::RoleTable;
+use crate::revocation::{Entry, FloorOf};
+use crate::telemetry::ChangeEvent;
+use crate::token::claims::is_identifier;
+use crate::token::{Verifier, pasted};
+
+/// What a door lets through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// Revocations alone: who may revoke may not grant.
+    Revocations,
+    /// Overrides alone: for whoever owns the machine.
+    Overrides,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// The change.
+    pub entry: Entry,
+    /// Whether it was made of a token.
+    pub by_token: bool,
+}
+
+/// What the checks are made against.
+#[derive(Debug, Clone, Copy)]
+pub struct Known<'k> {
+    /// The issuers and their keys.
+    pub verifier: &'k Verifier,
+    /// The names of all configured issuers, also of those whose keys are not there.
+    pub issuers: &'k [String],
+    /// The roles in force.
+    pub roles: &'k RoleTable,
+    /// Their fingerprint, which an override needs (T9).
+    pub fingerprint: Option<&'k str>,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// Why nothing is changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{detail}")]
+pub struct NotAsked {
+    /// What is wrong, and the mend.
+    pub detail: String,
+    /// RFC 6901: the member that is wrong; empty: the whole.
+    pub pointer: &'static str,
+}
+
+/// How far a clock may be ahead of this one.
+const AHEAD: i64 = 60;
+/// No token lives longer; a time beyond it is milliseconds, or a slip.
+const LONGEST: i64 = 366 * 86_400;
+
+/// `{"token": "…"}`: for who has the token and would rather not take it apart.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WithToken {
+    token: String,
+}
+
+/// Reads a body and checks it.
+///
+/// # Errors
+/// [`NotAsked`] with the member and the mend.
+pub fn read(body: &[u8], door: Door, known: &Known<'_>) -> Result<Asked, NotAsked> {
+    if let Ok(WithToken { token }) = serde_json::from_slice(body) {
+        return match door {
+            Door::Revocations => Ok(Asked { entry: by_token(token.trim(), known)?, by_token: true }),
+            Door::Overrides => refuse("/token", "a token is revoked at POST /api/revocations"),
+        };
+    }
+    let entry =
+        serde_json::from_slice::<Entry>(body).map_err(|error| NotAsked { detail: error.to_string(), pointer: "" })?;
+    Ok(Asked { entry: check(entry, door, known)?, by_token: false })
+}
+
+fn refuse<T>(pointer: &'static str, detail: impl Into<String>) -> Result<T, NotAsked> {
+    Err(NotAsked { detail: detail.into(), pointer })
+}
+
+fn by_token(token: &str, known: &Known<'_>) -> Result<Entry, NotAsked> {
+    let pasted = pasted::read(known.verifier, token).or_else(|rejection| {
+        refuse("/token", format!("it is no token of an accepted issuer ({}): {}", rejection.reason, rejection.detail))
+    })?;
+    if pasted.refused_from <= known.now {
+        return refuse("/token", "it has expired and is refused everywhere, so there is nothing to revoke");
+    }
+    let Some(id) = pasted.token_id else {
+        return refuse(
+            "/token",
+            "it has no `jti`, so that it cannot be told from others: revoke its `session` or its `subject`",
+        );
+    };
+    Ok(Entry::Token { id, issuer: Some((*pasted.issuer).into()), expires_at: Some(pasted.expires_at) })
+}
+
+fn check(entry: Entry, door: Door, known: &Known<'_>) -> Result<Entry, NotAsked> {
+    match (door, &entry) {
+        (_, Entry::Keys { .. }) => {
+            return refuse("/keys", "signing keys are published by `doorward keys rotate`");
+        }
+        (Door::Revocations, Entry::Override(_)) => {
+            return refuse(
+                "/override",
+                "who may revoke may not grant: set roles with `doorward override` on the machine itself",
+            );
+        }
+        (Door::Overrides, Entry::Override(_)) | (Door::Revocations, _) => {}
+        (Door::Overrides, _) => return refuse("", "an override is `{\"override\": \"SUBJECT\", \"roles\": […]}`"),
+    }
+    check_subject(&entry)?;
+    match entry {
+        Entry::Token { issuer: Some(ref name), .. } | Entry::Key { issuer: Some(ref name), .. }
+            if !known.issuers.iter().any(|issuer| **issuer == **name) =>
+        {
+            let names = known.issuers.join(", ");
+            refuse(
+                "/issuer",
+                format!(
+                    "no issuer is named {name:?} ([[auth.issuers]] name); there are: {names}. Without `issuer` it concerns all"
+                ),
+            )
+        }
+        Entry::Token { id, issuer, expires_at } => {
+            Ok(Entry::Token { id, issuer, expires_at: possible(expires_at, known.now) })
+        }
+        Entry::Session { id, expires_at } => Ok(Entry::Session { id, expires_at: possible(expires_at, known.now) }),
+        Entry::Floor { issued_until: Some(until), ref of } if until > known.now.plus(AHEAD) => refuse(
+            if *of == FloorOf::Everything { "/everything" } else { "/issued_until" },
+            "it lies in the future and would refuse tokens that are not issued yet; without it the floor is now",
+        ),
+        Entry::Override(mut asked) => {
+            let unknown = asked.roles.iter().find(|held| known.roles.role(held.role.as_str()).is_none());
+            if let Some(held) = unknown {
+                return refuse("/roles", format!("{} is no role of the roles file", held.role));
+            }
+            for held in &asked.memberships {
+                let service = known.roles.service(held.service.as_str());
+                if service.and_then(|id| known.roles.tier_rank(id, held.tier.as_str())).is_none() {
+                    let detail = format!("{}={} is no tier of the roles file", held.service, held.tier);
+                    return refuse("/memberships", detail);
+                }
+            }
+            let ends = asked.roles.iter().map(|held| held.expires_at);
+            let ends = ends.chain(asked.memberships.iter().map(|held| held.expires_at));
+            if ends.flatten().any(|at| at <= known.now) {
+                return refuse("/roles", "an `expires_at` lies in the past; what has expired is left away");
+            }
+            if asked.needs.is_some() {
+                return refuse("/needs", "which roles it presumes is known here: those in force");
+            }
+            asked.needs = known.fingerprint.map(Box::from);
+            Ok(Entry::Override(asked))
+        }
+        entry => Ok(entry),
+    }
+}
+
+/// How long an entry has to be kept, as its asker says it: believed only if that is possible. Otherwise it is kept as long as any token
+/// can live, so that a slip (milliseconds, a time that is past) revokes too.
+fn possible(at: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
+    at.filter(|at| *at > now && *at <= now.plus(LONGEST))
+}
+
+/// Ids that no token can have are slips of the keyboard, and would revoke nothing (T22).
+fn check_subject(entry: &Entry) -> Result<(), NotAsked> {
+    let (pointer, id) = match entry {
+        Entry::Session { id, .. } | Entry::Floor { of: FloorOf::Session(id), .. } => ("/session", id),
+        Entry::Floor { of: FloorOf::Subject(id), .. } => ("/subject", id),
+        Entry::Disabled { id } => ("/disabled", id),
+        Entry::Enabled { id } => ("/enabled", id),
+        Entry::Override(asked) => ("/override", &asked.subject),
+        _ => return Ok(()),
+    };
+    if is_identifier(id) {
+        return Ok(());
+    }
+    refuse(pointer, "no token has such an id: it is 1 to 128 characters from `!` to `~` without `,`, `=` and `%`")
+}
+
+/// What the audit calls a change.
+#[must_use]
+pub fn event_of(entry: &Entry) -> ChangeEvent {
+    match entry {
+        Entry::Disabled { .. } => ChangeEvent::Disabled,
+        Entry::Enabled { .. } => ChangeEvent::Enabled,
+        Entry::Override(_) => ChangeEvent::Overridden,
+        _ => ChangeEvent::Revoked,
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::policy::{SourceText, roles_file};
+
+    const NOW: Timestamp = Timestamp(1_790_000_000);
+
+    fn asked(body: &str, door: Door) -> Result<Entry, NotAsked> {
+        let text = "version: 1\npermissions: { oms: [a:b] }\nroles: { ROLE_USER: { permissions: [a:b] } }\n\
+                    tiers: { oms: [{ key: FREE, permissions: [] }] }\n";
+        let source = SourceText { name: "roles.yaml".to_owned(), text: text.to_owned() };
+        let (_, roles) = roles_file::parse(std::sync::Arc::new(source)).0.unwrap();
+        let (verifier, issuers) = (Verifier::new(Vec::new()), ["own".to_owned(), "kc".to_owned()]);
+        let known = Known { verifier: &verifier, issuers: &issuers, roles: &roles, fingerprint: Some("f"), now: NOW };
+        read(body.as_bytes(), door, &known).map(|asked| asked.entry)
+    }
+
+    fn pointer(body: &str, door: Door) -> &'static str {
+        asked(body, door).unwrap_err().pointer
+    }
+
+    #[test]
+    fn who_may_revoke_may_not_grant() {
+        for (body, at) in [
+            (r#"{"override": "a", "roles": ["ROLE_USER"]}"#, "/override"),
+            (r#"{"keys": {"keys": []}}"#, "/keys"),
+            (r#"{"token": "a.b.c"}"#, "/token"),
+            (r#"{"jti": "a", "issuer": "keycloak"}"#, "/issuer"),
+            (r#"{"key": "a", "issuer": "keycloak"}"#, "/issuer"),
+            (r#"{"subject": "alice "}"#, "/subject"),
+            (r#"{"disabled": "a=b"}"#, "/disabled"),
+            (r#"{"session": ""}"#, ""),
+            (r#"{"everything": 1790000061}"#, "/everything"),
+            (r#"{"subject": "a", "issued_until": 1790000061}"#, "/issued_until"),
+            (r#"{"subject": "a", "subject": "b"}"#, ""),
+            (r#"{"token": "a", "jti": "b"}"#, ""),
+            ("[]", ""),
+            ("", ""),
+        ] {
+            assert_eq!(pointer(body, Door::Revocations), at, "{body}");
+        }
+        for body in [
+            r#"{"jti": "a", "issuer": "kc"}"#,
+            r#"{"session": "s"}"#,
+            r#"{"session": "s", "floor": true}"#,
+            r#"{"subject": "kc:alice"}"#,
+            r#"{"service": "oms"}"#,
+            r#"{"everything": true}"#,
+            r#"{"key": "k"}"#,
+            r#"{"disabled": "a"}"#,
+            r#"{"enabled": "a"}"#,
+        ] {
+            assert!(asked(body, Door::Revocations).is_ok(), "{body}");
+            assert!(asked(body, Door::Overrides).is_err(), "{body}");
+        }
+    }
+
+    #[test]
+    fn an_impossible_expiry_shortens_nothing() {
+        for (said, kept) in [(NOW.0 - 1, None), (NOW.0 + 60, Some(NOW.plus(60))), (NOW.0 * 1000, None)] {
+            for kind in ["jti", "session"] {
+                let entry =
+                    asked(&format!("{{\"{kind}\": \"a\", \"expires_at\": {said}}}"), Door::Revocations).unwrap();
+                let (Entry::Token { expires_at, .. } | Entry::Session { expires_at, .. }) = entry else {
+                    unreachable!("{kind}")
+                };
+                assert_eq!(expires_at, kept, "{said}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_override_names_roles_that_there_are_and_presumes_those_in_force() {
+        let door = Door::Overrides;
+        let good = r#"{"override": "a", "roles": ["ROLE_USER"], "memberships": {"oms": "FREE"}}"#;
+        let Entry::Override(entry) = asked(good, door).unwrap() else { unreachable!() };
+        assert_eq!(entry.needs.as_deref(), Some("f"));
+        for (body, at) in [
+            (r#"{"override": "a", "roles": ["ROLE_NONE"]}"#, "/roles"),
+            (r#"{"override": "a", "roles": [], "memberships": {"oms": "GOLD"}}"#, "/memberships"),
+            (r#"{"override": "a", "roles": [], "memberships": {"sho": "FREE"}}"#, "/memberships"),
+            (r#"{"override": "a", "roles": [{"role": "ROLE_USER", "expires_at": 1790000000}]}"#, "/roles"),
+            (r#"{"override": "a b", "roles": []}"#, "/override"),
+            (r#"{"override": "a", "roles": [], "needs": "x"}"#, "/needs"),
+            (r#"{"override": "a"}"#, ""),
+            (r#"{"keys": {"keys": []}}"#, "/keys"),
+            (r#"{"token": "x"}"#, "/token"),
+        ] {
+            assert_eq!(pointer(body, door), at, "{body}");
+        }
+    }
+}

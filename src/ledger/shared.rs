@@ -1,0 +1,472 @@
+//! What the callers, the writer's thread and the follower share: what is known, and how far the folder was read.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::watch;
+
+use super::error::LedgerError;
+use super::folder::{Folder, Lock, Stamp};
+use super::handle::{Published, Recorded};
+use super::lines::{self, Lines, Unread};
+use super::records::{over, seconds};
+use super::segments;
+use super::steps::Step;
+use crate::clock::Timestamp;
+use crate::revocation::{
+    Arrival, Change, Entry, FloorOf, Kind, Manifest, PinnedKeys, PublicationKey, Retention, RevocationIndex,
+};
+use crate::telemetry::LedgerMetrics;
+
+/// How often the folder is read again because it was swapped meanwhile.
+const TRIES: usize = 16;
+/// What was lost and is older than this was acknowledged and published: the folder was put back to an older state. What is younger
+/// may be a batch that its writer took back, because the disk did not take it.
+const TAKEN_BACK_WITHIN: Duration = Duration::from_mins(1);
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) folder: Folder,
+    pub(super) key: Option<PublicationKey>,
+    pub(super) pinned: PinnedKeys,
+    pub(super) retention: Retention,
+    pub(super) index: Arc<RevocationIndex>,
+    pub(super) mode: Published,
+    pub(super) metrics: Arc<LedgerMetrics>,
+    /// How far the folder was read. Whoever holds it may wait for the disk.
+    pub(super) disk: Mutex<Disk>,
+    /// Held for a moment only.
+    pub(super) known: RwLock<Known>,
+    pub(super) last: watch::Sender<u64>,
+    pub(super) published: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    pub(super) manifest: Option<Arc<Manifest>>,
+    /// Every change after the manifest's base.
+    pub(super) changes: Vec<Arc<Recorded>>,
+    /// When half of a segment's records are over, by its name, where this process has read or written it.
+    pub(super) half_over: HashMap<Box<str>, Timestamp>,
+}
+
+impl Known {
+    pub(super) fn last(&self) -> u64 {
+        let base = self.manifest.as_ref().map_or(0, |manifest| manifest.base);
+        self.changes.last().map_or(base, |recorded| recorded.change.n)
+    }
+
+    pub(super) fn count(&self) -> u64 {
+        let records = |manifest: &Arc<Manifest>| manifest.segments.iter().map(|segment| segment.records).sum::<u64>();
+        self.manifest.as_ref().map_or(0, records) + self.changes.len() as u64
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Disk {
+    pub(super) manifest: Option<Stamp>,
+    pub(super) log: Option<Log>,
+    /// The highest number that was ever seen, in a state of the folder that is lost perhaps.
+    seen: u64,
+    /// What was known and is not in the folder any more: recorded again with the next commit.
+    pub(super) lost: Vec<Entry>,
+}
+
+/// The log as far as it was read.
+#[derive(Debug)]
+pub(super) struct Log {
+    pub(super) file: File,
+    pub(super) id: (u64, u64),
+    pub(super) offset: u64,
+    pub(super) lines: usize,
+    /// Bytes behind the last line end.
+    pub(super) torn: u64,
+}
+
+/// Whether entries are kept from now on, or from when they were made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reading {
+    AtStart,
+    Live,
+}
+
+enum Look {
+    Settled(bool),
+    Again,
+}
+
+impl Shared {
+    pub(super) fn disk(&self) -> MutexGuard<'_, Disk> {
+        self.disk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn known(&self) -> RwLockReadGuard<'_, Known> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn known_mut(&self) -> RwLockWriteGuard<'_, Known> {
+        self.known.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads the whole folder.
+    pub(super) fn open(&self) -> Result<(), LedgerError> {
+        let mut disk = self.disk();
+        self.refresh(&mut disk, Reading::AtStart)?;
+        if self.key.is_none() || disk.log.as_ref().is_none_or(|log| log.torn == 0) {
+            return Ok(());
+        }
+        // A writer may be at it just now: under the lock there is none.
+        let _held = self.folder.lock()?;
+        self.refresh(&mut disk, Reading::AtStart)?;
+        let path = self.folder.log();
+        match (&mut disk.log, OpenOptions::new().append(true).open(&path)) {
+            (Some(log), Ok(file)) => self.cut_torn(log, &file),
+            (Some(_), Err(error)) => Err(LedgerError::io(&path, "a half-written line cannot be cut off")(error)),
+            (None, _) => Ok(()),
+        }
+    }
+
+    /// Reads and applies what the folder holds beyond what is known. Whether there was anything.
+    pub(super) fn refresh(&self, disk: &mut Disk, reading: Reading) -> Result<bool, LedgerError> {
+        let mut news = false;
+        for _ in 0..TRIES {
+            match self.look(disk, reading)? {
+                Look::Settled(more) => return Ok(news || more),
+                Look::Again => news = true,
+            }
+        }
+        let mend = "look for what keeps on replacing its files";
+        Err(self.folder.broken(self.folder.path(), None, "it changes faster than it can be read", mend))
+    }
+
+    fn look(&self, disk: &mut Disk, reading: Reading) -> Result<Look, LedgerError> {
+        let path = self.folder.manifest();
+        let Some(stamp) = self.folder.stamp(&path)? else {
+            return self.without_manifest(disk).map(|()| Look::Settled(false));
+        };
+        let mut news = false;
+        // The log is read from its start with another manifest: which changes count depends on its base.
+        if disk.manifest != Some(stamp) {
+            match self.take_manifest(disk, reading) {
+                // A segment that this manifest names went with the next one.
+                Err(_) if self.folder.stamp(&path)? != Some(stamp) => return Ok(Look::Again),
+                taken => taken?,
+            }
+            disk.manifest = Some(stamp);
+            disk.log = None;
+            news = true;
+        }
+        let Some(id) = self.folder.stamp(&self.folder.log())?.map(|stamp| stamp.file) else {
+            // Between a manifest and its log there is always one.
+            return if self.folder.stamp(&path)? == Some(stamp) {
+                self.folder.read(&self.folder.log()).map(|_| Look::Again)
+            } else {
+                Ok(Look::Again)
+            };
+        };
+        let log = match &mut disk.log {
+            Some(log) if log.id == id => log,
+            log => log.insert(Log { file: self.folder.open_log()?, id, offset: 0, lines: 0, torn: 0 }),
+        };
+        let bytes = read_from(log).map_err(LedgerError::io(&self.folder.log(), "it cannot be read"))?;
+        let whole = log.offset == 0;
+        let read = match bytes {
+            // It is shorter than it was: cut, or put back.
+            None => None,
+            Some(bytes) if whole => Some(self.read_whole(&bytes)),
+            Some(bytes) => Some(self.read_on(&bytes, log.lines)),
+        };
+        match read {
+            Some(Ok(lines)) => {
+                log.offset += lines.bytes;
+                (log.lines, log.torn) = (lines.count, lines.torn);
+                news |=
+                    if whole { self.relearn(disk, lines.changes, reading) } else { self.learn(lines.changes, reading) };
+            }
+            unread => {
+                let swapped = self.folder.stamp(&path)? != Some(stamp);
+                disk.log = None;
+                match unread {
+                    // What does not fit where it was read on is read from the start, and is wrong only if it is wrong then.
+                    Some(Err(unread)) if whole && !swapped => return Err(self.unreadable(unread)),
+                    _ => return Ok(Look::Again),
+                }
+            }
+        }
+        // A manifest that came after the log was opened may have taken changes out of it that were not read.
+        if self.folder.stamp(&path)? != Some(stamp) { Ok(Look::Again) } else { Ok(Look::Settled(news)) }
+    }
+
+    /// A folder without a manifest is one that was never made, or one that lost it.
+    fn without_manifest(&self, disk: &Disk) -> Result<(), LedgerError> {
+        let log = self.folder.stamp(&self.folder.log())?.is_some_and(|stamp| stamp.bytes > 0);
+        let segments = std::fs::read_dir(self.folder.segments()).is_ok_and(|mut files| files.next().is_some());
+        if disk.manifest.is_some() || log || segments {
+            return self.folder.read(&self.folder.manifest()).map(|_| ());
+        }
+        Ok(())
+    }
+
+    fn take_manifest(&self, disk: &mut Disk, reading: Reading) -> Result<(), LedgerError> {
+        let path = self.folder.manifest();
+        let bytes = self.folder.read(&path)?;
+        let broken = |what: String, mend| self.folder.broken(&path, None, what, mend);
+        let line = std::str::from_utf8(&bytes).ok().and_then(|text| text.strip_suffix('\n'));
+        let line = line.ok_or_else(|| broken("it is not one line".into(), "put the folder back from a backup"))?;
+        let manifest: Manifest = self.pinned.open(Kind::Manifest, line).map_err(|error| {
+            broken(
+                error.to_string(),
+                "give this process the key file that the folder was written with ([publication] key_file), or put the folder back \
+                 from a backup",
+            )
+        })?;
+        let (last, before) = {
+            let known = self.known();
+            (known.last(), known.manifest.clone())
+        };
+        if before.as_ref().is_some_and(|before| before.truth != manifest.truth) {
+            let mend = "two folders have changed places: put the first one back, or start this process anew";
+            return Err(broken(format!("it is of another truth now, {}", manifest.truth), mend));
+        }
+        let went_back = before.as_ref().is_some_and(|before| manifest.base < before.base);
+        let mut half_over = HashMap::new();
+        if before.is_none() || went_back || manifest.base > last {
+            let started = Timestamp::now();
+            for segment in &manifest.segments {
+                let mut ends = Vec::new();
+                segments::records(&self.folder, segment, |record| {
+                    let end = over(&record, self.retention);
+                    ends.extend(end);
+                    if end.is_none_or(|end| started < end) {
+                        self.apply(record.n, record.at, &record.entry, reading);
+                    }
+                })?;
+                half_over.extend(median(ends).map(|half| (segment.sha256.clone(), half)));
+            }
+            self.metrics.applied(manifest.segments.iter().map(|segment| segment.records as usize).sum());
+        }
+        disk.seen = disk.seen.max(last);
+        if went_back && self.key.is_some() {
+            disk.lost.push(Entry::Floor { of: FloorOf::Everything, issued_until: None });
+        }
+        let mut known = self.known_mut();
+        if manifest.base > last {
+            known.changes.clear();
+        } else {
+            known.changes.retain(|recorded| recorded.change.n > manifest.base);
+        }
+        known.half_over.extend(half_over);
+        known.half_over.retain(|name, _| manifest.segments.iter().any(|segment| segment.sha256 == *name));
+        known.manifest = Some(Arc::new(manifest));
+        Ok(())
+    }
+
+    /// Every change after the base.
+    fn read_whole(&self, bytes: &[u8]) -> Result<Lines, Unread> {
+        let known = self.known();
+        let base = known.manifest.as_ref().map_or(0, |manifest| manifest.base);
+        let lines: HashMap<&str, &Arc<Recorded>> =
+            known.changes.iter().map(|recorded| (&*recorded.line, recorded)).collect();
+        let from = lines::From { lines: 0, prev: None, after: base };
+        lines::read(&self.folder, &self.pinned, bytes, from, |line| lines.get(line).map(|known| Arc::clone(known)))
+    }
+
+    /// The changes after the last known one.
+    fn read_on(&self, bytes: &[u8], lines: usize) -> Result<Lines, Unread> {
+        let last = self.known().last();
+        let from = lines::From { lines, prev: Some(last), after: last };
+        lines::read(&self.folder, &self.pinned, bytes, from, |_| None)
+    }
+
+    fn unreadable(&self, unread: Unread) -> LedgerError {
+        match unread {
+            Unread::Broken(error) => error,
+            Unread::Gap { line, prev, last } => self.folder.broken(
+                &self.folder.log(),
+                Some(line),
+                format!("the change follows change {prev}, but the one before it is {last}: changes are missing"),
+                "put the folder back from a backup",
+            ),
+        }
+    }
+
+    /// Takes all changes after the base, and applies those that are not known. Whether there were any.
+    fn relearn(&self, disk: &mut Disk, mut changes: Vec<Arc<Recorded>>, reading: Reading) -> bool {
+        let lost = {
+            let mut known = self.known_mut();
+            let same = known.changes.iter().zip(&changes).take_while(|(known, read)| known == read).count();
+            disk.seen = disk.seen.max(known.last());
+            changes.drain(..same);
+            known.changes.split_off(same)
+        };
+        if let Some(first) = lost.first() {
+            self.lose(disk, first, &lost);
+        }
+        self.learn(changes, reading) || !lost.is_empty()
+    }
+
+    /// Applies new changes, then lets everybody know of them. Whether there were any.
+    fn learn(&self, new: Vec<Arc<Recorded>>, reading: Reading) -> bool {
+        for Recorded { change: Change { n, at, entry, .. }, .. } in new.iter().map(AsRef::as_ref) {
+            self.apply(*n, *at, entry, reading);
+        }
+        self.metrics.applied(new.len());
+        let any = !new.is_empty();
+        let (last, segments, count) = {
+            let mut known = self.known_mut();
+            known.changes.extend(new);
+            (known.last(), known.manifest.as_ref().map_or(0, |manifest| manifest.segments.len()), known.count())
+        };
+        self.metrics.holds(segments, count);
+        if self.mode == Published::AtOnce {
+            self.published.send_if_modified(|published| std::mem::replace(published, last) != last);
+        }
+        self.last.send_if_modified(|known| std::mem::replace(known, last) != last);
+        any
+    }
+
+    fn lose(&self, disk: &mut Disk, first: &Recorded, lost: &[Arc<Recorded>]) {
+        let age = milliseconds().saturating_sub(first.change.at);
+        tracing::error!(
+            folder = %self.folder.path().display(),
+            lost = lost.len(),
+            first = first.change.n,
+            "changes that were read are not in the folder any more; they are recorded again"
+        );
+        if self.key.is_none() {
+            return;
+        }
+        disk.lost.extend(lost.iter().map(|recorded| recorded.change.entry.clone()));
+        if Duration::from_millis(age) > TAKEN_BACK_WITHIN {
+            tracing::error!(
+                "the folder was put back to an older state: everybody is logged out, for what else is lost is not known"
+            );
+            disk.lost.push(Entry::Floor { of: FloorOf::Everything, issued_until: None });
+        }
+    }
+
+    fn apply(&self, n: u64, at: u64, entry: &Entry, reading: Reading) {
+        let taken = seconds(at);
+        let now = if reading == Reading::Live { Timestamp::now() } else { taken };
+        self.index.apply(entry, Arrival { number: Some(n), taken, now }, self.retention);
+    }
+
+    /// Makes the folder and its truth, unless they are there. The lock is held.
+    pub(super) fn make(&self, disk: &mut Disk, _held: &Lock) -> Result<(), LedgerError> {
+        self.refresh(disk, Reading::Live)?;
+        if disk.manifest.is_some() {
+            return Ok(());
+        }
+        self.folder.replace(&self.folder.log(), b"", [Step::LogDrafted, Step::LogPlaced])?;
+        let manifest = Manifest { epoch: milliseconds(), truth: uuid::Uuid::now_v7(), base: 0, segments: Vec::new() };
+        self.put_manifest(&manifest)?;
+        self.refresh(disk, Reading::Live).map(|_| ())
+    }
+
+    pub(super) fn put_manifest(&self, manifest: &Manifest) -> Result<(), LedgerError> {
+        let mut line = self.sign(Kind::Manifest, manifest)?;
+        line.push('\n');
+        let steps = [Step::ManifestDrafted, Step::ManifestPlaced];
+        self.folder.replace(&self.folder.manifest(), line.as_bytes(), steps)
+    }
+
+    fn sign(&self, kind: Kind, body: &impl serde::Serialize) -> Result<String, LedgerError> {
+        let key = self.key.as_ref().ok_or(LedgerError::ReadOnly)?;
+        key.sign(kind, body).map_err(|error| LedgerError::Refused(error.to_string().into()))
+    }
+
+    /// Numbers, signs, appends and syncs entries, all or none, each above the number beside it; then they are in force.
+    pub(super) fn commit(&self, entries: &[(u64, Entry)]) -> Result<Vec<Arc<Recorded>>, LedgerError> {
+        let mut disk = self.disk();
+        self.folder.make()?;
+        let held = self.folder.lock()?;
+        self.make(&mut disk, &held)?;
+        let lost: Vec<(u64, Entry)> = disk.lost.iter().map(|entry| (0, entry.clone())).collect();
+        let mut recorded = Vec::with_capacity(entries.len() + lost.len());
+        let mut text = String::new();
+        let (mut prev, at) = (self.known().last(), milliseconds());
+        for (above, entry) in lost.iter().chain(entries) {
+            let next = prev.max(disk.seen).max(*above).checked_add(1);
+            let n = next.ok_or_else(|| LedgerError::Refused("there is no higher number".into()))?.max(at);
+            let change = Change { n, prev, at, id: uuid::Uuid::now_v7(), entry: entry.clone() };
+            let line = self.sign(Kind::Change, &change)?;
+            text.push_str(&line);
+            text.push('\n');
+            recorded.push(Arc::new(Recorded { change, line: line.into() }));
+            prev = n;
+        }
+        let Some(log) = &mut disk.log else { return Err(LedgerError::Closed) };
+        let began = Instant::now();
+        self.append(log, text.as_bytes())?;
+        self.metrics.synced(began.elapsed());
+        log.offset += text.len() as u64;
+        log.lines += recorded.len();
+        drop(held);
+        disk.lost.clear();
+        self.learn(recorded.clone(), Reading::Live);
+        Ok(recorded.split_off(lost.len()))
+    }
+
+    /// Appends to the log, and on a failure takes back what was half written.
+    fn append(&self, log: &mut Log, bytes: &[u8]) -> Result<(), LedgerError> {
+        let path = self.folder.log();
+        let mut file = OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .map_err(LedgerError::io(&path, "it cannot be opened for writing"))?;
+        self.cut_torn(log, &file)?;
+        let written = file.write_all(bytes).and_then(|()| file.sync_data());
+        written.map_err(|error| {
+            if let Err(error) = file.set_len(log.offset).and_then(|()| file.sync_data()) {
+                tracing::error!(file = %path.display(), %error, "what was half written could not be taken back");
+            }
+            LedgerError::io(&path, "the change cannot be written")(error)
+        })
+    }
+
+    /// Cuts off half a line that a writer left who died over it: nobody was told that it is recorded. The lock is held.
+    pub(super) fn cut_torn(&self, log: &mut Log, file: &File) -> Result<(), LedgerError> {
+        let path = self.folder.log();
+        let length = file.metadata().map_err(LedgerError::io(&path, "it cannot be read"))?.len();
+        if length > log.offset {
+            tracing::warn!(
+                file = %path.display(),
+                line = log.lines + 1,
+                bytes = length - log.offset,
+                "the last line is half written and is cut off; nobody was told that it is recorded"
+            );
+            let cut = file.set_len(log.offset).and_then(|()| file.sync_data());
+            cut.map_err(LedgerError::io(&path, "a half-written line cannot be cut off"))?;
+        }
+        log.torn = 0;
+        Ok(())
+    }
+}
+
+/// When half of these times have come.
+pub(super) fn median(mut ends: Vec<Timestamp>) -> Option<Timestamp> {
+    let middle = ends.len() / 2;
+    (!ends.is_empty()).then(|| *ends.select_nth_unstable(middle).1)
+}
+
+/// What follows the part that was read; `None` if that is not there any more.
+fn read_from(log: &mut Log) -> std::io::Result<Option<Vec<u8>>> {
+    let length = log.file.metadata()?.len();
+    if length < log.offset {
+        return Ok(None);
+    }
+    let mut bytes = Vec::new();
+    if length > log.offset {
+        log.file.seek(SeekFrom::Start(log.offset))?;
+        (&mut log.file).take(length - log.offset).read_to_end(&mut bytes)?;
+    }
+    Ok(Some(bytes))
+}
+
+/// Now, in Unix milliseconds.
+pub(super) fn milliseconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,72 @@
+//! With what an entry arrives, and how long it is kept (T5).
+
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::revocation::Entry;
+
+/// With what an entry arrives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrival {
+    /// The change number (T2, T3); `None` for what was written by hand into a file.
+    pub number: Option<u64>,
+    /// When the change was made, by the clock of who made it.
+    pub taken: Timestamp,
+    /// Now, by this machine's clock: entries are kept from here on.
+    pub now: Timestamp,
+}
+
+impl Arrival {
+    /// Written by hand, and read now.
+    #[must_use]
+    pub fn by_hand(now: Timestamp) -> Self {
+        Self { number: None, taken: now, now }
+    }
+}
+
+/// How long entries are kept (T5): a token that they concern must not outlive them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Seconds for which an entry is kept from its arrival when the token's own end is not known, and floors
+    /// always: the largest `max_lifetime` + 2 × leeway + 60 s.
+    pub from_arrival: i64,
+    /// Seconds for which an entry is kept after the token's `exp`: leeway + 60 s.
+    pub after_expiry: i64,
+    /// Whether overrides are kept for good. They are where an issuer has `roles_from = "doorward"` (T6): there a subject's override
+    /// is all that says which roles it holds, and forgetting it would take them away.
+    pub overrides_stay: bool,
+}
+
+impl Retention {
+    /// For the largest `max_lifetime` and leeway of all issuers. Overrides go with the tokens that they concern.
+    #[must_use]
+    pub fn new(max_lifetime: Duration, leeway: Duration) -> Self {
+        let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+        let leeway = seconds(leeway);
+        Self {
+            from_arrival: seconds(max_lifetime).saturating_add(leeway.saturating_mul(2)).saturating_add(60),
+            after_expiry: leeway.saturating_add(60),
+            overrides_stay: false,
+        }
+    }
+
+    /// Until when an entry that arrives so is kept; `None`: for good.
+    ///
+    /// Keys, and which subjects are disabled, are states that last (T6, T18). An override that was written by hand has no number that
+    /// tokens could be above, so it lasts as well.
+    #[must_use]
+    pub fn until(&self, entry: &Entry, arrival: Arrival) -> Option<Timestamp> {
+        let kept = arrival.now.plus(self.from_arrival);
+        match entry {
+            Entry::Token { expires_at, .. } | Entry::Session { expires_at, .. } => {
+                Some(expires_at.map_or(kept, |end| end.plus(self.after_expiry)))
+            }
+            // One in the future concerns tokens that do not exist yet; it is kept until they are gone too.
+            Entry::Floor { issued_until, .. } => {
+                Some(kept.max(issued_until.unwrap_or(arrival.taken).plus(self.from_arrival)))
+            }
+            Entry::Override(_) => (arrival.number.is_some() && !self.overrides_stay).then_some(kept),
+            Entry::Key { .. } | Entry::Disabled { .. } | Entry::Enabled { .. } | Entry::Keys { .. } => None,
+        }
+    }
+}
