@@ -1,6 +1,8 @@
 //! One case, and the one function that holds all of them against a gateway.
 
+use std::collections::HashSet;
 use std::fmt::Display;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -64,7 +66,7 @@ impl Cases {
     }
 }
 
-/// Texts shorter than this can stand in a log by accident.
+/// How many bytes in a row give a text away; fewer can stand in a log by accident.
 const TELLING: usize = 14;
 
 impl Case {
@@ -78,31 +80,37 @@ impl Case {
         }
     }
 
-    /// What of it no output may show: the token and each of its parts.
+    /// What of it no output may show: each part of each token.
     fn secrets(&self) -> impl Iterator<Item = String> {
         let tokens = match &self.carried {
             Carried::Bearer(token) => vec![String::from_utf8_lossy(token).into_owned()],
             Carried::Request { tokens, .. } => tokens.clone(),
         };
-        let parts: Vec<String> = tokens
-            .iter()
-            .flat_map(|token| token.split(['.', ' ', ',', '"']))
-            .filter(|part| part.len() >= TELLING)
-            .map(str::to_owned)
-            .collect();
+        let parts: Vec<String> =
+            tokens.iter().flat_map(|token| token.split(['.', ' ', ',', '"'])).map(str::to_owned).collect();
         parts.into_iter()
     }
 }
 
-/// Sends every case to the gateway, and where it is a bearer token also to the admin listener and to a public route; fails
-/// with the list of those that were not refused as they should be, whose token was told, or of which the upstream heard.
-pub(super) fn check(set_up: &SetUp, cases: &[Case]) {
+/// How much is asked of every case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Depth {
+    /// The gateway alone.
+    Gateway,
+    /// Also the admin listener, a public route, and what the admin listener tells of the decision.
+    Everywhere,
+}
+
+/// Sends every case to the gateway; fails with the list of those that were not refused as they should be, whose token was
+/// told, or of which the upstream heard.
+pub(super) fn check(set_up: &SetUp, cases: &[Case], depth: Depth) {
     let SetUp { running, upstream, .. } = set_up;
     let heard = upstream.count();
     let mut wrong = Vec::new();
     let mut refused = Vec::new();
+    let (mut gateway, mut admin) = (Line::to(running.gateway), Line::to(running.admin));
     for case in cases {
-        let Ok(response) = running.connect().send(case.bytes("/items", "oms.test")).try_response("GET") else {
+        let Some(response) = gateway.exchange(&case.bytes("/items", "oms.test")) else {
             wrong.push(format!("{}: closed without an answer", case.name));
             continue;
         };
@@ -110,42 +118,73 @@ pub(super) fn check(set_up: &SetUp, cases: &[Case]) {
             wrong.push(format!("{}: {why}", case.name));
         }
         refused.extend(response.field("x-request-id").map(|id| (id.to_owned(), case)));
-        if matches!(case.carried, Carried::Bearer(_)) {
+        if depth == Depth::Everywhere && matches!(case.carried, Carried::Bearer(_)) {
             let host = running.admin.to_string();
             let target = "/api/decisions/00000000-0000-7000-8000-000000000000";
-            let Ok(response) = Connection::open(running.admin).send(case.bytes(target, &host)).try_response("GET")
-            else {
-                wrong.push(format!("{} (admin listener): closed without an answer", case.name));
-                continue;
+            let why = match admin.exchange(&case.bytes(target, &host)) {
+                Some(response) => is_refusal(case, &response, "doorward").err(),
+                None => Some("closed without an answer".into()),
             };
-            if let Err(why) = is_refusal(case, &response, "doorward") {
-                wrong.push(format!("{} (admin listener): {why}", case.name));
-            }
+            wrong.extend(why.map(|why| format!("{} (admin listener): {why}", case.name)));
         }
     }
     assert!(wrong.is_empty(), "{} of {}: {wrong:#?}", wrong.len(), cases.len());
     assert_eq!(upstream.count(), heard, "the upstream heard of a refused token");
 
-    let told = told(set_up, &refused);
-    let everything =
-        [running.stdout(), running.stderr(), running.metrics(), told, set_up.public(cases)].join("\n").into_bytes();
-    let mut leaked: Vec<String> = Vec::new();
-    for secret in set_up.secrets() {
-        if memchr::memmem::find(&everything, secret.as_bytes()).is_some() {
-            leaked.push("a key or the secret of an issuer".into());
-        }
+    let mut outputs = vec![running.metrics()];
+    if depth == Depth::Everywhere {
+        outputs.push(told(set_up, &refused));
+        outputs.push(set_up.public(cases));
     }
-    for case in cases {
-        for secret in case.secrets().chain([MALLORY.to_owned(), CANARY.to_owned()]) {
-            if let Some(at) = memchr::memmem::find(&everything, secret.as_bytes()) {
-                let line = everything[..at].iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-                let line: Vec<u8> = everything[line..].split(|byte| *byte == b'\n').next().unwrap_or_default().to_vec();
-                leaked.push(format!("{}: {}", case.name, String::from_utf8_lossy(&line)));
-            }
-        }
+    if let Some((last, _)) = refused.last() {
+        running.access_line(last);
     }
-    leaked.truncate(10);
+    counted(running, &refused);
+    outputs.extend([running.stdout(), running.stderr()]);
+    let leaked = leaked(set_up, cases, &outputs.join("\n"));
     assert!(leaked.is_empty(), "told what belongs in no output: {leaked:#?}");
+}
+
+/// A connection that is kept for as long as the other side keeps it.
+struct Line {
+    address: SocketAddr,
+    connection: Option<Connection>,
+}
+
+impl Line {
+    fn to(address: SocketAddr) -> Self {
+        Self { address, connection: None }
+    }
+
+    fn exchange(&mut self, request: &[u8]) -> Option<Response> {
+        let kept = self.connection.take();
+        let was_kept = kept.is_some();
+        let mut connection = kept.unwrap_or_else(|| Connection::open(self.address));
+        let response = match connection.send(request).try_response("GET") {
+            Ok(response) => response,
+            // It may have been closed behind the last answer.
+            Err(_) if was_kept => {
+                connection = Connection::open(self.address);
+                connection.send(request).try_response("GET").ok()?
+            }
+            Err(_) => return None,
+        };
+        self.connection = (response.field("connection") != Some("close")).then_some(connection);
+        Some(response)
+    }
+}
+
+/// The lines of the output that show part of a token, of a key, or of whom and what a refused token spoke.
+fn leaked(set_up: &SetUp, cases: &[Case], output: &str) -> Vec<String> {
+    let known = [MALLORY.to_owned(), CANARY.to_owned()].into_iter().chain(set_up.secrets());
+    let secrets: Vec<String> = cases.iter().flat_map(Case::secrets).chain(known).collect();
+    let ends = secrets.iter().map(String::as_bytes).filter(|secret| secret.len() >= TELLING).flat_map(|secret| {
+        let middle = (secret.len() - TELLING) / 2;
+        [&secret[..TELLING], &secret[middle..middle + TELLING], &secret[secret.len() - TELLING..]]
+    });
+    let telling: HashSet<&[u8]> = ends.collect();
+    let tells = |line: &&str| line.as_bytes().windows(TELLING).any(|piece| telling.contains(piece));
+    output.lines().filter(tells).take(10).map(str::to_owned).collect()
 }
 
 fn is_refusal(case: &Case, response: &Response, service: &str) -> Result<(), String> {
@@ -192,10 +231,6 @@ fn told(set_up: &SetUp, refused: &[(String, &Case)]) -> String {
         all += &answer.text();
         all.push('\n');
     }
-    if let Some((last, _)) = refused.last() {
-        running.access_line(last);
-    }
-    counted(running, refused);
     all
 }
 
@@ -214,8 +249,9 @@ impl SetUp {
     fn public(&self, cases: &[Case]) -> String {
         let bearers = cases.iter().filter(|case| matches!(case.carried, Carried::Bearer(_)) && case.status == 401);
         let mut heard = String::new();
+        let mut line = Line::to(self.running.gateway);
         for case in bearers {
-            let response = self.running.send(case.bytes("/public", "oms.test"));
+            let response = line.exchange(&case.bytes("/public", "oms.test")).expect("a response");
             assert_eq!(response.status, 200, "{} on a public route: {response:?}", case.name);
             let seen = self.upstream.last();
             for field in ["x-user-id", "x-user-roles", "x-auth-method", "authorization"] {

@@ -2,8 +2,8 @@
 //!
 //! A [`forge::Forge`] imitates one issuer: it holds the issuer's key, so that every token is signed well unless the signature
 //! is the point, and it is the rule under test that refuses it. The families are functions from a forge to named cases; the
-//! set-ups are the ways in which issuers are configured; [`check::check`] holds every case against a running gateway
-//! whose upstream counts what it hears, and looks for what was sent in everything that the gateway wrote.
+//! set-ups are the ways in which issuers are configured; [`check::check`] holds every case against a running
+//! gateway whose upstream counts what it hears, and looks for what was sent in everything that the gateway wrote.
 
 mod check;
 mod forge;
@@ -20,7 +20,7 @@ mod roles;
 mod signatures;
 mod texts;
 
-use self::check::{Case, Cases, check};
+use self::check::{Case, Cases};
 use self::forge::Forge;
 
 /// Every forged token of this issuer.

@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 
+use super::all;
+use super::check::{Depth, check};
 use super::forge::{Forge, encode};
-use super::{all, check};
 use crate::harness::{Builder, Doorward, Issuer, Upstream, doorward, now};
 
 /// The secret of those set-ups that have one.
@@ -106,6 +107,7 @@ impl SetUp {
 
     /// Every family against every key of every issuer.
     fn suite(&self) {
+        let mut depth = Depth::Everywhere;
         for forge in self.forges() {
             let name = format!("{} of {}", forge.victim.algorithm, forge.victim.name);
             let heard = self.upstream.count();
@@ -115,7 +117,7 @@ impl SetUp {
             let cases = all(&forge);
             eprintln!("{name}: {} forged tokens", cases.len());
             assert!(cases.len() >= 500, "{name}: {}", cases.len());
-            check(self, &cases);
+            check(self, &cases, std::mem::replace(&mut depth, Depth::Gateway));
             assert_eq!(self.running.get_as("/items", &good).status, 200, "{name}: and is good still");
         }
     }
