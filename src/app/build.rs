@@ -4,23 +4,27 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
+use tokio::sync::Semaphore;
 
+use super::key_sets;
+use super::ledger;
 use super::upstreams::{self, Listeners, Upstreams};
 use crate::admin_api::{AdminState, Hands, Readiness};
 use crate::admission::{Admission, Decisions, Desk, Identity};
 use crate::clock::Timestamp;
 use crate::config::{self, AssertionSettings, AuthSettings, ConfigError, IssuerSettings, Settings, issuers};
 use crate::gateway::{self, Assertions, Gateway, GatewaySettings, assertion};
+use crate::ledger::Ledger;
 use crate::policy::Snapshot;
 use crate::rbac::RoleTable;
 use crate::request::Host;
 use crate::request::peer::TrustedProxies;
 use crate::revocation::{Arrival, Freshness, Retention, RevocationIndex, entry};
 use crate::sync::policy_files::Texts;
-use crate::sync::{LiveTls, PolicyFiles};
+use crate::sync::{KeySets, LiveTls, PolicyFiles};
 use crate::telemetry::Metrics;
 use crate::token::jwk::Trust;
-use crate::token::{Algorithm, Confers, KeySet, Signer, TokenCache, Verifier, local_keys};
+use crate::token::{Algorithm, Confers, KeySet, RolesFrom, Signer, TokenCache, Verifier, local_keys};
 
 /// What a process consists of before it is bound to anything.
 pub struct Built {
@@ -32,12 +36,18 @@ pub struct Built {
     pub metrics: Arc<Metrics>,
     /// The revocations.
     pub revocations: Arc<RevocationIndex>,
+    /// The revocation folder, where this process records.
+    pub ledger: Option<Arc<Ledger>>,
+    /// How fresh the revocations are.
+    pub freshness: Arc<Freshness>,
     /// What revokes, through whichever door.
     pub hands: Arc<Hands>,
     /// Whether the process can serve.
     pub readiness: Readiness,
     /// The gateway's decisions of late.
     pub decisions: Arc<Decisions>,
+    /// The issuers' keys that are followed while running.
+    pub key_sets: KeySets,
     /// The files that are followed while running.
     pub files: PolicyFiles,
     /// What they held at the start.
@@ -56,14 +66,15 @@ pub struct Built {
 /// The first part that cannot be built, with the files, places and mends that its room names.
 pub fn build(settings: &Settings) -> anyhow::Result<Built> {
     let metrics = Metrics::new();
-    let readiness = Readiness::default();
     let files = policy_files(settings)?;
     let texts = files.read()?;
     let loaded = files.compile(&texts)?;
     let tokens = Arc::new(TokenCache::new(verifier(&settings.auth, &loaded.roles)?, settings.auth.token_cache));
+    let key_sets = key_sets::followed(&settings.auth, &tokens, &metrics)?;
     let retention = retention(settings);
     let revocations = Arc::new(revocations(settings, retention)?);
-    let freshness = Arc::new(Freshness::of_own_truth());
+    let ledger = ledger::open(settings, retention, &revocations, &metrics)?;
+    let freshness = ledger::freshness(settings);
     let admission = |snapshot| {
         let (tokens, revocations, freshness) = (Arc::clone(&tokens), Arc::clone(&revocations), Arc::clone(&freshness));
         Arc::new(Admission::new(snapshot, tokens, revocations, freshness))
@@ -83,7 +94,10 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
     upstreams::warn_of_unprotected(&upstreams, settings.gateway.assertion.is_some(), &metrics);
 
     let admission_of_admin = loaded.admin.map(admission);
-    let hands = hands(settings, &tokens, &revocations, &freshness, admission_of_admin.as_ref(), gateway.as_ref())?;
+    let readiness = Readiness::new(Arc::clone(&freshness));
+    let mut hands = hands(settings, &tokens, &revocations, &freshness, admission_of_admin.as_ref(), gateway.as_ref())?;
+    hands.ledger.clone_from(&ledger);
+    let hands = Arc::new(hands);
     let admin = match admission_of_admin {
         Some(admission) => {
             let hosts = settings.admin.hosts.iter().map(|host| Host::parse(host.as_bytes()));
@@ -110,9 +124,12 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
         admin,
         metrics,
         revocations,
+        ledger,
+        freshness,
         hands,
         readiness,
         decisions,
+        key_sets,
         files,
         texts,
         upstreams,
@@ -129,17 +146,17 @@ fn hands(
     freshness: &Arc<Freshness>,
     admin: Option<&Arc<Admission>>,
     gateway: Option<&Arc<Gateway>>,
-) -> anyhow::Result<Arc<Hands>> {
+) -> anyhow::Result<Hands> {
     let roles = admin.or_else(|| gateway.map(|gateway| gateway.admission())).context("neither listener is enabled")?;
-    Ok(Arc::new(Hands {
+    Ok(Hands {
         ledger: None,
         index: Arc::clone(index),
-        retention: retention(settings),
         freshness: Arc::clone(freshness),
         tokens: Arc::clone(tokens),
         issuers: settings.auth.issuers.iter().map(|issuer| issuer.name.clone()).collect(),
         roles: Arc::clone(roles),
-    }))
+        inquiries: Semaphore::new(1),
+    })
 }
 
 /// Nothing is remembered where nobody can ask.
@@ -196,9 +213,11 @@ fn check_conferred(issuer: &IssuerSettings, roles: &RoleTable) -> anyhow::Result
     Ok(())
 }
 
-fn retention(settings: &Settings) -> Retention {
+pub(super) fn retention(settings: &Settings) -> Retention {
     let longest = settings.auth.issuers.iter().map(|issuer| issuer.max_lifetime).max().unwrap_or_default();
-    Retention::new(longest, settings.auth.leeway)
+    // T6: there the override is all that says which roles a subject holds, however long ago it was published.
+    let overrides_stay = settings.auth.issuers.iter().any(|issuer| issuer.roles_from == RolesFrom::Doorward);
+    Retention { overrides_stay, ..Retention::new(longest, settings.auth.leeway) }
 }
 
 fn revocations(settings: &Settings, retention: Retention) -> anyhow::Result<RevocationIndex> {

@@ -181,13 +181,11 @@ pub(super) fn conferred_roles(claim: Option<&Value>, confers: &Confers) -> Box<[
         Some(Value::Array(many)) => many.iter().filter_map(Value::as_str).collect(),
         _ => Vec::new(),
     };
-    let conferred = |word: &str| {
-        match confers {
-            Confers::Nothing => None,
-            Confers::Any => RoleKey::parse(word).ok(),
-            Confers::List(list) => list.iter().find(|role| role.as_str() == word).cloned(),
-            Confers::Map(map) => map.get(word).cloned(),
-        }
+    let conferred = |word: &str| match confers {
+        Confers::Nothing => None,
+        Confers::Any => RoleKey::parse(word).ok(),
+        Confers::List(list) => list.iter().find(|role| role.as_str() == word).cloned(),
+        Confers::Map(map) => map.get(word).cloned(),
     };
     let mut roles: Vec<RoleKey> = words.into_iter().filter_map(conferred).collect();
     roles.sort_unstable();

@@ -149,7 +149,8 @@ fn memberships(value: &Value) -> Box<[Membership]> {
     };
     found.sort_unstable_by(|a, b| a.service.cmp(&b.service));
     // Of two for one service neither is believed: which one counts would be a guess.
-    let twice = |held: &Membership, all: &[Membership]| all.iter().filter(|other| other.service == held.service).count() > 1;
+    let twice =
+        |held: &Membership, all: &[Membership]| all.iter().filter(|other| other.service == held.service).count() > 1;
     let all = found.clone();
     found.retain(|held| !twice(held, &all));
     found.into()
@@ -219,7 +220,11 @@ mod tests {
         assert_eq!(keys(json!({"id": 1, "roles": "ROLE_USER"}), any()), "ROLE_USER");
         assert_eq!(keys(json!({"id": 1, "roles": ["ROLE_B", "ROLE_A", "ROLE_A", 7]}), any()), "ROLE_A ROLE_B");
         assert_eq!(keys(json!({"id": 1, "role": "ROLE_USER"}), any()), "ROLE_USER");
-        assert_eq!(keys(json!({"id": 1, "roles": [], "role": "ROLE_USER"}), any()), "", "`roles` says that there are none");
+        assert_eq!(
+            keys(json!({"id": 1, "roles": [], "role": "ROLE_USER"}), any()),
+            "",
+            "`roles` says that there are none"
+        );
         assert_eq!(keys(json!({"id": 1, "roles": "ROLE_A,ROLE_ROOT"}), any()), "");
         assert_eq!(keys(json!({"id": 1, "roles": {"ROLE_A": true}}), any()), "");
         let map = Confers::Map([("ADMIN".to_owned(), RoleKey::parse("ROLE_EDITOR").unwrap())].into());
