@@ -21,6 +21,7 @@ mod delegate;
 mod demo;
 mod denials;
 mod faults;
+mod forged;
 mod framing;
 mod http2;
 mod http2_limits;
