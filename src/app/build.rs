@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use super::elsewhere::{self, Asking};
 use super::key_sets;
 use super::ledger;
+use super::replication::{self, Replicated};
 use super::upstreams::{self, Listeners, Upstreams};
 use crate::admin_api::{AdminState, Hands, Readiness};
 use crate::admission::{Admission, Decisions, Desk, Identity};
@@ -42,6 +43,8 @@ pub struct Built {
     pub ledger: Option<Arc<Ledger>>,
     /// How fresh the revocations are.
     pub freshness: Arc<Freshness>,
+    /// What follows and publishes through Redis, if there is one; taken by who runs it.
+    pub replicated: Option<Replicated>,
     /// What revokes, through whichever door.
     pub hands: Arc<Hands>,
     /// Whether the process can serve.
@@ -78,10 +81,20 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
     let retention = retention(settings);
     let revocations = Arc::new(revocations(settings, retention)?);
     let ledger = ledger::open(settings, retention, &revocations, &metrics)?;
-    let freshness = ledger::freshness(settings);
+    let (freshness, replicated) = match &settings.redis {
+        Some(redis) => {
+            let freshness = replication::freshness(settings);
+            let truth = (ledger.as_ref(), &*metrics);
+            let replicated = replication::open(settings, redis, (&revocations, retention), &freshness, truth)?;
+            (freshness, Some(replicated))
+        }
+        None => (ledger::freshness(settings), None),
+    };
+    // T21: what is too old may be gone on by at the gateway, and never by administrators.
+    let strict = Arc::new(freshness.strict());
     let asking = elsewhere::asking(settings, &metrics)?;
-    let admission = |snapshot, elsewhere| {
-        let (tokens, revocations, freshness) = (Arc::clone(&tokens), Arc::clone(&revocations), Arc::clone(&freshness));
+    let admission = |snapshot, freshness: &Arc<Freshness>, elsewhere| {
+        let (tokens, revocations, freshness) = (Arc::clone(&tokens), Arc::clone(&revocations), Arc::clone(freshness));
         Arc::new(Admission::new(snapshot, tokens, revocations, freshness).asking(elsewhere))
     };
 
@@ -93,13 +106,15 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
             decisions.in_force(snapshot.version());
             let gateway_settings = gateway_settings(settings, &upstreams, &metrics)?;
             let asking = asking.as_ref().map(Asking::of_gateway);
-            Some(Gateway::new(admission(snapshot, asking), gateway_settings, Arc::clone(&decisions)))
+            let admission = admission(snapshot, &freshness, asking);
+            Some(Gateway::new(admission, gateway_settings, Arc::clone(&decisions)))
         }
         None => None,
     };
     upstreams::warn_of_unprotected(&upstreams, settings.gateway.assertion.is_some(), &metrics);
 
-    let admission_of_admin = loaded.admin.map(|snapshot| admission(snapshot, asking.as_ref().map(Asking::of_admin)));
+    let admission_of_admin =
+        loaded.admin.map(|snapshot| admission(snapshot, &strict, asking.as_ref().map(Asking::of_admin)));
     let readiness = Readiness::new(Arc::clone(&freshness));
     let mut hands = hands(settings, &tokens, &revocations, &freshness, admission_of_admin.as_ref(), gateway.as_ref())?;
     hands.ledger.clone_from(&ledger);
@@ -132,6 +147,7 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
         revocations,
         ledger,
         freshness,
+        replicated,
         hands,
         readiness,
         decisions,

@@ -80,7 +80,7 @@ fn iam(section: &Section<'_>) -> Option<IamSettings> {
     let url = url.unwrap_or_else(|| "http://127.0.0.1:8001".to_owned());
     let loopback = |uri: &http::Uri| {
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-        host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+        host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
     };
     if asked && url.parse::<http::Uri>().is_ok_and(|uri| uri.scheme_str() == Some("http") && !loopback(&uri)) {
         section.warn(
