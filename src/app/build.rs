@@ -22,7 +22,7 @@ use crate::sync::policy_files::Texts;
 use crate::sync::{LiveTls, PolicyFiles};
 use crate::telemetry::Metrics;
 use crate::token::jwk::Trust;
-use crate::token::{Algorithm, Confers, KeySet, Signer, TokenCache, Verifier, local_keys};
+use crate::token::{Algorithm, Confers, KeySet, RolesFrom, Signer, TokenCache, Verifier, local_keys};
 
 /// What a process consists of before it is bound to anything.
 pub struct Built {
@@ -62,7 +62,6 @@ pub struct Built {
 /// The first part that cannot be built, with the files, places and mends that its room names.
 pub fn build(settings: &Settings) -> anyhow::Result<Built> {
     let metrics = Metrics::new();
-    let readiness = Readiness::default();
     let files = policy_files(settings)?;
     let texts = files.read()?;
     let loaded = files.compile(&texts)?;
@@ -93,6 +92,7 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
     let mut hands = hands(settings, &tokens, &revocations, &freshness, admission_of_admin.as_ref(), gateway.as_ref())?;
     hands.ledger.clone_from(&ledger);
     let hands = Arc::new(hands);
+    let readiness = Readiness::new(Arc::clone(&freshness));
     let admin = match admission_of_admin {
         Some(admission) => {
             let hosts = settings.admin.hosts.iter().map(|host| Host::parse(host.as_bytes()));
@@ -209,7 +209,9 @@ fn check_conferred(issuer: &IssuerSettings, roles: &RoleTable) -> anyhow::Result
 
 fn retention(settings: &Settings) -> Retention {
     let longest = settings.auth.issuers.iter().map(|issuer| issuer.max_lifetime).max().unwrap_or_default();
-    Retention::new(longest, settings.auth.leeway)
+    // T6: there the override is all that says which roles a subject holds, however long ago it was published.
+    let overrides_stay = settings.auth.issuers.iter().any(|issuer| issuer.roles_from == RolesFrom::Doorward);
+    Retention { overrides_stay, ..Retention::new(longest, settings.auth.leeway) }
 }
 
 fn revocations(settings: &Settings, retention: Retention) -> anyhow::Result<RevocationIndex> {

@@ -116,11 +116,12 @@ impl Replica {
         self.metrics.set_connected(true);
         *pause = Pause::default();
         let mut heartbeats = latest.heartbeats.first().map_or((0, 0), |newest| newest.id);
-        for heartbeat in latest.heartbeats.iter().rev() {
-            // Most of them are old; what is news of another epoch is seen by the next one.
-            let _ = self.followed.heartbeat(heartbeat.line.as_deref(), unix_millis());
-        }
         let mut due = (!self.followed.is_proven()).then_some(Cause::Start);
+        for heartbeat in latest.heartbeats.iter().rev() {
+            // Most of them are old, which is no news.
+            let verdict = self.followed.heartbeat(heartbeat.line.as_deref(), unix_millis());
+            self.note(verdict, &mut due);
+        }
         let mut changes = (self.followed.last(), 0);
         let (mut told, mut tidied) = (None, None::<Instant>);
         loop {
@@ -201,7 +202,11 @@ impl Replica {
         // A heartbeat that another publisher has overtaken is no news.
         if self.metrics.line_refused(doubt.label()) && doubt != Doubt::Old {
             let reason = doubt.label();
-            tracing::warn!(what, reason, "something in Redis is not believed, and counts for nothing; doorward_replication_refused_total counts the next ones");
+            tracing::warn!(
+                what,
+                reason,
+                "something in Redis is not believed, and counts for nothing; doorward_replication_refused_total counts the next ones"
+            );
         }
     }
 
@@ -212,7 +217,9 @@ impl Replica {
         }
         match bad {
             BadState::Absent => tracing::info!("there is no state in Redis yet; waiting for a publisher"),
-            bad => tracing::warn!(%bad, "what stands in Redis is no whole state; what is known stays in force until it is"),
+            bad => {
+                tracing::warn!(%bad, "what stands in Redis is no whole state; what is known stays in force until it is")
+            }
         }
         *told = Some(bad.clone());
     }
@@ -231,10 +238,12 @@ impl Replica {
         if let Err(bad) = self.segments(link, &reading).await? {
             return Ok(Err(bad));
         }
+        let mut cursor = (reading.last(), u64::MAX);
         loop {
-            let entries = link.changes_after(reading.last()).await?;
-            let (before, full) = (reading.last(), entries.len() == AT_ONCE);
+            let entries = link.changes_after(cursor).await?;
+            let full = entries.len() == AT_ONCE;
             for entry in entries {
+                cursor = entry.id;
                 let Some(line) = entry.line else { continue };
                 let taken = reading.change(&pinned, self.followed.target(), &line);
                 match taken {
@@ -244,14 +253,21 @@ impl Replica {
                     Err(bad) => return Ok(Err(bad)),
                 }
             }
-            if !full || reading.last() == before {
+            if !full {
                 break;
             }
         }
         let (epoch, segments, n) = (reading.manifest.epoch, reading.manifest.segments.len(), reading.last());
         self.followed.adopt(reading);
         let (cause, took) = (cause.label(), begun.elapsed());
-        tracing::info!(cause, epoch, segments, n, ?took, "the whole state was read from Redis; the next heartbeat has to confirm it");
+        tracing::info!(
+            cause,
+            epoch,
+            segments,
+            n,
+            ?took,
+            "the whole state was read from Redis; the next heartbeat has to confirm it"
+        );
         Ok(Ok(()))
     }
 
@@ -369,6 +385,12 @@ impl Outage {
             tracing::info!(redis = place, after = ?self.since.elapsed(), "revocations are {} through Redis again", self.what);
         }
     }
+}
+
+/// Unix milliseconds, now, as [`crate::revocation::Freshness`] takes them.
+#[must_use]
+pub fn now() -> i64 {
+    i64::try_from(unix_millis()).unwrap_or(i64::MAX)
 }
 
 /// Unix milliseconds, now.

@@ -133,8 +133,8 @@ impl LastGood {
             return;
         }
         let last = kept.changes.back().map_or(0, |(n, _)| *n);
-        let same =
-            self.written.as_ref().is_some_and(|written| written.last == last && written.manifest == kept.manifest);
+        let same = !self.failing.load(Ordering::Acquire)
+            && self.written.as_ref().is_some_and(|written| written.last == last && written.manifest == kept.manifest);
         self.written = Some(Written { at: Instant::now(), manifest: Arc::clone(&kept.manifest), last });
         let (folder, busy, failing) = (Arc::clone(&self.folder), Arc::clone(&self.busy), Arc::clone(&self.failing));
         let state = (!same).then(|| kept.clone());
@@ -157,9 +157,7 @@ impl LastGood {
 }
 
 fn open_heartbeat(pinned: &PinnedKeys, line: &str) -> Result<Heartbeat, BadState> {
-    pinned
-        .open(Kind::Heartbeat, line)
-        .map_err(|why| BadState::Line { what: "the heartbeat", why: why.to_string() })
+    pinned.open(Kind::Heartbeat, line).map_err(|why| BadState::Line { what: "the heartbeat", why: why.to_string() })
 }
 
 fn write_state(folder: &Path, kept: &Kept) -> io::Result<()> {
@@ -214,7 +212,9 @@ fn replace(path: &Path, bytes: &[u8], sync: Sync) -> io::Result<()> {
             file.sync_all()?;
         }
         std::fs::rename(&draft, path)?;
-        if sync == Sync::Now && let Some(folder) = path.parent() {
+        if sync == Sync::Now
+            && let Some(folder) = path.parent()
+        {
             File::open(folder)?.sync_all()?;
         }
         Ok(())

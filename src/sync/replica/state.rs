@@ -11,6 +11,7 @@
 //! ```
 
 use std::collections::{BTreeSet, VecDeque};
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use crate::clock::Timestamp;
@@ -54,7 +55,6 @@ pub struct Followed {
 struct Loaded {
     epoch: u64,
     truth: uuid::Uuid,
-    base: u64,
     /// Records in segments.
     records: u64,
     /// The last change that is in the index without a gap.
@@ -204,13 +204,7 @@ impl Target {
     /// # Errors
     /// [`BadState`]; what was read until then stays in the index, which is never wrong.
     pub fn apply_segment(&self, sha256: &str, bytes: &[u8]) -> Result<u64, BadState> {
-        use std::fmt::Write as _;
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
-        let mut name = String::with_capacity(64);
-        for byte in digest.as_ref() {
-            let _ = write!(name, "{byte:02x}");
-        }
-        if name != sha256 {
+        if self::sha256(bytes) != sha256 {
             return Err(BadState::Content(sha256.into()));
         }
         let mut records = 0;
@@ -291,15 +285,7 @@ impl Followed {
         let segments: Arc<[Box<str>]> = manifest.segments.iter().map(|segment| segment.sha256.clone()).collect();
         self.applied.retain(|sha256| segments.contains(sha256));
         let records = manifest.segments.iter().map(|segment| segment.records).sum();
-        self.loaded = Some(Loaded {
-            epoch: manifest.epoch,
-            truth: manifest.truth,
-            base: manifest.base,
-            records,
-            n,
-            since,
-            proven: false,
-        });
+        self.loaded = Some(Loaded { epoch: manifest.epoch, truth: manifest.truth, records, n, since, proven: false });
         self.waiting = None;
         self.kept = Some(Kept { manifest: line, segments, changes, heartbeat: None });
     }
@@ -322,7 +308,11 @@ impl Followed {
         if let (Some(kept), Some(line)) = (&mut self.kept, line) {
             kept.changes.push_back((change.n, line.into()));
         }
-        if self.waiting.as_ref().is_some_and(|(waiting, _)| waiting.n <= change.n) { self.settle() } else { Verdict::Go }
+        if self.waiting.as_ref().is_some_and(|(waiting, _)| waiting.n <= change.n) {
+            self.settle()
+        } else {
+            Verdict::Go
+        }
     }
 
     /// A heartbeat came, at `now` (Unix milliseconds).
@@ -382,7 +372,20 @@ impl Followed {
     }
 }
 
+/// The name of a segment with this content.
+pub(in crate::sync) fn sha256(bytes: &[u8]) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    digest.as_ref().iter().fold(String::with_capacity(64), |mut name, byte| {
+        let _ = write!(name, "{byte:02x}");
+        name
+    })
+}
+
 fn arrival(n: u64, at: u64) -> Arrival {
     let taken = Timestamp(i64::try_from(at / 1000).unwrap_or(i64::MAX));
     Arrival { number: Some(n), taken, now: Timestamp::now() }
 }
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;
