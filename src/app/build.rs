@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
+use tokio::sync::Semaphore;
 
+use super::key_sets;
 use super::ledger;
 use super::upstreams::{self, Listeners, Upstreams};
 use crate::admin_api::{AdminState, Hands, Readiness};
@@ -19,7 +21,7 @@ use crate::request::Host;
 use crate::request::peer::TrustedProxies;
 use crate::revocation::{Arrival, Freshness, Retention, RevocationIndex, entry};
 use crate::sync::policy_files::Texts;
-use crate::sync::{LiveTls, PolicyFiles};
+use crate::sync::{KeySets, LiveTls, PolicyFiles};
 use crate::telemetry::Metrics;
 use crate::token::jwk::Trust;
 use crate::token::{Algorithm, Confers, KeySet, RolesFrom, Signer, TokenCache, Verifier, local_keys};
@@ -44,6 +46,8 @@ pub struct Built {
     pub readiness: Readiness,
     /// The gateway's decisions of late.
     pub decisions: Arc<Decisions>,
+    /// The issuers' keys that are followed while running.
+    pub key_sets: KeySets,
     /// The files that are followed while running.
     pub files: PolicyFiles,
     /// What they held at the start.
@@ -66,6 +70,7 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
     let texts = files.read()?;
     let loaded = files.compile(&texts)?;
     let tokens = Arc::new(TokenCache::new(verifier(&settings.auth, &loaded.roles)?, settings.auth.token_cache));
+    let key_sets = key_sets::followed(&settings.auth, &tokens, &metrics)?;
     let retention = retention(settings);
     let revocations = Arc::new(revocations(settings, retention)?);
     let ledger = ledger::open(settings, retention, &revocations, &metrics)?;
@@ -89,10 +94,10 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
     upstreams::warn_of_unprotected(&upstreams, settings.gateway.assertion.is_some(), &metrics);
 
     let admission_of_admin = loaded.admin.map(admission);
+    let readiness = Readiness::new(Arc::clone(&freshness));
     let mut hands = hands(settings, &tokens, &revocations, &freshness, admission_of_admin.as_ref(), gateway.as_ref())?;
     hands.ledger.clone_from(&ledger);
     let hands = Arc::new(hands);
-    let readiness = Readiness::new(Arc::clone(&freshness));
     let admin = match admission_of_admin {
         Some(admission) => {
             let hosts = settings.admin.hosts.iter().map(|host| Host::parse(host.as_bytes()));
@@ -124,6 +129,7 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
         hands,
         readiness,
         decisions,
+        key_sets,
         files,
         texts,
         upstreams,
@@ -145,11 +151,11 @@ fn hands(
     Ok(Hands {
         ledger: None,
         index: Arc::clone(index),
-        retention: retention(settings),
         freshness: Arc::clone(freshness),
         tokens: Arc::clone(tokens),
         issuers: settings.auth.issuers.iter().map(|issuer| issuer.name.clone()).collect(),
         roles: Arc::clone(roles),
+        inquiries: Semaphore::new(1),
     })
 }
 
@@ -207,7 +213,7 @@ fn check_conferred(issuer: &IssuerSettings, roles: &RoleTable) -> anyhow::Result
     Ok(())
 }
 
-fn retention(settings: &Settings) -> Retention {
+pub(super) fn retention(settings: &Settings) -> Retention {
     let longest = settings.auth.issuers.iter().map(|issuer| issuer.max_lifetime).max().unwrap_or_default();
     // T6: there the override is all that says which roles a subject holds, however long ago it was published.
     let overrides_stay = settings.auth.issuers.iter().any(|issuer| issuer.roles_from == RolesFrom::Doorward);

@@ -32,6 +32,7 @@ mod proxy_protocol;
 mod rate_limits;
 mod reloads;
 mod replication_faults;
+mod revoking;
 mod running;
 mod smuggling;
 mod stopping;
