@@ -18,15 +18,28 @@ const TEND: Duration = Duration::from_secs(5);
 /// the only one to hear of.
 pub async fn follow(ledger: Arc<Ledger>, truth: Option<Arc<Freshness>>) {
     let mut told = Told::default();
-    each(LOOK, ledger, move |ledger| {
+    let heard = truth.clone();
+    let following = each(LOOK, ledger, move |ledger| {
         let began = now();
         let looked = ledger.follow();
-        if let (Ok(_), Some(truth)) = (&looked, &truth) {
+        if let (Ok(_), Some(truth)) = (&looked, &heard) {
             truth.heard(began);
         }
         told.of("the revocation folder cannot be followed", looked.err());
-    })
-    .await;
+    });
+    // A disk that does not answer holds up the one and not the other.
+    tokio::join!(following, grow_stale(truth));
+}
+
+/// Tells open exchanges when the folder was not read for too long (T20).
+async fn grow_stale(truth: Option<Arc<Freshness>>) {
+    let Some(truth) = truth else { return };
+    let mut ticks = tokio::time::interval(LOOK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        truth.look(now());
+    }
 }
 
 /// Keeps the folder small until the task is dropped.
