@@ -2,6 +2,7 @@
 //! small.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::MissedTickBehavior;
@@ -14,32 +15,19 @@ const LOOK: Duration = Duration::from_millis(200);
 /// How often it is asked whether there is something to tend.
 const TEND: Duration = Duration::from_secs(5);
 
-/// Follows the folder until the task is dropped. Every look that succeeds counts as having heard of `truth`, where the folder is
-/// the only one to hear of.
-pub async fn follow(ledger: Arc<Ledger>, truth: Option<Arc<Freshness>>) {
+/// Follows the folder until the task is dropped. As long as the folder `leads`, every look that succeeds counts as having heard of the
+/// truth: there is nobody else to hear of it from, and an outage of Redis takes nothing from what this process knows.
+pub async fn follow(ledger: Arc<Ledger>, freshness: Arc<Freshness>, leads: Arc<AtomicBool>) {
     let mut told = Told::default();
-    let heard = truth.clone();
-    let following = each(LOOK, ledger, move |ledger| {
+    each(LOOK, ledger, move |ledger| {
         let began = now();
         let looked = ledger.follow();
-        if let (Ok(_), Some(truth)) = (&looked, &heard) {
-            truth.heard(began);
+        if looked.is_ok() && leads.load(Ordering::Acquire) {
+            freshness.heard(began);
         }
         told.of("the revocation folder cannot be followed", looked.err());
-    });
-    // A disk that does not answer holds up the one and not the other.
-    tokio::join!(following, grow_stale(truth));
-}
-
-/// Tells open exchanges when the folder was not read for too long (T20).
-async fn grow_stale(truth: Option<Arc<Freshness>>) {
-    let Some(truth) = truth else { return };
-    let mut ticks = tokio::time::interval(LOOK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        truth.look(now());
-    }
+    })
+    .await;
 }
 
 /// Keeps the folder small until the task is dropped.
