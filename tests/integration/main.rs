@@ -24,6 +24,7 @@ mod framing;
 mod http2;
 mod http2_limits;
 mod identity_headers;
+mod key_sets;
 mod observability;
 mod parts;
 mod proxy_protocol;

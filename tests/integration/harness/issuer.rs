@@ -65,6 +65,12 @@ impl Issuer {
         self
     }
 
+    /// The same issuer's next key.
+    pub(crate) fn keyed(mut self, key_id: &'static str) -> Self {
+        self.key_id = key_id;
+        self
+    }
+
     /// The key set that doorward is given: with the secret for HS256, else public parts only.
     pub(crate) fn jwks(&self) -> Value {
         let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
