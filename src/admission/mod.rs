@@ -13,3 +13,6 @@ pub use self::admit::{
 };
 pub use self::decisions::{DecisionSettings, Decisions};
 pub use self::identity::{AuthMethod, Identified, Identity};
+
+#[cfg(test)]
+mod override_tests;

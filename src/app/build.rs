@@ -21,7 +21,7 @@ use crate::sync::policy_files::Texts;
 use crate::sync::{KeySets, LiveTls, PolicyFiles};
 use crate::telemetry::Metrics;
 use crate::token::jwk::Trust;
-use crate::token::{Algorithm, Confers, KeySet, Signer, TokenCache, Verifier, local_keys};
+use crate::token::{Algorithm, Confers, KeySet, RolesFrom, Signer, TokenCache, Verifier, local_keys};
 
 /// What a process consists of before it is bound to anything.
 pub struct Built {
@@ -59,7 +59,6 @@ pub struct Built {
 /// The first part that cannot be built, with the files, places and mends that its room names.
 pub fn build(settings: &Settings) -> anyhow::Result<Built> {
     let metrics = Metrics::new();
-    let readiness = Readiness::default();
     let files = policy_files(settings)?;
     let texts = files.read()?;
     let loaded = files.compile(&texts)?;
@@ -88,6 +87,7 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
 
     let admission_of_admin = loaded.admin.map(admission);
     let hands = hands(settings, &tokens, &revocations, &freshness, admission_of_admin.as_ref(), gateway.as_ref())?;
+    let readiness = Readiness::new(Arc::clone(&freshness));
     let admin = match admission_of_admin {
         Some(admission) => {
             let hosts = settings.admin.hosts.iter().map(|host| Host::parse(host.as_bytes()));
@@ -203,7 +203,9 @@ fn check_conferred(issuer: &IssuerSettings, roles: &RoleTable) -> anyhow::Result
 
 fn retention(settings: &Settings) -> Retention {
     let longest = settings.auth.issuers.iter().map(|issuer| issuer.max_lifetime).max().unwrap_or_default();
-    Retention::new(longest, settings.auth.leeway)
+    // T6: there the override is all that says which roles a subject holds, however long ago it was published.
+    let overrides_stay = settings.auth.issuers.iter().any(|issuer| issuer.roles_from == RolesFrom::Doorward);
+    Retention { overrides_stay, ..Retention::new(longest, settings.auth.leeway) }
 }
 
 fn revocations(settings: &Settings, retention: Retention) -> anyhow::Result<RevocationIndex> {

@@ -272,7 +272,8 @@ fn t18_keys_behind_a_url_come_by_tls_or_from_this_machine_and_are_never_over_an_
     let KeySource::JwksUrl(jwks) = &settings.auth.issuers[0].keys else { panic!("{settings:?}") };
     let seconds = [jwks.refresh, jwks.max_age, jwks.cool_down, jwks.timeout].map(|time| time.as_secs());
     assert_eq!((jwks.url.as_str(), seconds, jwks.max_bytes), ("https://kc/jwks", [300, 3600, 30, 5], 1 << 18));
-    let table = "confers = \"any\"\njwks = { refresh = \"1m\", max_age = \"2m\", ca = \"ca.pem\", max_bytes = \"1KiB\" }";
+    let table =
+        "confers = \"any\"\njwks = { refresh = \"1m\", max_age = \"2m\", ca = \"ca.pem\", max_bytes = \"1KiB\" }";
     let mut settings = good(&remote("http://[::1]:9/jwks?a=b", table), &[]);
     let mut again = good(&settings.show(), &[]);
     (settings.source, again.source) = (None, None);

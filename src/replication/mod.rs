@@ -16,11 +16,13 @@
 pub mod connect;
 pub mod error;
 pub mod link;
+pub mod lookup;
 pub mod script;
 pub mod settings;
 
 pub use self::connect::Redis;
 pub use self::error::RedisFailure;
 pub use self::link::{Eviction, Head, Link, News, StreamEntry};
+pub use self::lookup::KeyLookup;
 pub use self::script::{Beat, Installation, Said};
 pub use self::settings::{RedisPlace, RedisSettings, RedisTls, RedisUrl, Topology};

@@ -8,6 +8,8 @@ pub mod endpoints;
 pub mod follow;
 pub mod key_sets;
 pub mod policy_files;
+pub mod publisher;
+pub mod replica;
 
 pub use self::certificates::LiveTls;
 pub use self::follow::{Configuration, Followed, News, Part};

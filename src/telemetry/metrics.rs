@@ -9,7 +9,9 @@ use prometheus::{Encoder, TextEncoder};
 
 use super::histogram::{Bounds, HistogramTotal};
 use super::key_sets::{KeyFetch, KeySetMetrics};
+use super::ledger::{LedgerMetrics, SYNC_BOUNDS};
 use super::process;
+use super::replication::{ReplicationMetrics, ReplicationTotals};
 use super::shard::{Totals, WorkerMetrics, lock};
 use crate::reason::Reason;
 
@@ -39,6 +41,7 @@ families! {
     JWKS_FETCHES = COUNTER "doorward_jwks_fetches_total" "Fetches of an issuer's key set, and looks at a changed file of one.";
     JWKS_FAILING = GAUGE "doorward_jwks_failing" "1 while the issuer's key set cannot be had and an older one is used, or none.";
     JWKS_UNKNOWN_KIDS = COUNTER "doorward_jwks_unknown_kids_total" "Tokens that named a key that their issuer does not have.";
+    SUBJECT_OVERRIDES = GAUGE "doorward_subject_overrides" "Subjects whose older tokens are judged by what was published of them since.";
     POLICY_INFO = GAUGE "doorward_policy_info" "The policy file in force for each service; always 1.";
     POLICY_RELOAD_FAILED = GAUGE "doorward_policy_reload_failed" "1 while the policy on disk is refused and an older one in force.";
     SNAPSHOT_VERSION = GAUGE "doorward_snapshot_version" "The number of the policy snapshot in force.";
@@ -60,6 +63,19 @@ families! {
     LOG_DROPPED = COUNTER "doorward_log_dropped_total" "Access lines lost because the log's reader was too slow or gone.";
     DECISIONS = GAUGE "doorward_decisions_remembered" "Decisions that GET /api/decisions/{request_id} can explain: denials, and a sample of the rest.";
     DECISION_BYTES = GAUGE "doorward_decisions_remembered_bytes" "Memory that these decisions take, roughly.";
+    STALENESS = GAUGE "doorward_revocation_staleness_seconds" "How long ago the control plane was last heard; +Inf: never. 0 for a process without Redis.";
+    REPLICATION_CONNECTED = GAUGE "doorward_replication_connected" "1 while Redis answers: to what follows (role replica), and to what publishes.";
+    REPLICATION_LOADS = COUNTER "doorward_replication_loads_total" "Times the whole state was read from Redis.";
+    REPLICATION_CHANGES = COUNTER "doorward_replication_changes_total" "Changes that came through Redis.";
+    REPLICATION_REFUSED = COUNTER "doorward_replication_refused_total" "Lines in Redis that were not believed.";
+    PUBLICATION_PENDING = GAUGE "doorward_publication_pending" "Changes recorded here that are not published yet.";
+    PUBLICATION_BLOCKED = GAUGE "doorward_publication_blocked" "1 while somebody else publishes another truth in this Redis, so that nothing from here is published.";
+    PUBLICATION_REWRITES = COUNTER "doorward_publication_rewrites_total" "Times state and stream in Redis were written anew from the truth.";
+    LEDGER_CHANGES = COUNTER "doorward_ledger_changes_total" "Changes of the revocation folder that were applied, from this process and others.";
+    LEDGER_SYNC = HISTOGRAM "doorward_ledger_fsync_seconds" "Time to write recorded changes to disk, those that were gathered together.";
+    LEDGER_SEGMENTS = GAUGE "doorward_ledger_segments" "Segments of the revocation folder.";
+    LEDGER_RECORDS = GAUGE "doorward_ledger_records" "Records in segments of the revocation folder, and changes after them.";
+    LEDGER_FAILURES = COUNTER "doorward_ledger_failures_total" "Times the revocation folder could not be read or written.";
     PROCESS_CPU = COUNTER "process_cpu_seconds_total" "CPU time of the process, user and system.";
     PROCESS_RESIDENT = GAUGE "process_resident_memory_bytes" "Resident memory of the process.";
     PROCESS_OPEN_FDS = GAUGE "process_open_fds" "Open file descriptors of the process.";
@@ -225,6 +241,7 @@ pub struct Metrics {
     connections: Arc<[AtomicI64]>,
     tls: Box<[ListenerTls]>,
     revocations: AtomicU64,
+    subject_overrides: AtomicU64,
     snapshot_version: AtomicU64,
     policy_reload_failed: AtomicBool,
     policies: Mutex<BTreeSet<(String, String)>>,
@@ -233,8 +250,10 @@ pub struct Metrics {
     config_reload_failed: AtomicBool,
     endpoints: Mutex<Vec<EndpointHealth>>,
     log_dropped: Arc<AtomicU64>,
+    ledger: Arc<LedgerMetrics>,
     /// Denials, samples, and the bytes of both.
     decisions: [AtomicU64; 3],
+    replication: Arc<ReplicationMetrics>,
 }
 
 /// What is known of a listener that speaks TLS.
@@ -255,6 +274,7 @@ impl Metrics {
             connections: Listener::ALL.iter().map(|_| AtomicI64::new(0)).collect(),
             tls: Listener::ALL.iter().map(|_| ListenerTls::default()).collect(),
             revocations: AtomicU64::new(0),
+            subject_overrides: AtomicU64::new(0),
             snapshot_version: AtomicU64::new(0),
             policy_reload_failed: AtomicBool::new(false),
             policies: Mutex::default(),
@@ -263,7 +283,9 @@ impl Metrics {
             config_reload_failed: AtomicBool::new(false),
             endpoints: Mutex::default(),
             log_dropped: Arc::default(),
+            ledger: Arc::default(),
             decisions: Default::default(),
+            replication: Arc::default(),
         })
     }
 
@@ -312,9 +334,22 @@ impl Metrics {
         }
     }
 
-    /// How many revocations are in force.
-    pub fn set_revocations(&self, count: u64) {
-        self.revocations.store(count, Ordering::Relaxed);
+    /// What the loops that share revocations count.
+    #[must_use]
+    pub fn replication(&self) -> Arc<ReplicationMetrics> {
+        Arc::clone(&self.replication)
+    }
+
+    /// What the revocation folder counts.
+    #[must_use]
+    pub fn ledger(&self) -> Arc<LedgerMetrics> {
+        Arc::clone(&self.ledger)
+    }
+
+    /// How many revocations are in force, and how many subjects have overrides.
+    pub fn set_revocations(&self, count: usize, subject_overrides: usize) {
+        self.revocations.store(count as u64, Ordering::Relaxed);
+        self.subject_overrides.store(subject_overrides as u64, Ordering::Relaxed);
     }
 
     /// How many decisions are remembered, and the bytes that they take.
@@ -385,7 +420,9 @@ impl Metrics {
         let mut out = Gathered(Vec::with_capacity(FAMILY_NAMES.len()));
         gather_requests(&mut out, &totals);
         gather_tokens(&mut out, &totals);
+        gather_replication(&mut out, &self.replication.totals());
         self.gather_state(&mut out, &totals);
+        gather_ledger(&mut out, &self.ledger);
         gather_process(&mut out);
         out.0.retain(|family| !family.get_metric().is_empty());
         out.0
@@ -412,6 +449,7 @@ impl Metrics {
     fn gather_state(&self, out: &mut Gathered, totals: &Totals) {
         out.add(&REVOCATIONS, [number(&[], self.revocations.load(Ordering::Relaxed) as f64)]);
         self.gather_key_sets(out);
+        out.add(&SUBJECT_OVERRIDES, [number(&[], self.subject_overrides.load(Ordering::Relaxed) as f64)]);
         let policies = lock(&self.policies);
         out.add(
             &POLICY_INFO,
@@ -483,6 +521,22 @@ impl Metrics {
         out.add(&DECISION_BYTES, [number(&[], bytes)]);
         out.add(&BUILD_INFO, [number(&[("version", env!("CARGO_PKG_VERSION"))], 1.0)]);
     }
+}
+
+fn gather_replication(out: &mut Gathered, totals: &ReplicationTotals) {
+    fn by<'a>(label: &'a str, counts: &'a BTreeMap<&'static str, u64>) -> impl Iterator<Item = Metric> + 'a {
+        counts.iter().map(move |(value, count)| number(&[(label, *value)], *count as f64))
+    }
+    out.add(&STALENESS, [number(&[], totals.staleness)]);
+    let connected =
+        totals.connected.iter().map(|(role, connected)| number(&[("role", *role)], f64::from(u8::from(*connected))));
+    out.add(&REPLICATION_CONNECTED, connected);
+    out.add(&REPLICATION_LOADS, by("cause", &totals.loads));
+    out.add(&REPLICATION_CHANGES, totals.follows.then(|| number(&[], totals.changes as f64)));
+    out.add(&REPLICATION_REFUSED, by("reason", &totals.refused));
+    out.add(&PUBLICATION_PENDING, totals.publishes.then(|| number(&[], totals.pending as f64)));
+    out.add(&PUBLICATION_BLOCKED, totals.publishes.then(|| number(&[], f64::from(u8::from(totals.blocked)))));
+    out.add(&PUBLICATION_REWRITES, by("cause", &totals.rewrites));
 }
 
 fn gather_requests(out: &mut Gathered, totals: &Totals) {
@@ -570,6 +624,16 @@ fn gather_tokens(out: &mut Gathered, totals: &Totals) {
             number(&[("reason", reason.code())], count as f64)
         }),
     );
+}
+
+fn gather_ledger(out: &mut Gathered, ledger: &LedgerMetrics) {
+    let families = [&LEDGER_CHANGES, &LEDGER_SEGMENTS, &LEDGER_RECORDS, &LEDGER_FAILURES];
+    for (family, value) in families.into_iter().zip(ledger.numbers()) {
+        out.add(family, [number(&[], value as f64)]);
+    }
+    let mut syncs = HistogramTotal::new(SYNC_BOUNDS);
+    ledger.syncs.add_to(&mut syncs);
+    out.add(&LEDGER_SYNC, [histogram(&[], &syncs)]);
 }
 
 fn gather_process(out: &mut Gathered) {
@@ -660,7 +724,7 @@ mod tests {
     /// SPEC 11, without the families of rooms that do not exist yet (logins, events, JWKS age, certificates).
     const SPEC: &str = "doorward_requests_total doorward_request_duration_seconds doorward_upstream_duration_seconds \
         doorward_token_validation_seconds doorward_decision_seconds doorward_auth_failures_total \
-        doorward_token_cache_hits_total doorward_token_cache_misses_total doorward_revocations doorward_policy_info \
+        doorward_token_cache_hits_total doorward_token_cache_misses_total doorward_revocations doorward_subject_overrides doorward_policy_info \
         doorward_policy_reload_failed doorward_snapshot_version doorward_upstream_connections doorward_connections \
         doorward_limit_rejections_total doorward_report_only_total doorward_parse_errors_total doorward_build_info \
         doorward_upstream_unprotected doorward_log_dropped_total doorward_decisions_remembered \
@@ -668,7 +732,9 @@ mod tests {
         doorward_certificate_expiry_timestamp_seconds doorward_certificate_reload_failed \
         doorward_tls_handshakes_failed_total doorward_upstream_healthy doorward_upstream_retries_total \
         doorward_config_reload_failed doorward_jwks_age_seconds doorward_jwks_fetches_total \
-        doorward_jwks_failing doorward_jwks_unknown_kids_total process_cpu_seconds_total \
+        doorward_jwks_failing doorward_jwks_unknown_kids_total \
+        doorward_ledger_changes_total doorward_ledger_fsync_seconds \
+        doorward_ledger_segments doorward_ledger_records doorward_ledger_failures_total process_cpu_seconds_total \
         process_resident_memory_bytes process_open_fds process_max_fds process_start_time_seconds process_threads";
 
     fn labels<'a>(service: &'a Arc<str>, route: &'a Arc<str>, status: u16) -> RequestLabels<'a> {

@@ -12,6 +12,7 @@ pub mod ledger;
 pub mod metrics;
 pub mod output;
 pub mod process;
+pub mod replication;
 pub mod shard;
 pub mod tracing;
 
@@ -21,5 +22,6 @@ pub use self::change_audit::{ChangeEvent, ChangeRecord};
 pub use self::key_sets::{KeyFetch, KeySetMetrics};
 pub use self::ledger::LedgerMetrics;
 pub use self::metrics::{CONTENT_TYPE, EndpointHealth, Limit, Listener, Metrics, Stream, ValidationSource};
+pub use self::replication::ReplicationMetrics;
 pub use self::shard::{RequestLabels, UpstreamConnection, UpstreamMetrics, WorkerMetrics};
 pub use self::tracing::{LogFormat, LogLevel};

@@ -83,7 +83,8 @@ impl<'t> Compact<'t> {
         decode(signature, "the signature is not canonical base64url")?;
         let header =
             parse_object(&header).map_err(|why| TokenRejection::malformed_owned(format!("the header {why}")))?;
-        let repeated = REGISTERED_CLAIMS.into_iter().filter_map(|name| Some((name, header.get(name)?.clone()))).collect();
+        let repeated =
+            REGISTERED_CLAIMS.into_iter().filter_map(|name| Some((name, header.get(name)?.clone()))).collect();
         Ok(Self { signing_input, header: Header::read(&header)?, payload, signature, repeated })
     }
 }

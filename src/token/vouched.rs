@@ -117,7 +117,6 @@ impl Vouching {
             not_before: None,
             leeway: self.leeway,
             key_id: unverified.key_id,
-            roles_published: false,
         })
     }
 

@@ -159,9 +159,6 @@ fn issuer(section: &Section<'_>, only: bool, secret: Option<&Secret>) -> IssuerS
     let roles_from = section
         .word("roles_from", &[("token", RolesFrom::Token), ("doorward", RolesFrom::Doorward)])
         .unwrap_or(RolesFrom::Token);
-    if roles_from == RolesFrom::Doorward {
-        section.refuse("roles_from");
-    }
     let admin = section.boolean("admin").unwrap_or(false);
     let confers = confers(section);
     if own {
@@ -187,7 +184,12 @@ fn issuer(section: &Section<'_>, only: bool, secret: Option<&Secret>) -> IssuerS
                 "Write `subject_prefix = \"kc:\"` to keep its subjects apart, or `same_subjects = true` if they are doorward's own.",
             );
         }
-        if !section.has("confers") {
+        if roles_from == RolesFrom::Doorward && section.has("confers") {
+            section.warn(
+                "confers",
+                "is not used: with `roles_from = \"doorward\"` the roles in this issuer's tokens count for nothing",
+            );
+        } else if roles_from == RolesFrom::Token && !section.has("confers") {
             section.warn("confers", "is absent, so roles in this issuer's tokens count for nothing");
         }
     }

@@ -1,6 +1,10 @@
 //! Makes a folder of very many live revocations, through the ledger itself: `many DATA COUNT`, where DATA holds the publication key that
 //! doorward made and gets the folder `revocations`. Six in ten are token ids, two sessions, two subjects.
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a program of a benchmark may stop loudly, and says what it did")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a program of a benchmark may stop loudly, and says what it did"
+)]
 
 use std::path::PathBuf;
 use std::sync::Arc;
