@@ -3,6 +3,8 @@
 //! The only file access in this room: the file is read and written nowhere else, and its mode and exclusive
 //! creation are part of what makes the keys trustworthy.
 
+mod rotate;
+
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -15,6 +17,8 @@ use super::json::decode_base64url;
 use super::jwk::{KeySet, KeySetError, Trust};
 use super::key_material::ed25519_pkcs8;
 use crate::secret::Secret;
+
+pub use self::rotate::{RotateError, Rotated, Rotation, mark_revoked, rotate};
 
 /// Largest key file that is read.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
