@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 
+use super::delegate::DelegateMetrics;
 use super::histogram::{Bounds, HistogramTotal};
 use super::key_sets::{KeyFetch, KeySetMetrics};
 use super::ledger::{LedgerMetrics, SYNC_BOUNDS};
@@ -37,11 +38,11 @@ families! {
     CACHE_HITS = COUNTER "doorward_token_cache_hits_total" "Token validations answered from the cache.";
     CACHE_MISSES = COUNTER "doorward_token_cache_misses_total" "Token validations that had to verify the token.";
     REVOCATIONS = GAUGE "doorward_revocations" "Revocations in force.";
+    SUBJECT_OVERRIDES = GAUGE "doorward_subject_overrides" "Subjects whose older tokens are judged by what was published of them since.";
     JWKS_AGE = GAUGE "doorward_jwks_age_seconds" "Time since the issuer's key set was last confirmed; infinite if it never was.";
     JWKS_FETCHES = COUNTER "doorward_jwks_fetches_total" "Fetches of an issuer's key set, and looks at a changed file of one.";
     JWKS_FAILING = GAUGE "doorward_jwks_failing" "1 while the issuer's key set cannot be had and an older one is used, or none.";
     JWKS_UNKNOWN_KIDS = COUNTER "doorward_jwks_unknown_kids_total" "Tokens that named a key that their issuer does not have.";
-    SUBJECT_OVERRIDES = GAUGE "doorward_subject_overrides" "Subjects whose older tokens are judged by what was published of them since.";
     POLICY_INFO = GAUGE "doorward_policy_info" "The policy file in force for each service; always 1.";
     POLICY_RELOAD_FAILED = GAUGE "doorward_policy_reload_failed" "1 while the policy on disk is refused and an older one in force.";
     SNAPSHOT_VERSION = GAUGE "doorward_snapshot_version" "The number of the policy snapshot in force.";
@@ -76,6 +77,10 @@ families! {
     LEDGER_SEGMENTS = GAUGE "doorward_ledger_segments" "Segments of the revocation folder.";
     LEDGER_RECORDS = GAUGE "doorward_ledger_records" "Records in segments of the revocation folder, and changes after them.";
     LEDGER_FAILURES = COUNTER "doorward_ledger_failures_total" "Times the revocation folder could not be read or written.";
+    DELEGATE_QUESTION = HISTOGRAM "doorward_delegate_question_seconds" "Time that a question took which was asked elsewhere: of the user service, or of a blacklist.";
+    DELEGATE_COALESCED = COUNTER "doorward_delegate_coalesced_total" "Requests that waited for a question which another one had asked.";
+    DELEGATE_OPEN = GAUGE "doorward_delegate_questions_open" "Questions that are asked now, or wait for a place.";
+    LOOKUP_UNANSWERED = COUNTER "doorward_lookup_unanswered_total" "Requests that went on though the blacklist did not answer (on_stale = \"allow\").";
     PROCESS_CPU = COUNTER "process_cpu_seconds_total" "CPU time of the process, user and system.";
     PROCESS_RESIDENT = GAUGE "process_resident_memory_bytes" "Resident memory of the process.";
     PROCESS_OPEN_FDS = GAUGE "process_open_fds" "Open file descriptors of the process.";
@@ -142,6 +147,8 @@ labels! {
         Rate = "rate",
         /// The requests to one upstream at a time.
         UpstreamRequests = "upstream_requests",
+        /// The questions to a user service at a time, those that wait included.
+        Questions = "questions",
     }
 }
 
@@ -251,6 +258,7 @@ pub struct Metrics {
     endpoints: Mutex<Vec<EndpointHealth>>,
     log_dropped: Arc<AtomicU64>,
     ledger: Arc<LedgerMetrics>,
+    delegate: Arc<DelegateMetrics>,
     /// Denials, samples, and the bytes of both.
     decisions: [AtomicU64; 3],
     replication: Arc<ReplicationMetrics>,
@@ -284,6 +292,7 @@ impl Metrics {
             endpoints: Mutex::default(),
             log_dropped: Arc::default(),
             ledger: Arc::default(),
+            delegate: Arc::default(),
             decisions: Default::default(),
             replication: Arc::default(),
         })
@@ -395,6 +404,12 @@ impl Metrics {
         Arc::clone(lock(&self.key_sets).entry(issuer.into()).or_default())
     }
 
+    /// The counters of what is asked elsewhere.
+    #[must_use]
+    pub fn delegate(&self) -> &Arc<DelegateMetrics> {
+        &self.delegate
+    }
+
     /// The counter of lost access lines, for the access log to count on.
     #[must_use]
     pub fn log_dropped(&self) -> Arc<AtomicU64> {
@@ -417,7 +432,9 @@ impl Metrics {
         for worker in lock(&self.workers).iter() {
             worker.add_to(&mut totals);
         }
+        *totals.limit_rejections.entry(Limit::Questions).or_default() += self.delegate.refused();
         let mut out = Gathered(Vec::with_capacity(FAMILY_NAMES.len()));
+        gather_delegate(&mut out, &self.delegate);
         gather_requests(&mut out, &totals);
         gather_tokens(&mut out, &totals);
         gather_replication(&mut out, &self.replication.totals());
@@ -448,8 +465,8 @@ impl Metrics {
 
     fn gather_state(&self, out: &mut Gathered, totals: &Totals) {
         out.add(&REVOCATIONS, [number(&[], self.revocations.load(Ordering::Relaxed) as f64)]);
-        self.gather_key_sets(out);
         out.add(&SUBJECT_OVERRIDES, [number(&[], self.subject_overrides.load(Ordering::Relaxed) as f64)]);
+        self.gather_key_sets(out);
         let policies = lock(&self.policies);
         out.add(
             &POLICY_INFO,
@@ -636,6 +653,22 @@ fn gather_ledger(out: &mut Gathered, ledger: &LedgerMetrics) {
     out.add(&LEDGER_SYNC, [histogram(&[], &syncs)]);
 }
 
+/// Nothing, where nothing was asked elsewhere.
+fn gather_delegate(out: &mut Gathered, delegate: &DelegateMetrics) {
+    let gathered = delegate.gather();
+    let each = |question| [("question", question)];
+    out.add(
+        &DELEGATE_QUESTION,
+        gathered.iter().flat_map(|of| {
+            of.answers.iter().map(|(result, total)| histogram(&[("question", of.question), ("result", result)], total))
+        }),
+    );
+    out.add(&DELEGATE_COALESCED, gathered.iter().map(|of| number(&each(of.question), of.coalesced as f64)));
+    out.add(&DELEGATE_OPEN, gathered.iter().map(|of| number(&each(of.question), of.open as f64)));
+    let looked_up = gathered.iter().any(|of| of.question == "lookup");
+    out.add(&LOOKUP_UNANSWERED, looked_up.then(|| number(&[], delegate.unanswered() as f64)));
+}
+
 fn gather_process(out: &mut Gathered) {
     let stats = process::read();
     for (family, value) in [
@@ -731,10 +764,9 @@ mod tests {
         doorward_decisions_remembered_bytes doorward_streams doorward_exchanges_ended_total \
         doorward_certificate_expiry_timestamp_seconds doorward_certificate_reload_failed \
         doorward_tls_handshakes_failed_total doorward_upstream_healthy doorward_upstream_retries_total \
-        doorward_config_reload_failed doorward_jwks_age_seconds doorward_jwks_fetches_total \
-        doorward_jwks_failing doorward_jwks_unknown_kids_total \
-        doorward_ledger_changes_total doorward_ledger_fsync_seconds \
-        doorward_ledger_segments doorward_ledger_records doorward_ledger_failures_total process_cpu_seconds_total \
+        doorward_config_reload_failed doorward_ledger_changes_total doorward_ledger_fsync_seconds \
+        doorward_ledger_segments doorward_ledger_records doorward_ledger_failures_total doorward_jwks_age_seconds doorward_jwks_fetches_total \
+        doorward_jwks_failing doorward_jwks_unknown_kids_total process_cpu_seconds_total \
         process_resident_memory_bytes process_open_fds process_max_fds process_start_time_seconds process_threads";
 
     fn labels<'a>(service: &'a Arc<str>, route: &'a Arc<str>, status: u16) -> RequestLabels<'a> {

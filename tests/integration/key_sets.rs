@@ -13,7 +13,7 @@ const LONG: Duration = Duration::from_secs(30);
 
 /// A second key of the issuer that [`Issuer::eddsa`] and its like are.
 fn second() -> Issuer {
-    Issuer::es256().keyed("k2")
+    Issuer::es256().key_id("k2")
 }
 
 /// doorward, whose one issuer has its keys at this server.
