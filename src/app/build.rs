@@ -78,8 +78,10 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
     let files = policy_files(settings)?;
     let texts = files.read()?;
     let loaded = files.compile(&texts)?;
-    let tokens = Arc::new(TokenCache::new(verifier(&settings.auth, &loaded.roles)?, settings.auth.token_cache));
-    let key_sets = key_sets::followed(&settings.auth, &tokens, &metrics)?;
+    let tokens = Arc::new(TokenCache::new(
+        verifier(&settings.auth, settings.follows(), &loaded.roles)?,
+        settings.auth.token_cache,
+    ));
     let retention = retention(settings);
     let revocations = Arc::new(revocations(settings, retention)?);
     let ledger = ledger::open(settings, retention, &revocations, &metrics)?;
@@ -101,6 +103,9 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
         }
         _ => (Arc::clone(&freshness), Arc::new(freshness.strict())),
     };
+    // Those without doorward's own keys hear of them through Redis, if there is one.
+    let told = ledger.as_ref().filter(|_| settings.redis.is_some());
+    let key_sets = key_sets::followed(&settings.auth, &tokens, &metrics, &revocations, retention, told)?;
     let asking = elsewhere::asking(settings, &metrics)?;
     let admission = |snapshot, freshness: &Arc<Freshness>, elsewhere| {
         let (tokens, revocations, freshness) = (Arc::clone(&tokens), Arc::clone(&revocations), Arc::clone(freshness));
@@ -222,7 +227,7 @@ fn policy_files(settings: &Settings) -> anyhow::Result<PolicyFiles> {
     })
 }
 
-fn verifier(auth: &AuthSettings, roles: &RoleTable) -> anyhow::Result<Verifier> {
+fn verifier(auth: &AuthSettings, follows: bool, roles: &RoleTable) -> anyhow::Result<Verifier> {
     if auth.iam.is_some() {
         // The user service judges every token: no key is read or made, and none would be believed.
         return Ok(Verifier::new(Vec::new()));
@@ -230,7 +235,8 @@ fn verifier(auth: &AuthSettings, roles: &RoleTable) -> anyhow::Result<Verifier> 
     for issuer in &auth.issuers {
         check_conferred(issuer, roles)?;
     }
-    Ok(Verifier::new(issuers::load(auth).map_err(ConfigError)?))
+    let loaded = if follows { issuers::load_following(auth) } else { issuers::load(auth) };
+    Ok(Verifier::new(loaded.map_err(ConfigError)?))
 }
 
 /// A list or map that names an administrator's role without `admin = true` is a mistake that is better found now
@@ -335,7 +341,7 @@ mod tests {
         let (settings, _) = Settings::load(Some(&file), std::iter::empty()).unwrap();
         let source = SourceText { name: "roles.yaml".to_owned(), text: ROLES.to_owned() };
         let (_, roles) = roles_file::parse(Arc::new(source)).0.unwrap();
-        verifier(&settings.auth, &roles).map(|_| ()).map_err(|error| error.to_string())
+        verifier(&settings.auth, false, &roles).map(|_| ()).map_err(|error| error.to_string())
     }
 
     #[test]
