@@ -2,6 +2,7 @@
 
 mod build;
 mod elsewhere;
+mod key_sets;
 mod run;
 mod upstreams;
 

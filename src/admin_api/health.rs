@@ -11,21 +11,33 @@ use axum::routing::get;
 
 use super::problem;
 use super::router::{AdminState, keep_private};
+use crate::clock::Timestamp;
+use crate::revocation::Freshness;
 
-/// Whether the process can serve: not before everything is loaded and bound, not once it drains.
-#[derive(Debug, Clone, Default)]
-pub struct Readiness(Arc<AtomicBool>);
+/// Whether the process can serve: not before everything is loaded and bound, not once it drains, and not while it does not know well
+/// enough what was revoked.
+#[derive(Debug, Clone)]
+pub struct Readiness {
+    up: Arc<AtomicBool>,
+    freshness: Arc<Freshness>,
+}
 
 impl Readiness {
-    /// Says whether it can.
-    pub fn set(&self, ready: bool) {
-        self.0.store(ready, Ordering::Release);
+    /// Not up yet.
+    #[must_use]
+    pub fn new(freshness: Arc<Freshness>) -> Self {
+        Self { up: Arc::default(), freshness }
+    }
+
+    /// Says whether it is up.
+    pub fn set(&self, up: bool) {
+        self.up.store(up, Ordering::Release);
     }
 
     /// Whether it can.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.up.load(Ordering::Acquire) && self.freshness.may_decide(Timestamp::now())
     }
 }
 

@@ -76,7 +76,8 @@ pub(super) async fn keep_private(mut response: Response) -> Response {
 }
 
 async fn metrics(State(state): State<Arc<AdminState>>) -> Response {
-    state.metrics.set_revocations(state.hands.index.len() as u64);
+    let held = state.hands.index.counts();
+    state.metrics.set_revocations(held.revocations(), held.overrides);
     let remembered = state.decisions.remembered();
     state.metrics.set_decisions(remembered.denials, remembered.samples, remembered.bytes);
     match state.metrics.render() {

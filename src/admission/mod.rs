@@ -15,3 +15,6 @@ pub use self::admit::{
 pub use self::decisions::{DecisionSettings, Decisions};
 pub use self::elsewhere::{Elsewhere, Question, Told};
 pub use self::identity::{AuthMethod, Identified, Identity};
+
+#[cfg(test)]
+mod override_tests;

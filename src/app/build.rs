@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 
 use super::elsewhere::{self, Asking};
+use super::key_sets;
 use super::upstreams::{self, Listeners, Upstreams};
 use crate::admin_api::{AdminState, Hands, Readiness};
 use crate::admission::{Admission, Decisions, Desk, Identity};
@@ -18,11 +19,11 @@ use crate::request::Host;
 use crate::request::peer::TrustedProxies;
 use crate::revocation::{Arrival, Freshness, Retention, RevocationIndex, entry};
 use crate::sync::policy_files::Texts;
-use crate::sync::{LiveTls, PolicyFiles};
+use crate::sync::{KeySets, LiveTls, PolicyFiles};
 use crate::telemetry::Metrics;
 use crate::token::jwk::Trust;
 use crate::token::vouched;
-use crate::token::{Algorithm, Confers, KeySet, Signer, TokenCache, Verifier, local_keys};
+use crate::token::{Algorithm, Confers, KeySet, RolesFrom, Signer, TokenCache, Verifier, local_keys};
 
 /// What a process consists of before it is bound to anything.
 pub struct Built {
@@ -40,6 +41,8 @@ pub struct Built {
     pub readiness: Readiness,
     /// The gateway's decisions of late.
     pub decisions: Arc<Decisions>,
+    /// The issuers' keys that are followed while running.
+    pub key_sets: KeySets,
     /// The files that are followed while running.
     pub files: PolicyFiles,
     /// What they held at the start.
@@ -60,11 +63,11 @@ pub struct Built {
 /// The first part that cannot be built, with the files, places and mends that its room names.
 pub fn build(settings: &Settings) -> anyhow::Result<Built> {
     let metrics = Metrics::new();
-    let readiness = Readiness::default();
     let files = policy_files(settings)?;
     let texts = files.read()?;
     let loaded = files.compile(&texts)?;
     let tokens = Arc::new(TokenCache::new(verifier(&settings.auth, &loaded.roles)?, settings.auth.token_cache));
+    let key_sets = key_sets::followed(&settings.auth, &tokens, &metrics)?;
     let retention = retention(settings);
     let revocations = Arc::new(revocations(settings, retention)?);
     let freshness = Arc::new(Freshness::of_own_truth());
@@ -90,6 +93,7 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
 
     let admission_of_admin = loaded.admin.map(|snapshot| admission(snapshot, asking.as_ref().map(Asking::of_admin)));
     let hands = hands(settings, &tokens, &revocations, &freshness, admission_of_admin.as_ref(), gateway.as_ref())?;
+    let readiness = Readiness::new(Arc::clone(&freshness));
     let admin = match admission_of_admin {
         Some(admission) => {
             let hosts = settings.admin.hosts.iter().map(|host| Host::parse(host.as_bytes()));
@@ -119,6 +123,7 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
         hands,
         readiness,
         decisions,
+        key_sets,
         files,
         texts,
         upstreams,
@@ -213,7 +218,9 @@ fn check_conferred(issuer: &IssuerSettings, roles: &RoleTable) -> anyhow::Result
 fn retention(settings: &Settings) -> Retention {
     let longest = settings.auth.issuers.iter().map(|issuer| issuer.max_lifetime);
     let longest = longest.chain(settings.auth.iam.as_ref().map(|iam| iam.max_lifetime)).max().unwrap_or_default();
-    Retention::new(longest, settings.auth.leeway)
+    // T6: there the override is all that says which roles a subject holds, however long ago it was published.
+    let overrides_stay = settings.auth.issuers.iter().any(|issuer| issuer.roles_from == RolesFrom::Doorward);
+    Retention { overrides_stay, ..Retention::new(longest, settings.auth.leeway) }
 }
 
 fn revocations(settings: &Settings, retention: Retention) -> anyhow::Result<RevocationIndex> {

@@ -13,7 +13,7 @@ use super::upstreams::Listeners;
 use crate::admission::{Elsewhere, Identity};
 use crate::config::{IamSettings, RevocationMode, Settings};
 use crate::delegate::{Blacklist, Holding, Iam, IamLimits, Lookup, LookupSettings, Unreachable};
-use crate::https::{ClientSettings, TlsTrust, client};
+use crate::https::{ClientSettings, TlsTrust, client, plain_client};
 use crate::replication::{ForeignKeys, Redis};
 use crate::telemetry::Metrics;
 use crate::token::vouched::Vouching;
@@ -91,7 +91,9 @@ fn user_service(
         total: iam.timeout,
         idle_connections: iam.questions,
     };
-    let client = client(&asked_with).map_err(|error| anyhow::anyhow!("[auth.iam_service] {} {error}", error.key()))?;
+    let plain = url.scheme_str() == Some("http");
+    let client = if plain { plain_client(&asked_with) } else { client(&asked_with) };
+    let client = client.map_err(|error| anyhow::anyhow!("[auth.iam_service] {} {error}", error.key()))?;
     let vouching = Vouching {
         confers: iam.confers.clone(),
         admin: iam.admin,

@@ -16,6 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::build::{Built, build, tell_of_snapshot};
 use super::elsewhere::Asking;
+use super::key_sets;
 use super::upstreams::{Configured, Listeners, Reading, Ready, Reread, warn_of_unprotected};
 use crate::admin_api::{self, ControlSocket, SocketError};
 use crate::clock::Timestamp;
@@ -30,7 +31,7 @@ use crate::net::{self, Drain, DrainSender, ListenerSettings, Stage, Tls};
 use crate::request::head::HeadLimits;
 use crate::request::peer::TrustedProxies;
 use crate::sync::policy_files::Unusable;
-use crate::sync::{self, Followed, LiveTls, News, Part};
+use crate::sync::{self, Followed, KeySets, LiveTls, News, Part};
 use crate::telemetry::{AccessLog, Limit, Listener, WorkerMetrics};
 
 /// How often what is idle or expired is cleared away.
@@ -79,6 +80,7 @@ impl Doorward {
     pub fn start(settings: &Settings, reread: Option<Reread>) -> anyhow::Result<Self> {
         look_at_descriptors(settings);
         let mut built = build(settings)?;
+        let asked = built.key_sets.first_answers();
         let workers = settings.gateway.worker_count();
         let gateway = built.gateway.as_ref().map(|_| net::bind(settings.gateway.listen, workers)).transpose()?;
         let mut bind_one = |address| anyhow::Ok(net::bind(address, 1)?.pop());
@@ -110,7 +112,10 @@ impl Doorward {
         if let Some(listeners) = gateway {
             running.spawn_gateway(settings, &built, listeners, &drain)?;
         }
-        running.spawn_control(settings, &built, listeners, reread, &control_drain)?;
+        let key_sets = std::mem::take(&mut built.key_sets);
+        running.spawn_control(settings, &built, key_sets, listeners, reread, &control_drain)?;
+        // Its end is what is waited for.
+        let _ = asked.recv_timeout(key_sets::wait(&settings.auth));
         running.readiness.set(true);
         let shown = |address: Option<SocketAddr>| address.map(tracing::field::display);
         tracing::info!(
@@ -221,6 +226,7 @@ impl Doorward {
         &mut self,
         settings: &Settings,
         built: &Built,
+        key_sets: KeySets,
         listeners: ControlListeners,
         reread: Option<Reread>,
         drain: &Drain,
@@ -246,6 +252,7 @@ impl Doorward {
                 net::return_memory();
             }));
             let following = tokio::spawn(following);
+            let key_sets = tokio::spawn(key_sets.run());
             let certificates = certificates.map(|following| following.map(tokio::spawn));
             let looking_after = looking_after.map(|gateway| {
                 tokio::spawn(sync::endpoints::look_after(move |now| {
@@ -254,6 +261,7 @@ impl Doorward {
             });
             tokio::join!(admin, probes, socket, drain.begun());
             following.abort();
+            key_sets.abort();
             certificates.into_iter().flatten().for_each(|following| following.abort());
             sweeping.abort();
             if let Some(looking_after) = looking_after {

@@ -91,7 +91,7 @@ const LONGEST_ENTRY: usize = 256 << 10;
 
 /// The ledger of one folder. `record`, `make`, `segment`, `follow` and `tend` may wait for the disk; the rest does not.
 pub struct Ledger {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     queue: Option<SyncSender<Job>>,
 }
 

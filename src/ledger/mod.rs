@@ -36,3 +36,6 @@ mod writer;
 
 pub use self::error::LedgerError;
 pub use self::handle::{Ledger, LedgerSettings, Published, Receipt, Recorded, State};
+
+#[cfg(test)]
+mod tests;

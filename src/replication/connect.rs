@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
+use redis::cluster::{ClusterClientBuilder, TlsMode};
+use redis::cluster_async::ClusterConnection;
 use redis::{
     AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, IntoConnectionInfo as _, RedisConnectionInfo,
     RedisResult, TlsCertificates,
@@ -80,17 +82,55 @@ impl Redis {
     /// # Errors
     /// [`RedisFailure`]
     pub async fn connect(&self) -> Result<Link, RedisFailure> {
-        let (place, connection) = match &self.settings.url.topology {
-            Topology::Single(place) => (place.clone(), self.open(place, self.login()).await?),
+        let (place, connection) = self.server().await?;
+        Ok(Link::new(connection, Arc::clone(&self.keys), place.to_string(), self.settings.response))
+    }
+
+    /// Finds the server that may be written to.
+    pub(super) async fn server(&self) -> Result<(RedisPlace, MultiplexedConnection), RedisFailure> {
+        match &self.settings.url.topology {
+            Topology::Single(place) => Ok((place.clone(), self.open(place, self.login()).await?)),
             Topology::Sentinel { sentinels, master } => {
                 let place = self.master(sentinels, master).await?;
                 let mut connection = self.open(&place, self.login()).await?;
                 self.check_master(&place, &mut connection).await?;
-                (place, connection)
+                Ok((place, connection))
             }
-            Topology::Cluster(nodes) => self.node(nodes).await?,
-        };
-        Ok(Link::new(connection, Arc::clone(&self.keys), place.to_string(), self.settings.response))
+            Topology::Cluster(nodes) => self.node(nodes).await,
+        }
+    }
+
+    /// A connection that finds the node of each key by itself.
+    pub(super) async fn cluster(&self, nodes: &[RedisPlace]) -> Result<ClusterConnection, RedisFailure> {
+        let unreachable = |error| RedisFailure::Unreachable { place: self.shown(), error };
+        let login = self.login();
+        let mut infos = Vec::with_capacity(nodes.len());
+        for node in nodes {
+            infos.push(self.client(node, login).map_err(unreachable)?.get_connection_info().clone());
+        }
+        let mut builder = ClusterClientBuilder::new(infos)
+            .connection_timeout(self.settings.connect)
+            .response_timeout(self.settings.response)
+            .retries(3);
+        if let Some(user) = login.user {
+            builder = builder.username(user);
+        }
+        if let Some(password) = login.password {
+            builder = builder.password(String::from_utf8_lossy(password.expose()));
+        }
+        if self.settings.url.tls {
+            builder = builder.tls(TlsMode::Secure);
+            if let Some(tls) = &self.tls {
+                builder = builder.certs(tls.clone());
+            }
+        }
+        let client = builder.build().map_err(unreachable)?;
+        client.get_async_connection().await.map_err(unreachable)
+    }
+
+    /// As it is configured.
+    pub(super) fn topology(&self) -> &Topology {
+        &self.settings.url.topology
     }
 
     pub(super) fn login(&self) -> Login<'_> {

@@ -173,13 +173,13 @@ impl Link {
         self.ask_within(SEGMENT_LIMIT, "reading a segment", &command).await
     }
 
-    /// Changes with numbers above `after`, at most [`AT_ONCE`].
+    /// Changes that stand behind this id, at most [`AT_ONCE`].
     ///
     /// # Errors
     /// [`RedisFailure`]
-    pub async fn changes_after(&self, after: u64) -> Result<Vec<StreamEntry>, RedisFailure> {
+    pub async fn changes_after(&self, after: (u64, u64)) -> Result<Vec<StreamEntry>, RedisFailure> {
         let mut command = redis::cmd("XRANGE");
-        let from = format!("({after}-{}", u64::MAX);
+        let from = format!("({}-{}", after.0, after.1);
         command.arg(&self.keys.changes).arg(from).arg("+").arg("COUNT").arg(AT_ONCE);
         let entries = self.ask::<Vec<RawEntry>>("reading changes", &command).await?;
         Ok(entries.into_iter().filter_map(|entry| StreamEntry::of(entry, b"change")).collect())

@@ -1,5 +1,9 @@
 //! How long ago the control plane was heard, computed at each decision and not by a timer (T1).
+//!
+//! A timer looks too ([`Freshness::look`]), but only to be stricter: it tells open exchanges when a process turns stale (T20), and
+//! knows milliseconds where a decision knows seconds.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -15,18 +19,31 @@ pub enum OnStale {
     Allow,
 }
 
+/// How far the control plane's clock may be ahead of this machine's, in milliseconds.
+pub const CLOCK_SKEW: i64 = 5_000;
+
 /// Whether what the index holds may be decided by.
 ///
-/// Three states: nothing proven was ever loaded (never fresh, whatever `on_stale` says, unless a last good state allows it);
-/// proven, and heard of within `max_staleness`; proven, and stale.
+/// Three states: nothing proven was ever loaded (never fresh, unless a last good state allows it); proven, and heard of within
+/// `max_staleness`; proven, and stale.
 #[derive(Debug)]
 pub struct Freshness {
     /// `None`: this process is its own truth, and always fresh.
     bound: Option<(Duration, OnStale)>,
+    heard: Arc<Heard>,
+}
+
+/// What several listeners know together.
+#[derive(Debug)]
+struct Heard {
     /// Unix milliseconds of the last heartbeat that counted; `i64::MIN`: none yet.
-    heard: AtomicI64,
-    /// Whether a whole state was loaded and proven (T10), or a last good one that `on_stale = "allow"` starts with (T16).
-    loaded: AtomicBool,
+    at: AtomicI64,
+    /// Whether a whole state was loaded and proven (T10).
+    proven: AtomicBool,
+    /// Whether there is a last good state to go on by under `on_stale = "allow"` (T16).
+    restored: AtomicBool,
+    /// Whether the timer has found it stale.
+    stale: AtomicBool,
     /// See [`Freshness::changes`].
     changes: AtomicU64,
 }
@@ -45,57 +62,180 @@ impl Freshness {
     }
 
     fn made(bound: Option<(Duration, OnStale)>) -> Self {
-        Self { bound, heard: AtomicI64::new(i64::MIN), loaded: AtomicBool::new(false), changes: AtomicU64::new(0) }
+        let heard = Heard {
+            at: AtomicI64::new(i64::MIN),
+            proven: AtomicBool::new(false),
+            restored: AtomicBool::new(false),
+            stale: AtomicBool::new(false),
+            changes: AtomicU64::new(0),
+        };
+        Self { bound, heard: Arc::new(heard) }
+    }
+
+    /// The same, for whom `on_stale = "allow"` is not meant: the admin listener (T21).
+    #[must_use]
+    pub fn strict(&self) -> Self {
+        let bound = self.bound.map(|(max, _)| (max, OnStale::Deny));
+        Self { bound, heard: Arc::clone(&self.heard) }
     }
 
     /// A heartbeat of this time (Unix milliseconds) counted: everything up to its number is in the index.
     pub fn heard(&self, at: i64) {
-        self.heard.fetch_max(at, Ordering::AcqRel);
-        self.loaded.store(true, Ordering::Release);
+        let heard = &*self.heard;
+        heard.at.fetch_max(at, Ordering::AcqRel);
+        heard.stale.store(false, Ordering::Release);
+        heard.proven.store(true, Ordering::Release);
     }
 
-    /// A last good state was read from disk, whose last heartbeat was at this time (T16). It starts a process unready; only
-    /// `on_stale = "allow"` serves by it.
-    pub fn restored(&self, at: i64) {
-        self.heard.fetch_max(at, Ordering::AcqRel);
-        if matches!(self.bound, Some((_, OnStale::Allow))) {
-            self.loaded.store(true, Ordering::Release);
+    /// A last good state was read from disk at `now`, whose last heartbeat was at `at` (T16); both in Unix milliseconds. It starts a
+    /// process unready; only `on_stale = "allow"` serves by it. A time in the future is none: who wrote it had another clock.
+    pub fn restored(&self, at: i64, now: i64) {
+        if at <= now {
+            self.heard.at.fetch_max(at, Ordering::AcqRel);
         }
+        self.heard.restored.store(true, Ordering::Release);
     }
 
     /// Whether decisions may be made now.
     #[must_use]
     #[inline]
     pub fn may_decide(&self, now: Timestamp) -> bool {
+        let heard = &*self.heard;
         match self.bound {
             None => true,
-            Some((_, OnStale::Allow)) => self.loaded.load(Ordering::Acquire),
+            Some((_, OnStale::Allow)) => heard.proven.load(Ordering::Acquire) || heard.restored.load(Ordering::Acquire),
             Some((max, OnStale::Deny)) => {
-                self.loaded.load(Ordering::Acquire) && self.staleness(now).is_some_and(|age| age <= max)
+                heard.proven.load(Ordering::Acquire)
+                    && !heard.stale.load(Ordering::Acquire)
+                    && self.staleness(now).is_some_and(|age| age <= max)
             }
         }
     }
 
     /// How long ago the control plane was last heard; zero for its own truth; `None` if never, or if the last time lies in the
-    /// future by this machine's clock (a negative age is infinite, T16).
+    /// future by more than clocks differ: then this machine's clock went back, and the age is unknown.
     #[must_use]
     pub fn staleness(&self, now: Timestamp) -> Option<Duration> {
+        self.staleness_at(now.0.saturating_mul(1000))
+    }
+
+    /// As [`Freshness::staleness`], by milliseconds.
+    #[must_use]
+    pub fn staleness_at(&self, now: i64) -> Option<Duration> {
         if self.bound.is_none() {
             return Some(Duration::ZERO);
         }
-        let heard = self.heard.load(Ordering::Acquire);
-        u64::try_from(now.0.checked_mul(1000)?.checked_sub(heard)?).ok().map(Duration::from_millis)
+        let heard = self.heard.at.load(Ordering::Acquire);
+        // A second is cut off where a decision has only seconds.
+        let age = now.checked_sub(heard)?;
+        if age < -(CLOCK_SKEW + 1000) {
+            return None;
+        }
+        Some(Duration::from_millis(u64::try_from(age).unwrap_or(0)))
     }
 
-    /// Whether this process follows a control plane and has proven a whole state of it.
+    /// What a timer does, a few times a second (`now` in Unix milliseconds): turning stale is told to open exchanges (T20). Whether it
+    /// is stale now.
+    pub fn look(&self, now: i64) -> bool {
+        let Some((max, _)) = self.bound else { return false };
+        let stale = self.staleness_at(now).is_none_or(|age| age > max);
+        // What was never proven has no open exchanges, and no fresh state to lose.
+        let stale = stale && self.heard.proven.load(Ordering::Acquire);
+        if self.heard.stale.swap(stale, Ordering::AcqRel) != stale && stale {
+            self.heard.changes.fetch_add(1, Ordering::AcqRel);
+        }
+        stale
+    }
+
+    /// Whether this process follows nobody, or has proven a whole state of whom it follows.
     #[must_use]
     pub fn is_loaded(&self) -> bool {
-        self.bound.is_none() || self.loaded.load(Ordering::Acquire)
+        self.bound.is_none() || self.heard.proven.load(Ordering::Acquire)
     }
 
     /// A number that is another one after every turn from fresh to stale (T20).
     #[must_use]
     pub fn changes(&self) -> u64 {
-        self.changes.load(Ordering::Acquire)
+        self.heard.changes.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX: Duration = Duration::from_secs(30);
+    const NOW: i64 = 1_790_000_000;
+
+    fn decides(freshness: &Freshness, now: i64) -> bool {
+        freshness.may_decide(Timestamp(now))
+    }
+
+    #[test]
+    fn t01_the_age_is_computed_at_each_decision() {
+        let freshness = Freshness::following(MAX, OnStale::Deny);
+        assert!(!decides(&freshness, NOW), "nothing was ever proven");
+        freshness.heard(NOW * 1000);
+        assert!(decides(&freshness, NOW) && decides(&freshness, NOW + 30));
+        assert!(!decides(&freshness, NOW + 31), "no timer has looked, and it is stale all the same");
+        freshness.heard(NOW * 1000 - 5000);
+        assert!(!decides(&freshness, NOW + 29 + 2), "an older time does not make it older or newer");
+        freshness.heard((NOW + 31) * 1000);
+        assert!(decides(&freshness, NOW + 31));
+    }
+
+    #[test]
+    fn a_clock_that_is_a_little_behind_is_no_outage_and_one_that_went_back_is() {
+        let freshness = Freshness::following(MAX, OnStale::Deny);
+        freshness.heard((NOW + 5) * 1000 + 999);
+        assert!(decides(&freshness, NOW));
+        assert_eq!(freshness.staleness(Timestamp(NOW)), Some(Duration::ZERO));
+        assert!(!decides(&freshness, NOW - 60));
+        assert_eq!(freshness.staleness(Timestamp(NOW - 60)), None);
+    }
+
+    #[test]
+    fn t16_a_last_good_state_starts_unready_and_a_time_in_the_future_is_none() {
+        let (deny, allow) = (Freshness::following(MAX, OnStale::Deny), Freshness::following(MAX, OnStale::Allow));
+        for freshness in [&deny, &allow] {
+            freshness.restored(NOW * 1000, NOW * 1000 + 1);
+            assert_eq!(freshness.staleness(Timestamp(NOW + 10)), Some(Duration::from_secs(10)));
+            assert!(!freshness.is_loaded());
+        }
+        assert!(!decides(&deny, NOW) && decides(&allow, NOW));
+        let future = Freshness::following(MAX, OnStale::Deny);
+        future.restored(NOW * 1000 + 1, NOW * 1000);
+        assert_eq!(future.staleness(Timestamp(NOW + 10)), None);
+    }
+
+    #[test]
+    fn t20_turning_stale_is_a_change_and_becoming_fresh_is_none() {
+        let freshness = Freshness::following(MAX, OnStale::Deny);
+        assert!(!freshness.look(NOW * 1000));
+        freshness.heard(NOW * 1000);
+        let before = freshness.changes();
+        assert!(!freshness.look(NOW * 1000 + 30_000));
+        assert_eq!(freshness.changes(), before);
+        assert!(freshness.look(NOW * 1000 + 30_001));
+        assert!(!decides(&freshness, NOW + 30), "the timer knows milliseconds");
+        assert!(freshness.look(NOW * 1000 + 30_250));
+        assert_eq!(freshness.changes(), before + 1);
+        freshness.heard(NOW * 1000 + 30_300);
+        assert!(!freshness.look(NOW * 1000 + 30_500));
+        assert_eq!(freshness.changes(), before + 1);
+        assert!(decides(&freshness, NOW + 30));
+    }
+
+    #[test]
+    fn t21_allow_is_never_meant_for_the_admin_listener() {
+        let freshness = Freshness::following(MAX, OnStale::Allow);
+        let strict = freshness.strict();
+        assert!(!decides(&freshness, NOW) && !decides(&strict, NOW), "nothing was ever loaded");
+        freshness.heard(NOW * 1000);
+        assert!(decides(&strict, NOW + 30) && !decides(&strict, NOW + 31));
+        assert!(decides(&freshness, NOW + 3600));
+        let restored = Freshness::following(MAX, OnStale::Allow);
+        restored.restored(NOW * 1000, NOW * 1000);
+        assert!(decides(&restored, NOW) && !decides(&restored.strict(), NOW));
     }
 }

@@ -9,7 +9,10 @@ use prometheus::{Encoder, TextEncoder};
 
 use super::delegate::DelegateMetrics;
 use super::histogram::{Bounds, HistogramTotal};
+use super::key_sets::{KeyFetch, KeySetMetrics};
+use super::ledger::{LedgerMetrics, SYNC_BOUNDS};
 use super::process;
+use super::replication::{ReplicationMetrics, ReplicationTotals};
 use super::shard::{Totals, WorkerMetrics, lock};
 use crate::reason::Reason;
 
@@ -35,6 +38,11 @@ families! {
     CACHE_HITS = COUNTER "doorward_token_cache_hits_total" "Token validations answered from the cache.";
     CACHE_MISSES = COUNTER "doorward_token_cache_misses_total" "Token validations that had to verify the token.";
     REVOCATIONS = GAUGE "doorward_revocations" "Revocations in force.";
+    SUBJECT_OVERRIDES = GAUGE "doorward_subject_overrides" "Subjects whose older tokens are judged by what was published of them since.";
+    JWKS_AGE = GAUGE "doorward_jwks_age_seconds" "Time since the issuer's key set was last confirmed; infinite if it never was.";
+    JWKS_FETCHES = COUNTER "doorward_jwks_fetches_total" "Fetches of an issuer's key set, and looks at a changed file of one.";
+    JWKS_FAILING = GAUGE "doorward_jwks_failing" "1 while the issuer's key set cannot be had and an older one is used, or none.";
+    JWKS_UNKNOWN_KIDS = COUNTER "doorward_jwks_unknown_kids_total" "Tokens that named a key that their issuer does not have.";
     POLICY_INFO = GAUGE "doorward_policy_info" "The policy file in force for each service; always 1.";
     POLICY_RELOAD_FAILED = GAUGE "doorward_policy_reload_failed" "1 while the policy on disk is refused and an older one in force.";
     SNAPSHOT_VERSION = GAUGE "doorward_snapshot_version" "The number of the policy snapshot in force.";
@@ -60,6 +68,19 @@ families! {
     DELEGATE_COALESCED = COUNTER "doorward_delegate_coalesced_total" "Requests that waited for a question which another one had asked.";
     DELEGATE_OPEN = GAUGE "doorward_delegate_questions_open" "Questions that are asked now, or wait for a place.";
     LOOKUP_UNANSWERED = COUNTER "doorward_lookup_unanswered_total" "Requests that went on though the blacklist did not answer (on_stale = \"allow\").";
+    STALENESS = GAUGE "doorward_revocation_staleness_seconds" "How long ago the control plane was last heard; +Inf: never. 0 for a process without Redis.";
+    REPLICATION_CONNECTED = GAUGE "doorward_replication_connected" "1 while Redis answers: to what follows (role replica), and to what publishes.";
+    REPLICATION_LOADS = COUNTER "doorward_replication_loads_total" "Times the whole state was read from Redis.";
+    REPLICATION_CHANGES = COUNTER "doorward_replication_changes_total" "Changes that came through Redis.";
+    REPLICATION_REFUSED = COUNTER "doorward_replication_refused_total" "Lines in Redis that were not believed.";
+    PUBLICATION_PENDING = GAUGE "doorward_publication_pending" "Changes recorded here that are not published yet.";
+    PUBLICATION_BLOCKED = GAUGE "doorward_publication_blocked" "1 while somebody else publishes another truth in this Redis, so that nothing from here is published.";
+    PUBLICATION_REWRITES = COUNTER "doorward_publication_rewrites_total" "Times state and stream in Redis were written anew from the truth.";
+    LEDGER_CHANGES = COUNTER "doorward_ledger_changes_total" "Changes of the revocation folder that were applied, from this process and others.";
+    LEDGER_SYNC = HISTOGRAM "doorward_ledger_fsync_seconds" "Time to write recorded changes to disk, those that were gathered together.";
+    LEDGER_SEGMENTS = GAUGE "doorward_ledger_segments" "Segments of the revocation folder.";
+    LEDGER_RECORDS = GAUGE "doorward_ledger_records" "Records in segments of the revocation folder, and changes after them.";
+    LEDGER_FAILURES = COUNTER "doorward_ledger_failures_total" "Times the revocation folder could not be read or written.";
     PROCESS_CPU = COUNTER "process_cpu_seconds_total" "CPU time of the process, user and system.";
     PROCESS_RESIDENT = GAUGE "process_resident_memory_bytes" "Resident memory of the process.";
     PROCESS_OPEN_FDS = GAUGE "process_open_fds" "Open file descriptors of the process.";
@@ -227,16 +248,20 @@ pub struct Metrics {
     connections: Arc<[AtomicI64]>,
     tls: Box<[ListenerTls]>,
     revocations: AtomicU64,
+    subject_overrides: AtomicU64,
     snapshot_version: AtomicU64,
     policy_reload_failed: AtomicBool,
     policies: Mutex<BTreeSet<(String, String)>>,
+    key_sets: Mutex<BTreeMap<Box<str>, Arc<KeySetMetrics>>>,
     unprotected: Mutex<BTreeMap<String, bool>>,
     config_reload_failed: AtomicBool,
     endpoints: Mutex<Vec<EndpointHealth>>,
     log_dropped: Arc<AtomicU64>,
     delegate: Arc<DelegateMetrics>,
+    ledger: Arc<LedgerMetrics>,
     /// Denials, samples, and the bytes of both.
     decisions: [AtomicU64; 3],
+    replication: Arc<ReplicationMetrics>,
 }
 
 /// What is known of a listener that speaks TLS.
@@ -257,15 +282,19 @@ impl Metrics {
             connections: Listener::ALL.iter().map(|_| AtomicI64::new(0)).collect(),
             tls: Listener::ALL.iter().map(|_| ListenerTls::default()).collect(),
             revocations: AtomicU64::new(0),
+            subject_overrides: AtomicU64::new(0),
             snapshot_version: AtomicU64::new(0),
             policy_reload_failed: AtomicBool::new(false),
             policies: Mutex::default(),
+            key_sets: Mutex::default(),
             unprotected: Mutex::default(),
             config_reload_failed: AtomicBool::new(false),
             endpoints: Mutex::default(),
             log_dropped: Arc::default(),
             delegate: Arc::default(),
+            ledger: Arc::default(),
             decisions: Default::default(),
+            replication: Arc::default(),
         })
     }
 
@@ -314,9 +343,22 @@ impl Metrics {
         }
     }
 
-    /// How many revocations are in force.
-    pub fn set_revocations(&self, count: u64) {
-        self.revocations.store(count, Ordering::Relaxed);
+    /// What the loops that share revocations count.
+    #[must_use]
+    pub fn replication(&self) -> Arc<ReplicationMetrics> {
+        Arc::clone(&self.replication)
+    }
+
+    /// What the revocation folder counts.
+    #[must_use]
+    pub fn ledger(&self) -> Arc<LedgerMetrics> {
+        Arc::clone(&self.ledger)
+    }
+
+    /// How many revocations are in force, and how many subjects have overrides.
+    pub fn set_revocations(&self, count: usize, subject_overrides: usize) {
+        self.revocations.store(count as u64, Ordering::Relaxed);
+        self.subject_overrides.store(subject_overrides as u64, Ordering::Relaxed);
     }
 
     /// How many decisions are remembered, and the bytes that they take.
@@ -362,6 +404,12 @@ impl Metrics {
         &self.delegate
     }
 
+    /// The counters of an issuer's key set, made at the first call.
+    #[must_use]
+    pub fn key_set(&self, issuer: &str) -> Arc<KeySetMetrics> {
+        Arc::clone(lock(&self.key_sets).entry(issuer.into()).or_default())
+    }
+
     /// The counter of lost access lines, for the access log to count on.
     #[must_use]
     pub fn log_dropped(&self) -> Arc<AtomicU64> {
@@ -389,14 +437,36 @@ impl Metrics {
         gather_delegate(&mut out, &self.delegate);
         gather_requests(&mut out, &totals);
         gather_tokens(&mut out, &totals);
+        gather_replication(&mut out, &self.replication.totals());
         self.gather_state(&mut out, &totals);
+        gather_ledger(&mut out, &self.ledger);
         gather_process(&mut out);
         out.0.retain(|family| !family.get_metric().is_empty());
         out.0
     }
 
+    fn gather_key_sets(&self, out: &mut Gathered) {
+        let sets = lock(&self.key_sets);
+        let each = |value: fn(&KeySetMetrics) -> f64| {
+            sets.iter().map(move |(issuer, set)| number(&[("issuer", issuer)], value(set))).collect::<Vec<_>>()
+        };
+        out.add(&JWKS_AGE, each(KeySetMetrics::age_seconds));
+        out.add(
+            &JWKS_FETCHES,
+            sets.iter().flat_map(|(issuer, set)| {
+                KeyFetch::ALL
+                    .iter()
+                    .map(move |what| number(&[("issuer", issuer), ("result", what.label())], set.fetches(*what) as f64))
+            }),
+        );
+        out.add(&JWKS_FAILING, each(|set| f64::from(u8::from(set.is_failing()))));
+        out.add(&JWKS_UNKNOWN_KIDS, each(|set| set.unknown_kids() as f64));
+    }
+
     fn gather_state(&self, out: &mut Gathered, totals: &Totals) {
         out.add(&REVOCATIONS, [number(&[], self.revocations.load(Ordering::Relaxed) as f64)]);
+        out.add(&SUBJECT_OVERRIDES, [number(&[], self.subject_overrides.load(Ordering::Relaxed) as f64)]);
+        self.gather_key_sets(out);
         let policies = lock(&self.policies);
         out.add(
             &POLICY_INFO,
@@ -468,6 +538,22 @@ impl Metrics {
         out.add(&DECISION_BYTES, [number(&[], bytes)]);
         out.add(&BUILD_INFO, [number(&[("version", env!("CARGO_PKG_VERSION"))], 1.0)]);
     }
+}
+
+fn gather_replication(out: &mut Gathered, totals: &ReplicationTotals) {
+    fn by<'a>(label: &'a str, counts: &'a BTreeMap<&'static str, u64>) -> impl Iterator<Item = Metric> + 'a {
+        counts.iter().map(move |(value, count)| number(&[(label, *value)], *count as f64))
+    }
+    out.add(&STALENESS, [number(&[], totals.staleness)]);
+    let connected =
+        totals.connected.iter().map(|(role, connected)| number(&[("role", *role)], f64::from(u8::from(*connected))));
+    out.add(&REPLICATION_CONNECTED, connected);
+    out.add(&REPLICATION_LOADS, by("cause", &totals.loads));
+    out.add(&REPLICATION_CHANGES, totals.follows.then(|| number(&[], totals.changes as f64)));
+    out.add(&REPLICATION_REFUSED, by("reason", &totals.refused));
+    out.add(&PUBLICATION_PENDING, totals.publishes.then(|| number(&[], totals.pending as f64)));
+    out.add(&PUBLICATION_BLOCKED, totals.publishes.then(|| number(&[], f64::from(u8::from(totals.blocked)))));
+    out.add(&PUBLICATION_REWRITES, by("cause", &totals.rewrites));
 }
 
 fn gather_requests(out: &mut Gathered, totals: &Totals) {
@@ -573,6 +659,16 @@ fn gather_delegate(out: &mut Gathered, delegate: &DelegateMetrics) {
     out.add(&LOOKUP_UNANSWERED, looked_up.then(|| number(&[], delegate.unanswered() as f64)));
 }
 
+fn gather_ledger(out: &mut Gathered, ledger: &LedgerMetrics) {
+    let families = [&LEDGER_CHANGES, &LEDGER_SEGMENTS, &LEDGER_RECORDS, &LEDGER_FAILURES];
+    for (family, value) in families.into_iter().zip(ledger.numbers()) {
+        out.add(family, [number(&[], value as f64)]);
+    }
+    let mut syncs = HistogramTotal::new(SYNC_BOUNDS);
+    ledger.syncs.add_to(&mut syncs);
+    out.add(&LEDGER_SYNC, [histogram(&[], &syncs)]);
+}
+
 fn gather_process(out: &mut Gathered) {
     let stats = process::read();
     for (family, value) in [
@@ -661,14 +757,16 @@ mod tests {
     /// SPEC 11, without the families of rooms that do not exist yet (logins, events, JWKS age, certificates).
     const SPEC: &str = "doorward_requests_total doorward_request_duration_seconds doorward_upstream_duration_seconds \
         doorward_token_validation_seconds doorward_decision_seconds doorward_auth_failures_total \
-        doorward_token_cache_hits_total doorward_token_cache_misses_total doorward_revocations doorward_policy_info \
+        doorward_token_cache_hits_total doorward_token_cache_misses_total doorward_revocations doorward_subject_overrides doorward_policy_info \
         doorward_policy_reload_failed doorward_snapshot_version doorward_upstream_connections doorward_connections \
         doorward_limit_rejections_total doorward_report_only_total doorward_parse_errors_total doorward_build_info \
         doorward_upstream_unprotected doorward_log_dropped_total doorward_decisions_remembered \
         doorward_decisions_remembered_bytes doorward_streams doorward_exchanges_ended_total \
         doorward_certificate_expiry_timestamp_seconds doorward_certificate_reload_failed \
         doorward_tls_handshakes_failed_total doorward_upstream_healthy doorward_upstream_retries_total \
-        doorward_config_reload_failed process_cpu_seconds_total \
+        doorward_config_reload_failed doorward_ledger_changes_total doorward_ledger_fsync_seconds \
+        doorward_ledger_segments doorward_ledger_records doorward_ledger_failures_total doorward_jwks_age_seconds doorward_jwks_fetches_total \
+        doorward_jwks_failing doorward_jwks_unknown_kids_total process_cpu_seconds_total \
         process_resident_memory_bytes process_open_fds process_max_fds process_start_time_seconds process_threads";
 
     fn labels<'a>(service: &'a Arc<str>, route: &'a Arc<str>, status: u16) -> RequestLabels<'a> {
@@ -691,6 +789,7 @@ mod tests {
         metrics.set_snapshot(1, [("oms", "ab")]);
         metrics.set_upstream_unprotected("oms", true);
         metrics.set_certificates(Listener::Gateway, 1);
+        metrics.key_set("keycloak").unknown_kid();
         let endpoint = || "http://127.0.0.1:8000".into();
         let healthy = Arc::new(AtomicBool::new(true));
         metrics.set_upstream_endpoints(vec![EndpointHealth { upstream: "oms".into(), endpoint: endpoint(), healthy }]);
@@ -808,6 +907,24 @@ mod tests {
         pooled.set_active();
         drop(pooled);
         has(&metrics.render().unwrap(), "doorward_upstream_connections{upstream=\"oms\",state=\"idle\"} 0");
+    }
+
+    #[test]
+    fn a_key_set_that_never_came_is_infinitely_old() {
+        let metrics = Metrics::new();
+        let set = metrics.key_set("kc");
+        set.fetched(KeyFetch::Failed);
+        let text = metrics.render().unwrap();
+        has(&text, "doorward_jwks_age_seconds{issuer=\"kc\"} inf");
+        has(&text, "doorward_jwks_failing{issuer=\"kc\"} 1");
+        metrics.key_set("kc").fetched(KeyFetch::Changed);
+        set.unknown_kid();
+        let text = metrics.render().unwrap();
+        has(&text, "doorward_jwks_failing{issuer=\"kc\"} 0");
+        has(&text, "doorward_jwks_fetches_total{issuer=\"kc\",result=\"changed\"} 1");
+        has(&text, "doorward_jwks_fetches_total{issuer=\"kc\",result=\"failed\"} 1");
+        has(&text, "doorward_jwks_unknown_kids_total{issuer=\"kc\"} 1");
+        assert!(!text.contains(" inf\n"), "{text}");
     }
 
     #[test]

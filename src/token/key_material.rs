@@ -121,10 +121,15 @@ impl SigningKey {
     }
 
     pub(super) fn ed25519(x: &[u8], d: &[u8]) -> Result<Self, &'static str> {
-        let pair = Ed25519KeyPair::from_seed_and_public_key(d, x).map_err(|_| INCONSISTENT)?;
-        let document = pair.to_pkcs8v1().map_err(|_| INCONSISTENT)?;
-        Ok(Self(EncodingKey::from_ed_der(document.as_ref())))
+        Ok(Self(EncodingKey::from_ed_der(&ed25519_pkcs8(x, d)?)))
     }
+}
+
+/// An Ed25519 key as a PKCS #8 document (RFC 8410).
+pub(super) fn ed25519_pkcs8(x: &[u8], d: &[u8]) -> Result<zeroize::Zeroizing<Vec<u8>>, &'static str> {
+    let pair = Ed25519KeyPair::from_seed_and_public_key(d, x).map_err(|_| INCONSISTENT)?;
+    let document = pair.to_pkcs8v1().map_err(|_| INCONSISTENT)?;
+    Ok(zeroize::Zeroizing::new(document.as_ref().to_vec()))
 }
 
 /// A new private JWK.

@@ -8,8 +8,12 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
+use serde_json::Value;
+
 use super::issuer::Algorithm;
+use super::json::decode_base64url;
 use super::jwk::{KeySet, KeySetError, Trust};
+use super::key_material::ed25519_pkcs8;
 use crate::secret::Secret;
 
 /// Largest key file that is read.
@@ -23,8 +27,13 @@ const MAX_FILE_BYTES: u64 = 1024 * 1024;
 /// # Errors
 /// [`KeySetError`] when the file cannot be read or made, is readable by group or others, or holds no usable private key.
 pub fn load_or_create(path: &Path, algorithms: &[Algorithm]) -> Result<KeySet, KeySetError> {
+    parse(path, &document(path, algorithms)?, algorithms)
+}
+
+/// The bytes of the key file, made where there is none.
+fn document(path: &Path, algorithms: &[Algorithm]) -> Result<Secret, KeySetError> {
     let failed = |what: &str, error: &std::io::Error| KeySetError(format!("{}: {what}: {error}", path.display()));
-    let document = match File::open(path) {
+    Ok(match File::open(path) {
         Ok(file) => read_private(path, file)?,
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let algorithm = algorithms.first().copied().unwrap_or(Algorithm::EdDSA);
@@ -43,7 +52,53 @@ pub fn load_or_create(path: &Path, algorithms: &[Algorithm]) -> Result<KeySet, K
             }
         }
         Err(error) => return Err(failed("the key file cannot be read", &error)),
-    };
+    })
+}
+
+/// The key of a control plane, for rooms that do not know key sets.
+#[derive(Debug)]
+pub struct PublicationFile {
+    /// The first private key, as a PKCS #8 document.
+    pub pkcs8: Secret,
+    /// The public halves of all keys in the file, in base64url: what older keys signed is still believed.
+    pub public: Vec<String>,
+}
+
+/// Reads the Ed25519 keys at `path` (`[publication] key_file`), or makes a file with a new one, as [`load_or_create`] does.
+///
+/// # Errors
+/// As [`load_or_create`].
+pub fn load_or_create_publication(path: &Path) -> Result<PublicationFile, KeySetError> {
+    let keys = load_or_create(path, &[Algorithm::EdDSA])?;
+    let unusable = || KeySetError(format!("{}: it holds no Ed25519 key with its private half", path.display()));
+    let document = document(path, &[Algorithm::EdDSA])?;
+    let document: Value = serde_json::from_slice(document.expose()).map_err(|_| unusable())?;
+    let one = std::slice::from_ref(&document);
+    let jwks = document.get("keys").and_then(Value::as_array).map_or(one, Vec::as_slice);
+    let member = |jwk: &Value, name: &str| jwk.get(name).and_then(Value::as_str).and_then(decode_base64url);
+    let private = jwks.iter().find_map(|jwk| Some((member(jwk, "x")?, zeroize::Zeroizing::new(member(jwk, "d")?))));
+    let (x, d) = private.ok_or_else(unusable)?;
+    let pkcs8 = ed25519_pkcs8(&x, &d).map_err(|_| unusable())?;
+    let public = keys.public_jwks();
+    let public = public["keys"].as_array().into_iter().flatten().filter_map(|jwk| jwk["x"].as_str());
+    Ok(PublicationFile { pkcs8: Secret::new(pkcs8.to_vec()), public: public.map(str::to_owned).collect() })
+}
+
+/// What the key file at `path` holds now, to be handed to [`parse`].
+///
+/// # Errors
+/// As [`load_or_create`]; it is not made where it is missing.
+pub fn read(path: &Path) -> Result<Secret, KeySetError> {
+    let file = File::open(path)
+        .map_err(|error| KeySetError(format!("{}: the key file cannot be read: {error}", path.display())))?;
+    read_private(path, file)
+}
+
+/// The keys of a key file's content.
+///
+/// # Errors
+/// [`KeySetError`] where there is no usable private key.
+pub fn parse(path: &Path, document: &Secret, algorithms: &[Algorithm]) -> Result<KeySet, KeySetError> {
     let keys = KeySet::parse(document.expose(), algorithms, Trust::File)
         .map_err(|error| KeySetError(format!("{}: {error}", path.display())))?;
     if keys.signing_key().is_none() {

@@ -26,6 +26,7 @@ mod http2;
 mod http2_limits;
 mod identity_headers;
 mod observability;
+mod overrides;
 mod parts;
 mod proxy_protocol;
 mod rate_limits;

@@ -1,0 +1,226 @@
+//! The last good state on disk, as it was received (T16): what a follower starts with while Redis cannot be reached.
+//!
+//! ```text
+//! data/replica/        0700
+//!   state              the signed manifest, then the signed changes after its base, one a line
+//!   heartbeat          the last signed heartbeat that counted: its time is when the control plane was last heard
+//!   segments/<sha256>
+//! ```
+//!
+//! Each file is written beside its place, synced, and renamed. Nothing is believed for standing there: every line has its signature,
+//! every segment its name.
+
+use std::collections::BTreeSet;
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::state::{BadState, Followed, Kept, Reading};
+use crate::revocation::{Heartbeat, Kind, PinnedKeys};
+
+/// The folder.
+#[derive(Debug, Clone)]
+pub struct LastGood {
+    folder: Arc<Path>,
+    written: Option<Written>,
+    busy: Arc<AtomicBool>,
+    /// A write failed and it was said.
+    failing: Arc<AtomicBool>,
+}
+
+/// What was written last.
+#[derive(Debug, Clone)]
+struct Written {
+    at: Instant,
+    manifest: Arc<str>,
+    last: u64,
+}
+
+/// What was read at the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Restored {
+    /// When the control plane was last heard, in Unix milliseconds.
+    pub heard: u64,
+    /// The last change.
+    pub n: u64,
+}
+
+/// Why there is no last good state.
+#[derive(Debug, thiserror::Error)]
+pub enum NotGood {
+    /// It cannot be read.
+    #[error("{0}: {1}")]
+    Io(PathBuf, io::Error),
+    /// It is not what was written.
+    #[error("{0}: {1}")]
+    Bad(PathBuf, BadState),
+    /// It is not what the heartbeat speaks of.
+    #[error("{0}: {1}")]
+    Unproven(PathBuf, &'static str),
+}
+
+impl LastGood {
+    /// In this folder, which is made when there is something to keep.
+    #[must_use]
+    pub fn new(folder: &Path) -> Self {
+        Self { folder: folder.into(), written: None, busy: Arc::default(), failing: Arc::default() }
+    }
+
+    /// Reads what is there, proves it, and puts it into the index; `None` if there is nothing.
+    ///
+    /// # Errors
+    /// [`NotGood`]: then nothing of it is to be relied on.
+    pub fn restore(&self, followed: &mut Followed) -> Result<Option<Restored>, NotGood> {
+        let at = |name: &str| self.folder.join(name);
+        let read = |name: &str| match std::fs::read_to_string(at(name)) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(NotGood::Io(at(name), error)),
+        };
+        let Some(state) = read("state")? else { return Ok(None) };
+        let Some(heartbeat) = read("heartbeat")? else { return Ok(None) };
+        let bad = |bad| NotGood::Bad(at("state"), bad);
+        let pinned = Arc::clone(followed.pinned());
+        let heartbeat = heartbeat.trim_end();
+        let said = open_heartbeat(&pinned, heartbeat).map_err(|bad| NotGood::Bad(at("heartbeat"), bad))?;
+        let mut lines = state.lines();
+        // A load from disk proves nothing: the heartbeat of then is held against it here, and Redis' next one later.
+        let mut reading = Reading::begin(&pinned, lines.next().unwrap_or_default(), 0).map_err(bad)?;
+        let manifest = reading.manifest.clone();
+        if (said.epoch, said.truth) != (manifest.epoch, manifest.truth) {
+            return Err(NotGood::Unproven(at("heartbeat"), "it is of another epoch than the state"));
+        }
+        for segment in &manifest.segments {
+            let path = at("segments").join(&*segment.sha256);
+            let bytes = std::fs::read(&path).map_err(|error| NotGood::Io(path.clone(), error))?;
+            let records = followed.target().apply_segment(&segment.sha256, &bytes);
+            let records = records.map_err(|bad| NotGood::Bad(path.clone(), bad))?;
+            if records != segment.records {
+                return Err(NotGood::Unproven(path, "it has another number of records than the manifest says"));
+            }
+        }
+        let mut count = manifest.segments.iter().map(|segment| segment.records).sum::<u64>();
+        for line in lines {
+            let target = followed.target().clone();
+            reading.change(&pinned, &target, line).map_err(bad)?;
+            count += u64::from(reading.last() <= said.n);
+        }
+        if said.n > reading.last() || said.count != count {
+            return Err(NotGood::Unproven(at("state"), "it is not what its last heartbeat speaks of"));
+        }
+        manifest.segments.into_iter().for_each(|segment| followed.segment_applied(segment.sha256));
+        Ok(Some(Restored { heard: said.at, n: reading.last() }))
+    }
+
+    /// Puts a segment there; it is synced with the state that names it. That it could not is told with the state.
+    pub(super) fn put_segment(&self, sha256: &str, bytes: &[u8]) {
+        let folder = self.folder.join("segments");
+        let path = folder.join(sha256);
+        if !path.exists() {
+            let _ = make(&folder).and_then(|()| replace(&path, bytes, Sync::Later));
+        }
+    }
+
+    /// Writes a state beside the loop, unless that was done a moment ago.
+    pub(super) fn keep(&mut self, kept: &Kept, at_most_every: Duration) {
+        if self.written.as_ref().is_some_and(|written| written.at.elapsed() < at_most_every)
+            || self.busy.swap(true, Ordering::AcqRel)
+        {
+            return;
+        }
+        let last = kept.changes.back().map_or(0, |(n, _)| *n);
+        let same = !self.failing.load(Ordering::Acquire)
+            && self.written.as_ref().is_some_and(|written| written.last == last && written.manifest == kept.manifest);
+        self.written = Some(Written { at: Instant::now(), manifest: Arc::clone(&kept.manifest), last });
+        let (folder, busy, failing) = (Arc::clone(&self.folder), Arc::clone(&self.busy), Arc::clone(&self.failing));
+        let state = (!same).then(|| kept.clone());
+        let heartbeat = kept.heartbeat.clone();
+        tokio::task::spawn_blocking(move || {
+            let written = state.map_or(Ok(()), |state| write_state(&folder, &state)).and_then(|()| match &heartbeat {
+                Some(line) => replace(&folder.join("heartbeat"), format!("{line}\n").as_bytes(), Sync::Now),
+                None => Ok(()),
+            });
+            match written {
+                Ok(()) => failing.store(false, Ordering::Release),
+                Err(error) if !failing.swap(true, Ordering::AcqRel) => {
+                    tracing::warn!(folder = %folder.display(), %error, "the last good state cannot be kept ([revocation] last_good)");
+                }
+                Err(_) => {}
+            }
+            busy.store(false, Ordering::Release);
+        });
+    }
+}
+
+fn open_heartbeat(pinned: &PinnedKeys, line: &str) -> Result<Heartbeat, BadState> {
+    pinned.open(Kind::Heartbeat, line).map_err(|why| BadState::Line { what: "the heartbeat", why: why.to_string() })
+}
+
+fn write_state(folder: &Path, kept: &Kept) -> io::Result<()> {
+    let segments = folder.join("segments");
+    make(&segments)?;
+    for sha256 in kept.segments.iter() {
+        File::open(segments.join(&**sha256))?.sync_all()?;
+    }
+    File::open(&segments)?.sync_all()?;
+    let mut text = String::with_capacity(kept.manifest.len() + kept.changes.len() * 256);
+    text.push_str(&kept.manifest);
+    text.push('\n');
+    for (_, line) in &kept.changes {
+        text.push_str(line);
+        text.push('\n');
+    }
+    replace(&folder.join("state"), text.as_bytes(), Sync::Now)?;
+    let named: BTreeSet<&str> = kept.segments.iter().map(|sha256| &**sha256).collect();
+    for entry in std::fs::read_dir(&segments)?.flatten() {
+        let name = entry.file_name();
+        if name.to_str().is_none_or(|name| !named.contains(name)) && is_old(&entry) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+    Ok(())
+}
+
+/// Another process that shares the folder may be about to name what it has just put there.
+fn is_old(entry: &std::fs::DirEntry) -> bool {
+    let age = entry.metadata().and_then(|metadata| metadata.modified()).ok().and_then(|time| time.elapsed().ok());
+    age.is_some_and(|age| age > Duration::from_mins(10))
+}
+
+fn make(folder: &Path) -> io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sync {
+    Now,
+    Later,
+}
+
+/// A reader sees the old file or the new one, also after a crash. The draft's name is its own: processes may share the folder.
+fn replace(path: &Path, bytes: &[u8], sync: Sync) -> io::Result<()> {
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(format!(".{}", uuid::Uuid::now_v7()));
+    let written = (|| {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+        file.write_all(bytes)?;
+        if sync == Sync::Now {
+            file.sync_all()?;
+        }
+        std::fs::rename(&draft, path)?;
+        if sync == Sync::Now
+            && let Some(folder) = path.parent()
+        {
+            File::open(folder)?.sync_all()?;
+        }
+        Ok(())
+    })();
+    if written.is_err() {
+        let _ = std::fs::remove_file(&draft);
+    }
+    written
+}

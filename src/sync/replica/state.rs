@@ -1,0 +1,391 @@
+//! What a follower believes of what it reads: no I/O here, and every doubt ends in reading everything again.
+//!
+//! ```text
+//!   load: manifest, segments, changes        Loaded, but nothing is decided by it
+//!      │  a heartbeat that is newer than the load, and says the same n and count (T10)
+//!      ▼
+//!   proven: each change follows the one before; each newer heartbeat counts as having heard (T1)
+//!      │  a gap, another epoch, a heartbeat that knows of more
+//!      ▼
+//!   load again, and merge: the index forgets nothing (T10)
+//! ```
+
+use std::collections::{BTreeSet, VecDeque};
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use crate::clock::Timestamp;
+use crate::revocation::freshness::CLOCK_SKEW;
+use crate::revocation::{
+    Arrival, Change, Freshness, Heartbeat, Kind, Manifest, PinnedKeys, Record, Retention, RevocationIndex,
+};
+use crate::sync::replica::Cause;
+
+/// The oldest heartbeat that counts, in milliseconds (T1).
+const OLDEST: u64 = 5_000;
+
+/// What goes into the index.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// The index.
+    pub index: Arc<RevocationIndex>,
+    /// How long entries are kept.
+    pub retention: Retention,
+}
+
+/// What is known of what is followed.
+#[derive(Debug)]
+pub struct Followed {
+    pinned: Arc<PinnedKeys>,
+    target: Target,
+    freshness: Arc<Freshness>,
+    loaded: Option<Loaded>,
+    /// The time of the last heartbeat that was believed, and what it said of n and epoch: older ones are replays.
+    last: Option<Heartbeat>,
+    /// One that knows of more than has arrived.
+    waiting: Option<(Heartbeat, Arc<str>)>,
+    /// Segments whose records are in the index: they are named by their content, and need not be read twice.
+    applied: BTreeSet<Box<str>>,
+    /// What must be in the last good state: the lines as received.
+    kept: Option<Kept>,
+}
+
+/// A state that was read.
+#[derive(Debug)]
+struct Loaded {
+    epoch: u64,
+    truth: uuid::Uuid,
+    /// Records in segments.
+    records: u64,
+    /// The last change that is in the index without a gap.
+    n: u64,
+    /// When reading it began, in Unix milliseconds.
+    since: u64,
+    proven: bool,
+}
+
+/// The lines of a state, as received.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    /// The signed manifest.
+    pub manifest: Arc<str>,
+    /// Its segments.
+    pub segments: Arc<[Box<str>]>,
+    /// The signed changes after its base, with their numbers.
+    pub changes: VecDeque<(u64, Arc<str>)>,
+    /// The last heartbeat that counted.
+    pub heartbeat: Option<Arc<str>>,
+}
+
+/// What is to be done now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing.
+    Go,
+    /// The control plane was heard.
+    Heard,
+    /// What came is not believed and counts for nothing.
+    Refused(Doubt),
+    /// The state has to be read again.
+    Reload(Cause),
+}
+
+/// Why a line counts for nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doubt {
+    /// Not signed by a pinned key, not of this kind, or not readable.
+    Forged,
+    /// A heartbeat that is over 5 s old, or not newer than the last one.
+    Old,
+    /// A heartbeat from the future.
+    Future,
+    /// A heartbeat whose numbers went back within an epoch, or of another truth with the same epoch.
+    Backwards,
+}
+
+impl Doubt {
+    /// For metrics and messages.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Forged => "forged",
+            Self::Old => "old",
+            Self::Future => "future",
+            Self::Backwards => "backwards",
+        }
+    }
+}
+
+/// Why a state that was read is none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadState {
+    /// There is none.
+    #[error("there is no state in Redis (yet)")]
+    Absent,
+    /// A line that is not believed.
+    #[error("{what}: {why}")]
+    Line {
+        /// The manifest, or a change.
+        what: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A segment that is not there.
+    #[error("segment {0} is missing")]
+    Missing(Box<str>),
+    /// A segment with other content than its name says.
+    #[error("segment {0} has another content than its name says")]
+    Content(Box<str>),
+    /// A record that cannot be understood.
+    #[error("segment {0}, line {1}: {2}")]
+    Record(Box<str>, usize, String),
+    /// A change is missing.
+    #[error("the change after {0} is missing")]
+    Gap(u64),
+}
+
+/// A state that is being read; [`Followed::adopt`] ends it.
+#[derive(Debug)]
+pub struct Reading {
+    /// The manifest.
+    pub manifest: Manifest,
+    line: Arc<str>,
+    since: u64,
+    n: u64,
+    changes: VecDeque<(u64, Arc<str>)>,
+}
+
+impl Reading {
+    /// Begins with a manifest that was read after `since` (Unix milliseconds).
+    ///
+    /// # Errors
+    /// [`BadState`] for one that no pinned key has signed.
+    pub fn begin(pinned: &PinnedKeys, line: &str, since: u64) -> Result<Self, BadState> {
+        let manifest: Manifest = pinned
+            .open(Kind::Manifest, line)
+            .map_err(|why| BadState::Line { what: "the manifest", why: why.to_string() })?;
+        let n = manifest.base;
+        Ok(Self { manifest, line: line.into(), since, n, changes: VecDeque::new() })
+    }
+
+    /// The last change that follows without a gap.
+    #[must_use]
+    pub fn last(&self) -> u64 {
+        self.n
+    }
+
+    /// Takes the next change and puts it into the index: a revocation is never wrong to know.
+    ///
+    /// # Errors
+    /// [`BadState`] for what no pinned key has signed, and for one that does not follow.
+    pub fn change(&mut self, pinned: &PinnedKeys, target: &Target, line: &str) -> Result<(), BadState> {
+        let change: Change =
+            pinned.open(Kind::Change, line).map_err(|why| BadState::Line { what: "a change", why: why.to_string() })?;
+        if change.n <= self.n {
+            return Ok(());
+        }
+        if change.prev != self.n {
+            return Err(BadState::Gap(self.n));
+        }
+        target.apply(&change);
+        self.n = change.n;
+        self.changes.push_back((change.n, line.into()));
+        Ok(())
+    }
+}
+
+impl Target {
+    fn apply(&self, change: &Change) {
+        self.index.apply(&change.entry, arrival(change.n, change.at), self.retention);
+    }
+
+    /// Proves a segment by its name and puts its records into the index; gives how many there are.
+    ///
+    /// # Errors
+    /// [`BadState`]; what was read until then stays in the index, which is never wrong.
+    pub fn apply_segment(&self, sha256: &str, bytes: &[u8]) -> Result<u64, BadState> {
+        if self::sha256(bytes) != sha256 {
+            return Err(BadState::Content(sha256.into()));
+        }
+        let mut records = 0;
+        for (number, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
+            if line.is_empty() {
+                continue;
+            }
+            let record: Record = serde_json::from_slice(line)
+                .map_err(|error| BadState::Record(sha256.into(), number + 1, error.to_string()))?;
+            self.index.apply(&record.entry, arrival(record.n, record.at), self.retention);
+            records += 1;
+        }
+        Ok(records)
+    }
+}
+
+impl Followed {
+    /// Nothing is known yet.
+    #[must_use]
+    pub fn new(pinned: Arc<PinnedKeys>, target: Target, freshness: Arc<Freshness>) -> Self {
+        Self {
+            pinned,
+            target,
+            freshness,
+            loaded: None,
+            last: None,
+            waiting: None,
+            applied: BTreeSet::new(),
+            kept: None,
+        }
+    }
+
+    /// Whom it believes.
+    #[must_use]
+    pub fn pinned(&self) -> &Arc<PinnedKeys> {
+        &self.pinned
+    }
+
+    /// Where it puts what it hears.
+    #[must_use]
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Whether the records of this segment are in the index.
+    #[must_use]
+    pub fn has_segment(&self, sha256: &str) -> bool {
+        self.applied.contains(sha256)
+    }
+
+    /// The records of this segment are in the index.
+    pub fn segment_applied(&mut self, sha256: Box<str>) {
+        self.applied.insert(sha256);
+    }
+
+    /// The last change that is in the index without a gap; 0 without a state.
+    #[must_use]
+    pub fn last(&self) -> u64 {
+        self.loaded.as_ref().map_or(0, |loaded| loaded.n)
+    }
+
+    /// Whether a whole state was read and proven.
+    #[must_use]
+    pub fn is_proven(&self) -> bool {
+        self.loaded.as_ref().is_some_and(|loaded| loaded.proven)
+    }
+
+    /// What a last good state consists of; `None` before a proven one.
+    #[must_use]
+    pub fn kept(&self) -> Option<&Kept> {
+        self.kept.as_ref().filter(|kept| kept.heartbeat.is_some())
+    }
+
+    /// A whole state was read: everything of it is in the index. It has still to be proven, unless it goes on what was: the same epoch
+    /// and nothing less.
+    pub fn adopt(&mut self, reading: Reading) {
+        let Reading { manifest, line, since, n, changes } = reading;
+        let segments: Arc<[Box<str>]> = manifest.segments.iter().map(|segment| segment.sha256.clone()).collect();
+        self.applied.retain(|sha256| segments.contains(sha256));
+        let records = manifest.segments.iter().map(|segment| segment.records).sum();
+        self.loaded = Some(Loaded { epoch: manifest.epoch, truth: manifest.truth, records, n, since, proven: false });
+        self.waiting = None;
+        self.kept = Some(Kept { manifest: line, segments, changes, heartbeat: None });
+    }
+
+    /// A change came, as the entry `id` of the stream.
+    pub fn change(&mut self, line: Option<&str>) -> Verdict {
+        let Some(loaded) = &mut self.loaded else { return Verdict::Reload(Cause::Start) };
+        let Some(change) = line.and_then(|line| self.pinned.open::<Change>(Kind::Change, line).ok()) else {
+            return Verdict::Refused(Doubt::Forged);
+        };
+        if change.n <= loaded.n {
+            return Verdict::Go;
+        }
+        // Whatever is missing before it: it is signed, and refusing more is never wrong.
+        self.target.apply(&change);
+        if change.prev != loaded.n {
+            return Verdict::Reload(Cause::Gap);
+        }
+        loaded.n = change.n;
+        if let (Some(kept), Some(line)) = (&mut self.kept, line) {
+            kept.changes.push_back((change.n, line.into()));
+        }
+        if self.waiting.as_ref().is_some_and(|(waiting, _)| waiting.n <= change.n) {
+            self.settle()
+        } else {
+            Verdict::Go
+        }
+    }
+
+    /// A heartbeat came, at `now` (Unix milliseconds).
+    pub fn heartbeat(&mut self, line: Option<&str>, now: u64) -> Verdict {
+        let Some(line) = line else { return Verdict::Refused(Doubt::Forged) };
+        let Ok(heartbeat) = self.pinned.open::<Heartbeat>(Kind::Heartbeat, line) else {
+            return Verdict::Refused(Doubt::Forged);
+        };
+        if now.saturating_sub(heartbeat.at) > OLDEST || self.last.is_some_and(|last| heartbeat.at <= last.at) {
+            return Verdict::Refused(Doubt::Old);
+        }
+        if heartbeat.at.saturating_sub(now) > CLOCK_SKEW.unsigned_abs() {
+            return Verdict::Refused(Doubt::Future);
+        }
+        if self.last.is_some_and(|last| {
+            last.epoch == heartbeat.epoch && (last.truth != heartbeat.truth || heartbeat.n < last.n)
+        }) {
+            return Verdict::Refused(Doubt::Backwards);
+        }
+        self.last = Some(heartbeat);
+        let Some(loaded) = &self.loaded else { return Verdict::Reload(Cause::Start) };
+        if (heartbeat.epoch, heartbeat.truth) != (loaded.epoch, loaded.truth) {
+            return Verdict::Reload(Cause::Epoch);
+        }
+        let arrived = heartbeat.n <= loaded.n;
+        self.waiting = Some((heartbeat, line.into()));
+        if arrived { self.settle() } else { Verdict::Go }
+    }
+
+    /// Whether a heartbeat has told of changes that have not come.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.waiting.is_some()
+    }
+
+    /// Everything up to the waiting heartbeat's number has arrived.
+    fn settle(&mut self) -> Verdict {
+        let (Some(loaded), Some((heartbeat, line)), Some(kept)) =
+            (&mut self.loaded, self.waiting.take(), &mut self.kept)
+        else {
+            return Verdict::Go;
+        };
+        let after = kept.changes.partition_point(|(n, _)| *n <= heartbeat.n) as u64;
+        let same = loaded.records + after == heartbeat.count;
+        // It speaks of a moment before the load: it proves nothing of what was loaded.
+        if !loaded.proven && heartbeat.at <= loaded.since {
+            return Verdict::Go;
+        }
+        if !loaded.proven && !same {
+            return Verdict::Reload(Cause::Count);
+        }
+        loaded.proven = true;
+        self.freshness.heard(i64::try_from(heartbeat.at).unwrap_or(i64::MAX));
+        kept.heartbeat = Some(line);
+        // The chain was never broken, so nothing is missing; but there is a newer manifest, with a shorter tail.
+        if same { Verdict::Heard } else { Verdict::Reload(Cause::Manifest) }
+    }
+}
+
+/// The name of a segment with this content.
+pub(in crate::sync) fn sha256(bytes: &[u8]) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    digest.as_ref().iter().fold(String::with_capacity(64), |mut name, byte| {
+        let _ = write!(name, "{byte:02x}");
+        name
+    })
+}
+
+fn arrival(n: u64, at: u64) -> Arrival {
+    let taken = Timestamp(i64::try_from(at / 1000).unwrap_or(i64::MAX));
+    Arrival { number: Some(n), taken, now: Timestamp::now() }
+}
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;

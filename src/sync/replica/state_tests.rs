@@ -1,0 +1,240 @@
+//! What is believed, and what is not: lines by hand, no Redis.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::time::Duration;
+
+use aws_lc_rs::signature::Ed25519KeyPair;
+use uuid::Uuid;
+
+use super::*;
+use crate::revocation::{Entry, OnStale, Presented, PublicationKey, SegmentOf, Standing};
+
+const TRUTH: Uuid = Uuid::from_u128(7);
+
+fn key() -> PublicationKey {
+    PublicationKey::from_pkcs8(Ed25519KeyPair::generate().unwrap().to_pkcs8().unwrap().as_ref()).unwrap()
+}
+
+/// A publisher by hand and who follows it.
+struct Play {
+    key: PublicationKey,
+    followed: Followed,
+    freshness: Arc<Freshness>,
+    now: u64,
+}
+
+fn token(id: &str) -> Entry {
+    Entry::Token { id: id.into(), issuer: None, expires_at: None }
+}
+
+fn play() -> Play {
+    let key = key();
+    let pinned = Arc::new(PinnedKeys::parse([key.public().as_str()]).unwrap());
+    let freshness = Arc::new(Freshness::following(Duration::from_secs(30), OnStale::Deny));
+    let retention = Retention::new(Duration::from_secs(3600), Duration::from_secs(30));
+    let target = Target { index: Arc::new(RevocationIndex::default()), retention };
+    let followed = Followed::new(pinned, target, Arc::clone(&freshness));
+    let now = u64::try_from(Timestamp::now().0).unwrap() * 1000;
+    Play { key, followed, freshness, now }
+}
+
+impl Play {
+    fn change(&self, prev: u64, n: u64, id: &str) -> String {
+        let change = Change { n, prev, at: self.now, id: Uuid::now_v7(), entry: token(id) };
+        self.key.sign(Kind::Change, &change).unwrap()
+    }
+
+    fn manifest(&self, epoch: u64, base: u64, segments: Vec<SegmentOf>) -> String {
+        self.key.sign(Kind::Manifest, &Manifest { epoch, truth: TRUTH, base, segments }).unwrap()
+    }
+
+    fn beat(&self, epoch: u64, n: u64, count: u64, at: u64) -> String {
+        self.key.sign(Kind::Heartbeat, &Heartbeat { epoch, truth: TRUTH, n, count, at }).unwrap()
+    }
+
+    /// Loads an empty manifest and these changes.
+    fn load(&mut self, epoch: u64, lines: &[String]) -> Result<(), BadState> {
+        let pinned = Arc::clone(self.followed.pinned());
+        let mut reading = Reading::begin(&pinned, &self.manifest(epoch, 0, Vec::new()), self.now)?;
+        for line in lines {
+            reading.change(&pinned, self.followed.target(), line)?;
+        }
+        self.followed.adopt(reading);
+        Ok(())
+    }
+
+    fn hear(&mut self, line: &str) -> Verdict {
+        self.followed.heartbeat(Some(line), self.now)
+    }
+
+    fn holds(&self, id: &str) -> bool {
+        let now = Timestamp::now();
+        let presented = Presented {
+            issuer: "i",
+            subject: "s",
+            token_id: Some(id),
+            session: None,
+            key_id: None,
+            service: "oms",
+            uv: None,
+            issued_at: now,
+            leeway: 0,
+        };
+        self.followed.target().index.standing(&presented, now) == Standing::Revoked
+    }
+
+    fn decides(&self) -> bool {
+        self.freshness.may_decide(Timestamp(i64::try_from(self.now / 1000).unwrap()))
+    }
+}
+
+/// Loaded with changes 10 and 20, and proven.
+fn proven() -> Play {
+    let mut play = play();
+    let lines = [play.change(0, 10, "a"), play.change(10, 20, "b")];
+    play.load(1, &lines).unwrap();
+    play.now += 500;
+    let beat = play.beat(1, 20, 2, play.now);
+    assert_eq!(play.hear(&beat), Verdict::Heard);
+    play
+}
+
+#[test]
+fn t10_a_load_decides_nothing_before_a_newer_heartbeat_has_confirmed_number_and_count() {
+    let mut play = play();
+    let lines = [play.change(0, 10, "a"), play.change(10, 20, "b")];
+    play.load(1, &lines).unwrap();
+    assert!(play.holds("a") && play.holds("b") && !play.decides());
+    let older = play.beat(1, 20, 2, play.now);
+    assert_eq!(play.hear(&older), Verdict::Go);
+    assert!(!play.decides(), "it speaks of a moment before the load");
+    let (more, other) = (play.beat(1, 20, 3, play.now + 1), play.beat(1, 20, 1, play.now + 2));
+    play.now += 10;
+    for line in [more, other] {
+        assert_eq!(play.hear(&line), Verdict::Reload(Cause::Count));
+        assert!(!play.decides(), "it holds another number of entries");
+    }
+    let further = play.beat(1, 30, 3, play.now + 1);
+    assert_eq!(play.hear(&further), Verdict::Go);
+    assert!(play.followed.is_waiting() && !play.decides(), "it knows of more");
+    let right = play.beat(1, 20, 2, play.now + 2);
+    // n went back within the epoch: this one is not believed.
+    assert_eq!(play.hear(&right), Verdict::Refused(Doubt::Backwards));
+    let missing = play.change(20, 30, "c");
+    assert_eq!(play.followed.change(Some(&missing)), Verdict::Heard);
+    assert!(play.decides() && play.holds("c"));
+}
+
+#[test]
+fn t10_a_load_from_an_emptied_redis_forgets_nothing() {
+    let mut play = proven();
+    play.load(2, &[]).unwrap();
+    let beat = play.beat(2, 0, 0, play.now + 1);
+    assert_eq!(play.hear(&beat), Verdict::Heard);
+    assert!(play.holds("a") && play.holds("b"));
+}
+
+#[test]
+fn t01_only_a_newer_heartbeat_that_is_not_too_old_counts_as_heard() {
+    let mut play = proven();
+    let heard = |play: &Play| play.freshness.staleness_at(i64::try_from(play.now).unwrap()).unwrap();
+    assert_eq!(heard(&play), Duration::ZERO);
+    let same = play.beat(1, 20, 2, play.now);
+    play.now += 3_000;
+    assert_eq!(play.hear(&same), Verdict::Refused(Doubt::Old));
+    let kept_back = play.beat(1, 20, 2, play.now);
+    play.now += 5_001;
+    assert_eq!(play.hear(&kept_back), Verdict::Refused(Doubt::Old));
+    assert_eq!(heard(&play), Duration::from_millis(8_001));
+    let just = play.beat(1, 20, 2, play.now - 5_000);
+    assert_eq!(play.hear(&just), Verdict::Heard);
+    assert_eq!(heard(&play), Duration::from_secs(5), "it counts from its own time");
+    let future = play.beat(1, 20, 2, play.now + 5_001);
+    assert_eq!(play.hear(&future), Verdict::Refused(Doubt::Future));
+    let skewed = play.beat(1, 20, 2, play.now + 4_000);
+    assert_eq!(play.hear(&skewed), Verdict::Heard);
+}
+
+#[test]
+fn t01_a_heartbeat_that_knows_of_more_does_not_count() {
+    let mut play = proven();
+    play.now += 2_000;
+    let more = play.beat(1, 21, 3, play.now);
+    assert_eq!(play.hear(&more), Verdict::Go);
+    assert_eq!(play.freshness.staleness_at(i64::try_from(play.now).unwrap()), Some(Duration::from_secs(2)));
+}
+
+#[test]
+fn t11_what_no_pinned_key_signed_counts_for_nothing() {
+    let mut play = proven();
+    let stranger = Play { key: key(), ..self::play() };
+    play.now += 100;
+    let forged = stranger.beat(1, 20, 2, play.now);
+    let unsigned = forged.rsplit(' ').next().unwrap().to_owned();
+    let raised = play.beat(1, 20, 2, play.now).replace("\"n\":20", "\"n\":19");
+    let other_kind = play.change(20, 30, "x");
+    for line in [&forged, &unsigned, &raised, &other_kind, &String::new()] {
+        assert_eq!(play.hear(line), Verdict::Refused(Doubt::Forged), "{line}");
+    }
+    assert_eq!(play.followed.heartbeat(None, play.now), Verdict::Refused(Doubt::Forged));
+    for line in [stranger.change(20, 30, "x"), play.change(20, 30, "x").replace("\"x\"", "\"y\""), "{}".to_owned()] {
+        assert_eq!(play.followed.change(Some(&line)), Verdict::Refused(Doubt::Forged));
+    }
+    assert!(!play.holds("x") && !play.holds("y"));
+    let manifest = stranger.manifest(1, 0, Vec::new());
+    assert!(matches!(Reading::begin(play.followed.pinned(), &manifest, 0), Err(BadState::Line { .. })));
+}
+
+#[test]
+fn t11_a_replayed_change_and_one_before_the_last_do_nothing_and_a_gap_is_filled_by_reading_again() {
+    let mut play = proven();
+    let (again, next, after) = (play.change(10, 20, "b"), play.change(20, 30, "c"), play.change(30, 40, "d"));
+    assert_eq!(play.followed.change(Some(&again)), Verdict::Go);
+    assert_eq!(play.followed.change(Some(&after)), Verdict::Reload(Cause::Gap));
+    assert!(play.holds("d"), "a revocation acts on arrival");
+    assert_eq!(play.followed.change(Some(&next)), Verdict::Go);
+    assert_eq!(play.followed.last(), 30);
+}
+
+#[test]
+fn t02_another_epoch_is_another_writing_of_the_state() {
+    let mut play = proven();
+    play.now += 1_000;
+    for epoch in [2, 3] {
+        let beat = play.beat(epoch, 20, 2, play.now + epoch);
+        assert_eq!(play.hear(&beat), Verdict::Reload(Cause::Epoch));
+    }
+    let lines = [play.change(0, 10, "a"), play.change(10, 20, "b")];
+    play.load(3, &lines).unwrap();
+    play.now += 1_000;
+    let beat = play.beat(3, 20, 2, play.now);
+    assert_eq!(play.hear(&beat), Verdict::Heard);
+}
+
+#[test]
+fn a_newer_manifest_is_read_for_its_shorter_tail_and_proves_no_less() {
+    let mut play = proven();
+    play.now += 1_000;
+    // Some of the records were over and have gone from the segments.
+    let beat = play.beat(1, 20, 1, play.now);
+    assert_eq!(play.hear(&beat), Verdict::Reload(Cause::Manifest));
+    assert!(play.decides());
+    assert_eq!(play.freshness.staleness_at(i64::try_from(play.now).unwrap()), Some(Duration::ZERO));
+}
+
+#[test]
+fn t10_a_segment_is_what_its_name_says_or_nothing() {
+    let play = play();
+    let target = play.followed.target();
+    let bytes =
+        b"{\"n\":1,\"at\":1000,\"entry\":{\"jti\":\"s-1\"}}\n{\"n\":2,\"at\":1000,\"entry\":{\"jti\":\"s-2\"}}\n";
+    let name = sha256(bytes);
+    let mut changed = bytes.to_vec();
+    changed[38] = b'9';
+    assert_eq!(target.apply_segment(&name, &changed), Err(BadState::Content(name.as_str().into())));
+    assert!(!play.holds("s-1"));
+    assert_eq!(target.apply_segment(&name, bytes), Ok(2));
+    assert!(play.holds("s-1") && play.holds("s-2"));
+    let strange = b"{\"n\":1,\"at\":1000,\"entry\":{\"jwt\":\"s-1\"}}\n";
+    assert!(matches!(target.apply_segment(&sha256(strange), strange), Err(BadState::Record(_, 1, _))));
+}
