@@ -4,15 +4,21 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
+use tokio::sync::Semaphore;
 
 use super::elsewhere::{self, Asking};
 use super::key_sets;
+use super::ledger;
+use super::replication::{self, Replicated};
 use super::upstreams::{self, Listeners, Upstreams};
 use crate::admin_api::{AdminState, Hands, Readiness};
 use crate::admission::{Admission, Decisions, Desk, Identity};
 use crate::clock::Timestamp;
-use crate::config::{self, AssertionSettings, AuthSettings, ConfigError, IssuerSettings, Settings, issuers};
+use crate::config::{
+    self, AssertionSettings, AuthSettings, ConfigError, IssuerSettings, RevocationMode, Settings, issuers,
+};
 use crate::gateway::{self, Assertions, Gateway, GatewaySettings, assertion};
+use crate::ledger::Ledger;
 use crate::policy::Snapshot;
 use crate::rbac::RoleTable;
 use crate::request::Host;
@@ -35,6 +41,12 @@ pub struct Built {
     pub metrics: Arc<Metrics>,
     /// The revocations.
     pub revocations: Arc<RevocationIndex>,
+    /// The revocation folder, where this process records.
+    pub ledger: Option<Arc<Ledger>>,
+    /// How fresh the revocations are.
+    pub freshness: Arc<Freshness>,
+    /// What follows and publishes through Redis, if there is one; taken by who runs it.
+    pub replicated: Option<Replicated>,
     /// What revokes, through whichever door.
     pub hands: Arc<Hands>,
     /// Whether the process can serve.
@@ -70,10 +82,23 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
     let key_sets = key_sets::followed(&settings.auth, &tokens, &metrics)?;
     let retention = retention(settings);
     let revocations = Arc::new(revocations(settings, retention)?);
-    let freshness = Arc::new(Freshness::of_own_truth());
+    let ledger = ledger::open(settings, retention, &revocations, &metrics)?;
+    // Who looks tokens up in another program's Redis follows nothing there, and writes nothing into it.
+    let followed = settings.redis.as_ref().filter(|_| settings.revocation.mode == RevocationMode::Replicated);
+    let (freshness, replicated) = match followed {
+        Some(redis) => {
+            let freshness = replication::freshness(settings);
+            let truth = (ledger.as_ref(), &*metrics);
+            let replicated = replication::open(settings, redis, (&revocations, retention), &freshness, truth)?;
+            (freshness, Some(replicated))
+        }
+        None => (ledger::freshness(settings), None),
+    };
+    // T21: what is too old may be gone on by at the gateway, and never by administrators.
+    let strict = Arc::new(freshness.strict());
     let asking = elsewhere::asking(settings, &metrics)?;
-    let admission = |snapshot, elsewhere| {
-        let (tokens, revocations, freshness) = (Arc::clone(&tokens), Arc::clone(&revocations), Arc::clone(&freshness));
+    let admission = |snapshot, freshness: &Arc<Freshness>, elsewhere| {
+        let (tokens, revocations, freshness) = (Arc::clone(&tokens), Arc::clone(&revocations), Arc::clone(freshness));
         Arc::new(Admission::new(snapshot, tokens, revocations, freshness).asking(elsewhere))
     };
 
@@ -85,15 +110,19 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
             decisions.in_force(snapshot.version());
             let gateway_settings = gateway_settings(settings, &upstreams, &metrics)?;
             let asking = asking.as_ref().map(Asking::of_gateway);
-            Some(Gateway::new(admission(snapshot, asking), gateway_settings, Arc::clone(&decisions)))
+            let admission = admission(snapshot, &freshness, asking);
+            Some(Gateway::new(admission, gateway_settings, Arc::clone(&decisions)))
         }
         None => None,
     };
     upstreams::warn_of_unprotected(&upstreams, settings.gateway.assertion.is_some(), &metrics);
 
-    let admission_of_admin = loaded.admin.map(|snapshot| admission(snapshot, asking.as_ref().map(Asking::of_admin)));
-    let hands = hands(settings, &tokens, &revocations, &freshness, admission_of_admin.as_ref(), gateway.as_ref())?;
+    let admission_of_admin =
+        loaded.admin.map(|snapshot| admission(snapshot, &strict, asking.as_ref().map(Asking::of_admin)));
     let readiness = Readiness::new(Arc::clone(&freshness));
+    let mut hands = hands(settings, &tokens, &revocations, &freshness, admission_of_admin.as_ref(), gateway.as_ref())?;
+    hands.ledger.clone_from(&ledger);
+    let hands = Arc::new(hands);
     let admin = match admission_of_admin {
         Some(admission) => {
             let hosts = settings.admin.hosts.iter().map(|host| Host::parse(host.as_bytes()));
@@ -120,6 +149,9 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
         admin,
         metrics,
         revocations,
+        ledger,
+        freshness,
+        replicated,
         hands,
         readiness,
         decisions,
@@ -141,12 +173,11 @@ fn hands(
     freshness: &Arc<Freshness>,
     admin: Option<&Arc<Admission>>,
     gateway: Option<&Arc<Gateway>>,
-) -> anyhow::Result<Arc<Hands>> {
+) -> anyhow::Result<Hands> {
     let roles = admin.or_else(|| gateway.map(|gateway| gateway.admission())).context("neither listener is enabled")?;
-    Ok(Arc::new(Hands {
+    Ok(Hands {
         ledger: None,
         index: Arc::clone(index),
-        retention: retention(settings),
         freshness: Arc::clone(freshness),
         tokens: Arc::clone(tokens),
         issuers: match settings.auth.iam {
@@ -154,7 +185,8 @@ fn hands(
             None => settings.auth.issuers.iter().map(|issuer| issuer.name.clone()).collect(),
         },
         roles: Arc::clone(roles),
-    }))
+        inquiries: Semaphore::new(1),
+    })
 }
 
 /// Nothing is remembered where nobody can ask.
@@ -215,7 +247,7 @@ fn check_conferred(issuer: &IssuerSettings, roles: &RoleTable) -> anyhow::Result
     Ok(())
 }
 
-fn retention(settings: &Settings) -> Retention {
+pub(super) fn retention(settings: &Settings) -> Retention {
     let longest = settings.auth.issuers.iter().map(|issuer| issuer.max_lifetime);
     let longest = longest.chain(settings.auth.iam.as_ref().map(|iam| iam.max_lifetime)).max().unwrap_or_default();
     // T6: there the override is all that says which roles a subject holds, however long ago it was published.

@@ -50,8 +50,7 @@ pub(super) fn open(
     redis: &RedisSettings,
     (index, retention): (&Arc<RevocationIndex>, Retention),
     freshness: &Arc<Freshness>,
-    ledger: Option<&Arc<Ledger>>,
-    metrics: &Metrics,
+    (ledger, metrics): (Option<&Arc<Ledger>>, &Metrics),
 ) -> anyhow::Result<Replicated> {
     let redis = Redis::new(redis.clone())?;
     let publication = &settings.publication;
@@ -101,7 +100,11 @@ fn restore(last_good: &LastGood, followed: &mut Followed, freshness: &Freshness)
             let heard = i64::try_from(restored.heard).unwrap_or(i64::MAX);
             freshness.restored(heard, now);
             let age = u64::try_from(now.saturating_sub(heard)).ok().map(std::time::Duration::from_millis);
-            tracing::info!(n = restored.n, ?age, "the last good state of revocations was read; Redis has to confirm it");
+            tracing::info!(
+                n = restored.n,
+                ?age,
+                "the last good state of revocations was read; Redis has to confirm it"
+            );
             true
         }
         Err(error) => {

@@ -37,6 +37,9 @@ use crate::telemetry::{AccessLog, Limit, Listener, WorkerMetrics};
 /// How often what is idle or expired is cleared away.
 const SWEEP: Duration = Duration::from_secs(5);
 
+/// How often it is looked whether what is known has turned stale; open exchanges hear of it then (T20).
+const LOOK_AT_AGE: Duration = Duration::from_millis(250);
+
 /// How long before the end of the grace time streams are told.
 const LEAVE: Duration = Duration::from_secs(3);
 /// How long a kept-alive connection without a request is left open for one more when doorward stops: what is on its way on it is
@@ -114,6 +117,16 @@ impl Doorward {
         }
         let key_sets = std::mem::take(&mut built.key_sets);
         running.spawn_control(settings, &built, key_sets, listeners, reread, &control_drain)?;
+        if let Some(replicated) = built.replicated {
+            let mut drain = control_drain.clone();
+            // Of its own: what is revoked is on its way while the console lists users.
+            running.control.push(spawn("replication", async move {
+                tokio::select! {
+                    () = replicated.run() => {}
+                    () = drain.begun() => {}
+                }
+            })?);
+        }
         // Its end is what is waited for.
         let _ = asked.recv_timeout(key_sets::wait(&settings.auth));
         running.readiness.set(true);
@@ -238,6 +251,10 @@ impl Doorward {
             follow_certificates(built, Listener::Admin, built.admin_tls.as_ref()),
         ];
         let following = follow_files(settings, built, reread);
+        let (fresh, counted) = (Arc::clone(&built.freshness), built.metrics.replication());
+        let ledger = built.ledger.clone();
+        // With Redis a process hears of its control plane by heartbeats.
+        let truth = settings.redis.is_none().then(|| Arc::clone(&built.freshness));
         let looking_after = built.gateway.clone();
         let admin = self.admin(settings, built, listeners.admin, drain.clone());
         let probes = probes(settings, built, listeners.probes, drain.clone());
@@ -253,6 +270,17 @@ impl Doorward {
             }));
             let following = tokio::spawn(following);
             let key_sets = tokio::spawn(key_sets.run());
+            let aging = tokio::spawn(every(LOOK_AT_AGE, move || {
+                let now = sync::replica::now();
+                fresh.look(now);
+                counted.set_staleness(fresh.staleness_at(now));
+            }));
+            let ledger = ledger.map(|ledger| {
+                [
+                    tokio::spawn(sync::ledger::follow(Arc::clone(&ledger), truth)),
+                    tokio::spawn(sync::ledger::tend(ledger)),
+                ]
+            });
             let certificates = certificates.map(|following| following.map(tokio::spawn));
             let looking_after = looking_after.map(|gateway| {
                 tokio::spawn(sync::endpoints::look_after(move |now| {
@@ -262,6 +290,8 @@ impl Doorward {
             tokio::join!(admin, probes, socket, drain.begun());
             following.abort();
             key_sets.abort();
+            aging.abort();
+            ledger.into_iter().flatten().for_each(|following| following.abort());
             certificates.into_iter().flatten().for_each(|following| following.abort());
             sweeping.abort();
             if let Some(looking_after) = looking_after {

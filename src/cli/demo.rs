@@ -63,8 +63,6 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> anyhow::Result<Exit
     let messages = telemetry::tracing::init(settings.log.format, settings.log.level)?;
     let doorward =
         Doorward::start(&settings, None).inspect_err(|_| messages.flush_within(super::run::FLUSH_PATIENCE))?;
-    // Keys are read once, at the start, and these are of no use afterwards.
-    drop(keys);
     let addresses = Addresses {
         gateway: doorward.gateway_address().context("the gateway does not say where it listens")?,
         admin: doorward.admin_address().context("the admin listener does not say where it listens")?,
@@ -78,6 +76,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> anyhow::Result<Exit
     context.out.flush()?;
     let code = app::run_until_signal(doorward);
     oms.stop();
+    drop(keys);
     messages.flush_within(super::run::FLUSH_PATIENCE);
     Ok(code)
 }
@@ -92,6 +91,8 @@ fn settings(args: &Args, oms: SocketAddr, keys: PathBuf) -> anyhow::Result<Setti
     let (mut settings, _) = Settings::shipped()?;
     settings.gateway.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, args.gateway_port));
     settings.admin.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, args.admin_port));
+    settings.revocation.folder = keys.with_file_name("revocations");
+    settings.publication.key_file = Some(keys.with_file_name("publication-key.jwks.json"));
     settings.auth.local_keys = keys;
     for upstream in settings.upstreams.values_mut() {
         let address = Address::Tcp { host: oms.ip().to_string(), port: oms.port() };
@@ -115,7 +116,7 @@ fn people(issuer: &Issuer) -> anyhow::Result<[Person; 3]> {
     ])
 }
 
-/// A folder for this run's keys that is gone when it is dropped.
+/// A folder for this run's keys and revocations that is gone when it is dropped.
 struct Keys(PathBuf);
 
 impl Keys {

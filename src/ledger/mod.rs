@@ -27,6 +27,7 @@ pub mod error;
 mod folder;
 pub mod handle;
 mod lines;
+mod peek;
 mod records;
 mod segments;
 mod shared;
@@ -36,6 +37,9 @@ mod writer;
 
 pub use self::error::LedgerError;
 pub use self::handle::{Ledger, LedgerSettings, Published, Receipt, Recorded, State};
+pub use self::peek::last_number;
 
+#[cfg(test)]
+mod model_tests;
 #[cfg(test)]
 mod tests;

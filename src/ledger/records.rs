@@ -3,25 +3,17 @@
 use std::collections::HashMap;
 
 use crate::clock::Timestamp;
-use crate::revocation::{Entry, FloorOf, Record, Retention};
+use crate::revocation::{Arrival, Entry, FloorOf, Record, Retention};
 
 /// From when a record does not count any more; `None`: it stands until it is replaced (keys, who is disabled or enabled, overrides).
 pub(super) fn over(record: &Record, retention: Retention) -> Option<Timestamp> {
-    let arrival = seconds(record.at).plus(1);
-    let from = |moment: Timestamp| Some(moment.plus(retention.from_arrival));
-    match &record.entry {
-        Entry::Token { expires_at: Some(end), .. } | Entry::Session { expires_at: Some(end), .. } => {
-            Some(end.plus(retention.after_expiry))
-        }
-        Entry::Token { .. } | Entry::Session { .. } => from(arrival),
-        // One in the future concerns tokens that do not exist yet.
-        Entry::Floor { issued_until, .. } => from(issued_until.map_or(arrival, |until| until.max(arrival))),
-        Entry::Key { .. }
-        | Entry::Disabled { .. }
-        | Entry::Enabled { .. }
-        | Entry::Override(_)
-        | Entry::Keys { .. } => None,
+    // Until when overrides count depends on settings that may change; the newest of a subject is a state, and stays on disk.
+    if matches!(record.entry, Entry::Override(_)) {
+        return None;
     }
+    let taken = seconds(record.at);
+    // The index has it from a moment after it was made.
+    retention.until(&record.entry, Arrival { number: Some(record.n), taken, now: taken.plus(1) })
 }
 
 /// Unix seconds of Unix milliseconds.

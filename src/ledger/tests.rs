@@ -20,13 +20,13 @@ use crate::telemetry::LedgerMetrics;
 use crate::token::local_keys::load_or_create_publication;
 
 /// A folder that is about to be made, and the key that signs in it.
-struct Place {
+pub(super) struct Place {
     _temporary: tempfile::TempDir,
-    folder: PathBuf,
+    pub(super) folder: PathBuf,
     document: Vec<u8>,
 }
 
-fn place() -> Place {
+pub(super) fn place() -> Place {
     let temporary = tempfile::tempdir().unwrap();
     let folder = temporary.path().join("data/revocations");
     let document = Ed25519KeyPair::generate().unwrap().to_pkcs8().unwrap().as_ref().to_vec();
@@ -44,7 +44,7 @@ impl Place {
         PublicationKey::from_pkcs8(&self.document).unwrap()
     }
 
-    fn pinned(&self) -> PinnedKeys {
+    pub(super) fn pinned(&self) -> PinnedKeys {
         PinnedKeys::parse([self.key().public().as_str()]).unwrap()
     }
 
@@ -64,11 +64,11 @@ impl Place {
         Ledger::open(self.settings(), Arc::clone(&index)).map(|ledger| (ledger, index))
     }
 
-    fn open(&self) -> (Arc<Ledger>, Arc<RevocationIndex>) {
+    pub(super) fn open(&self) -> (Arc<Ledger>, Arc<RevocationIndex>) {
         self.try_open().unwrap()
     }
 
-    fn log(&self) -> PathBuf {
+    pub(super) fn log(&self) -> PathBuf {
         self.folder.join("changes.log")
     }
 
@@ -86,7 +86,7 @@ impl Place {
     }
 }
 
-fn entry(value: serde_json::Value) -> Entry {
+pub(super) fn entry(value: serde_json::Value) -> Entry {
     serde_json::from_value(value).unwrap()
 }
 
@@ -94,7 +94,7 @@ fn token(id: &str) -> Entry {
     entry(json!({ "jti": id }))
 }
 
-fn presented<'t>(token: &'t str, subject: &'t str) -> Presented<'t> {
+pub(super) fn presented<'t>(token: &'t str, subject: &'t str) -> Presented<'t> {
     Presented {
         issuer: "doorward",
         subject,
@@ -506,4 +506,71 @@ fn the_publication_key_is_made_once_and_signs_what_its_public_half_verifies() {
     assert_eq!(made.public, [key.public()]);
     let pinned = PinnedKeys::parse(made.public.iter().map(String::as_str)).unwrap();
     assert_eq!(pinned.open::<u8>(Kind::Heartbeat, &key.sign(Kind::Heartbeat, &7).unwrap()), Ok(7));
+}
+
+#[test]
+fn t03_the_number_beside_a_writer_is_never_older_than_what_was_recorded_before() {
+    let place = place();
+    let peek = || last_number(&place.folder, &place.pinned()).unwrap();
+    assert_eq!(peek(), 0);
+    let (ledger, _) = place.open();
+    std::thread::scope(|scope| {
+        let writing = scope.spawn(|| {
+            for number in 0..200 {
+                ledger.record(entry(json!({ "subject": format!("s-{}", number % 3) }))).unwrap();
+                if number % 20 == 19 {
+                    ledger.shared.tend((8, number % 3)).unwrap();
+                }
+            }
+        });
+        let mut before = 0;
+        while !writing.is_finished() {
+            let recorded = ledger.last();
+            let seen = peek();
+            assert!(seen >= recorded && seen >= before, "{seen} {recorded} {before}");
+            before = seen;
+        }
+    });
+    assert_eq!(peek(), ledger.last());
+    assert!(last_number(&place.folder, &another().pinned()).is_err(), "nobody's word is taken for it");
+}
+
+#[test]
+fn t02_a_manifest_of_another_truth_or_an_older_one_is_noticed() {
+    let (place, other) = (place(), another());
+    let (ledger, index) = place.open();
+    for number in 0..12 {
+        ledger.record(token(&format!("t-{number}"))).unwrap();
+    }
+    let copy = |from: &Path| ["manifest", "changes.log"].map(|name| (name, fs::read(from.join(name)).unwrap()));
+    let old = copy(&place.folder);
+    assert!(ledger.shared.tend((4, 2)).unwrap());
+    for number in 12..20 {
+        ledger.record(token(&format!("t-{number}"))).unwrap();
+    }
+    let last = ledger.last();
+    for (name, bytes) in &old {
+        fs::write(place.folder.join(name), bytes).unwrap();
+    }
+    ledger.follow().unwrap();
+    let next = ledger.record(token("next")).unwrap();
+    assert!(next.change.n > last, "no number is given twice");
+    let (_, fresh) = place.open();
+    for index in [&index, &fresh] {
+        assert!((0..20).all(|number| refuses(index, &format!("t-{number}"))));
+        // Of what was lost with segments nothing is known: nobody's token counts any more.
+        let old = Presented { uv: Some(last), ..presented("good", "somebody") };
+        assert_eq!(index.standing(&old, Timestamp::now()), Standing::Revoked);
+        let new = Presented { uv: Some(next.change.n), ..presented("good", "somebody") };
+        assert_eq!(index.standing(&new, Timestamp::now()), Standing::Good);
+    }
+
+    let strange = Place { folder: other.folder.clone(), document: place.document.clone(), ..other };
+    strange.open().0.record(token("x")).unwrap();
+    for (name, bytes) in copy(&strange.folder) {
+        fs::write(place.folder.join(name), bytes).unwrap();
+    }
+    let error = ledger.follow().unwrap_err().to_string();
+    assert!(error.contains("of another truth now"), "{error}");
+    assert!(ledger.record(token("y")).is_err());
 }

@@ -7,6 +7,7 @@ pub mod certificates;
 pub mod endpoints;
 pub mod follow;
 pub mod key_sets;
+pub mod ledger;
 pub mod policy_files;
 pub mod publisher;
 pub mod replica;

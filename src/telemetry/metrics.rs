@@ -64,10 +64,6 @@ families! {
     LOG_DROPPED = COUNTER "doorward_log_dropped_total" "Access lines lost because the log's reader was too slow or gone.";
     DECISIONS = GAUGE "doorward_decisions_remembered" "Decisions that GET /api/decisions/{request_id} can explain: denials, and a sample of the rest.";
     DECISION_BYTES = GAUGE "doorward_decisions_remembered_bytes" "Memory that these decisions take, roughly.";
-    DELEGATE_QUESTION = HISTOGRAM "doorward_delegate_question_seconds" "Time that a question took which was asked elsewhere: of the user service, or of a blacklist.";
-    DELEGATE_COALESCED = COUNTER "doorward_delegate_coalesced_total" "Requests that waited for a question which another one had asked.";
-    DELEGATE_OPEN = GAUGE "doorward_delegate_questions_open" "Questions that are asked now, or wait for a place.";
-    LOOKUP_UNANSWERED = COUNTER "doorward_lookup_unanswered_total" "Requests that went on though the blacklist did not answer (on_stale = \"allow\").";
     STALENESS = GAUGE "doorward_revocation_staleness_seconds" "How long ago the control plane was last heard; +Inf: never. 0 for a process without Redis.";
     REPLICATION_CONNECTED = GAUGE "doorward_replication_connected" "1 while Redis answers: to what follows (role replica), and to what publishes.";
     REPLICATION_LOADS = COUNTER "doorward_replication_loads_total" "Times the whole state was read from Redis.";
@@ -81,6 +77,10 @@ families! {
     LEDGER_SEGMENTS = GAUGE "doorward_ledger_segments" "Segments of the revocation folder.";
     LEDGER_RECORDS = GAUGE "doorward_ledger_records" "Records in segments of the revocation folder, and changes after them.";
     LEDGER_FAILURES = COUNTER "doorward_ledger_failures_total" "Times the revocation folder could not be read or written.";
+    DELEGATE_QUESTION = HISTOGRAM "doorward_delegate_question_seconds" "Time that a question took which was asked elsewhere: of the user service, or of a blacklist.";
+    DELEGATE_COALESCED = COUNTER "doorward_delegate_coalesced_total" "Requests that waited for a question which another one had asked.";
+    DELEGATE_OPEN = GAUGE "doorward_delegate_questions_open" "Questions that are asked now, or wait for a place.";
+    LOOKUP_UNANSWERED = COUNTER "doorward_lookup_unanswered_total" "Requests that went on though the blacklist did not answer (on_stale = \"allow\").";
     PROCESS_CPU = COUNTER "process_cpu_seconds_total" "CPU time of the process, user and system.";
     PROCESS_RESIDENT = GAUGE "process_resident_memory_bytes" "Resident memory of the process.";
     PROCESS_OPEN_FDS = GAUGE "process_open_fds" "Open file descriptors of the process.";
@@ -257,8 +257,8 @@ pub struct Metrics {
     config_reload_failed: AtomicBool,
     endpoints: Mutex<Vec<EndpointHealth>>,
     log_dropped: Arc<AtomicU64>,
-    delegate: Arc<DelegateMetrics>,
     ledger: Arc<LedgerMetrics>,
+    delegate: Arc<DelegateMetrics>,
     /// Denials, samples, and the bytes of both.
     decisions: [AtomicU64; 3],
     replication: Arc<ReplicationMetrics>,
@@ -291,8 +291,8 @@ impl Metrics {
             config_reload_failed: AtomicBool::new(false),
             endpoints: Mutex::default(),
             log_dropped: Arc::default(),
-            delegate: Arc::default(),
             ledger: Arc::default(),
+            delegate: Arc::default(),
             decisions: Default::default(),
             replication: Arc::default(),
         })
@@ -398,16 +398,16 @@ impl Metrics {
         lock(&self.unprotected).insert(upstream.to_owned(), unprotected);
     }
 
-    /// The counters of what is asked elsewhere.
-    #[must_use]
-    pub fn delegate(&self) -> &Arc<DelegateMetrics> {
-        &self.delegate
-    }
-
     /// The counters of an issuer's key set, made at the first call.
     #[must_use]
     pub fn key_set(&self, issuer: &str) -> Arc<KeySetMetrics> {
         Arc::clone(lock(&self.key_sets).entry(issuer.into()).or_default())
+    }
+
+    /// The counters of what is asked elsewhere.
+    #[must_use]
+    pub fn delegate(&self) -> &Arc<DelegateMetrics> {
+        &self.delegate
     }
 
     /// The counter of lost access lines, for the access log to count on.
@@ -643,6 +643,16 @@ fn gather_tokens(out: &mut Gathered, totals: &Totals) {
     );
 }
 
+fn gather_ledger(out: &mut Gathered, ledger: &LedgerMetrics) {
+    let families = [&LEDGER_CHANGES, &LEDGER_SEGMENTS, &LEDGER_RECORDS, &LEDGER_FAILURES];
+    for (family, value) in families.into_iter().zip(ledger.numbers()) {
+        out.add(family, [number(&[], value as f64)]);
+    }
+    let mut syncs = HistogramTotal::new(SYNC_BOUNDS);
+    ledger.syncs.add_to(&mut syncs);
+    out.add(&LEDGER_SYNC, [histogram(&[], &syncs)]);
+}
+
 /// Nothing, where nothing was asked elsewhere.
 fn gather_delegate(out: &mut Gathered, delegate: &DelegateMetrics) {
     let gathered = delegate.gather();
@@ -657,16 +667,6 @@ fn gather_delegate(out: &mut Gathered, delegate: &DelegateMetrics) {
     out.add(&DELEGATE_OPEN, gathered.iter().map(|of| number(&each(of.question), of.open as f64)));
     let looked_up = gathered.iter().any(|of| of.question == "lookup");
     out.add(&LOOKUP_UNANSWERED, looked_up.then(|| number(&[], delegate.unanswered() as f64)));
-}
-
-fn gather_ledger(out: &mut Gathered, ledger: &LedgerMetrics) {
-    let families = [&LEDGER_CHANGES, &LEDGER_SEGMENTS, &LEDGER_RECORDS, &LEDGER_FAILURES];
-    for (family, value) in families.into_iter().zip(ledger.numbers()) {
-        out.add(family, [number(&[], value as f64)]);
-    }
-    let mut syncs = HistogramTotal::new(SYNC_BOUNDS);
-    ledger.syncs.add_to(&mut syncs);
-    out.add(&LEDGER_SYNC, [histogram(&[], &syncs)]);
 }
 
 fn gather_process(out: &mut Gathered) {

@@ -45,7 +45,10 @@ impl Person {
         now: Timestamp,
     ) -> anyhow::Result<Self> {
         let roles = [RoleKey::parse(role)?];
-        let request = MintRequest { subject, roles: &roles, name: Some(name), ttl: lifetime, ..MintRequest::default() };
+        // Nothing was recorded yet in a folder of this run's own.
+        let uv = Some(0);
+        let request =
+            MintRequest { subject, roles: &roles, name: Some(name), ttl: lifetime, uv, ..MintRequest::default() };
         let token = mint(issuer, &request, now)?;
         let said = inspect(&token, now).map_err(|refused| anyhow::anyhow!(refused.detail.into_owned()))?;
         let token_id = said["claims"]["jti"].as_str().context("the token has no jti")?.to_owned();

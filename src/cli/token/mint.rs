@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
+use crate::app;
 use crate::cli::Context;
 use crate::clock::Timestamp;
 use crate::config::{ConfigError, issuers, quantity};
@@ -48,7 +49,11 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> anyhow::Result<Exit
     let settings = context.settings()?;
     let issuers = issuers::load(&settings.auth).map_err(ConfigError)?;
     let issuer = choose(&issuers, args.issuer.as_deref())?;
+    // In this order (T3): what a token says is at least as new as its number, and the number as its time.
+    let now = Timestamp::now();
+    let uv = if issuer.own { Some(app::last_number(&settings)?) } else { None };
     let request = MintRequest {
+        uv,
         subject: &args.sub,
         roles: &args.roles,
         memberships: &args.memberships,
@@ -58,7 +63,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> anyhow::Result<Exit
         ttl: args.ttl,
         ..MintRequest::default()
     };
-    let token = mint(issuer, &request, Timestamp::now())?;
+    let token = mint(issuer, &request, now)?;
     writeln!(context.out, "{token}")?;
     Ok(ExitCode::SUCCESS)
 }

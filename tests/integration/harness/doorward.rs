@@ -29,6 +29,7 @@ pub(crate) fn doorward() -> Builder {
         environment: BTreeMap::new(),
         files: BTreeMap::new(),
         unread: false,
+        largest_file: None,
     }
 }
 
@@ -60,9 +61,17 @@ pub(crate) struct Builder {
     environment: BTreeMap<String, String>,
     files: BTreeMap<String, Vec<u8>>,
     unread: bool,
+    /// Of 512 bytes.
+    largest_file: Option<u32>,
 }
 
 impl Builder {
+    /// No file that it writes may grow beyond so many blocks of 512 bytes: as if the disk were full.
+    pub(crate) fn largest_file(mut self, blocks: u32) -> Self {
+        self.largest_file = Some(blocks);
+        self
+    }
+
     /// The one policy file.
     pub(crate) fn policy(mut self, text: &str) -> Self {
         self.policies = vec![text.to_owned()];
@@ -99,6 +108,18 @@ impl Builder {
             set(key, value.clone());
         }
         self.issuers.push((table, issuer.jwks().to_string()));
+        self
+    }
+
+    /// Accepts the tokens of doorward's own keys, which it makes at its first start.
+    pub(crate) fn own_issuer(mut self, algorithm: &str) -> Self {
+        let mut table = toml::Table::new();
+        table.insert("name".into(), "doorward".into());
+        table.insert("issuer".into(), "http://127.0.0.1:8001".into());
+        table.insert("audience".into(), vec!["oms"].into());
+        table.insert("keys".into(), "local".into());
+        table.insert("algorithms".into(), vec![algorithm].into());
+        self.issuers.push((table, String::new()));
         self
     }
 
@@ -186,7 +207,16 @@ impl Builder {
         }
         let config = at("doorward.toml");
         std::fs::write(&config, toml::to_string(&whole.settings).unwrap()).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
+        let mut command = match self.largest_file {
+            None => Command::new(env!("CARGO_BIN_EXE_doorward")),
+            // Without the signal a write that goes too far fails halfway, as on a full disk.
+            Some(blocks) => {
+                let mut command = Command::new("sh");
+                let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"");
+                command.args(["-c", &script, env!("CARGO_BIN_EXE_doorward")]);
+                command
+            }
+        };
         command.args(["run", "--config"]).arg(&config).current_dir(folder.path());
         command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path))).envs(&self.environment);
         (folder, command)

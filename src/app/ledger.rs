@@ -1,0 +1,73 @@
+//! The revocation folder of a process that records, and the number that a token minted beside it carries.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+
+use crate::clock::Timestamp;
+use crate::config::Settings;
+use crate::ledger::{self, Ledger, LedgerSettings, Published};
+use crate::revocation::{Freshness, PinnedKeys, PublicationKey, Retention, RevocationIndex};
+use crate::telemetry::Metrics;
+use crate::token::local_keys::{self, PublicationFile};
+
+/// Opens the folder; `None` for a process that has no key to record with, and follows through Redis.
+pub(super) fn open(
+    settings: &Settings,
+    retention: Retention,
+    index: &Arc<RevocationIndex>,
+    metrics: &Metrics,
+) -> anyhow::Result<Option<Arc<Ledger>>> {
+    let Some(path) = &settings.publication.key_file else { return Ok(None) };
+    let (key, public) = match local_keys::load_or_create_publication(path) {
+        Ok(PublicationFile { pkcs8, public }) => {
+            (Some(PublicationKey::from_pkcs8(pkcs8.expose()).context("[publication] key_file")?), public)
+        }
+        // A process that never revokes needs no folder that it may write.
+        Err(error) if settings.redis.is_none() && !path.exists() && !settings.revocation.folder.exists() => {
+            tracing::warn!(%error, "nothing can be revoked while doorward runs: there is no key to record it with");
+            (None, Vec::new())
+        }
+        Err(error) => return Err(error).context("[publication] key_file"),
+    };
+    let opened = LedgerSettings {
+        folder: settings.revocation.folder.clone(),
+        key,
+        pinned: pinned(settings, &public)?,
+        retention,
+        published: if settings.redis.is_some() { Published::ByPublisher } else { Published::AtOnce },
+        metrics: metrics.ledger(),
+    };
+    Ledger::open(opened, Arc::clone(index)).map(Some).context("[revocation] folder")
+}
+
+/// How fresh a process is that has only its folder to hear of (T12): as fresh as its last look at it, which was just now.
+pub(super) fn freshness(settings: &Settings) -> Arc<Freshness> {
+    let freshness = Freshness::following(settings.revocation.max_staleness, settings.revocation.on_stale);
+    freshness.heard(Timestamp::now().0.saturating_mul(1000));
+    Arc::new(freshness)
+}
+
+/// The number as of which the claims of a token are true that is minted now from these settings (T3); 0 where nothing was ever
+/// recorded. To be read after the time that the token is issued at, and before what it says of its subject.
+///
+/// # Errors
+/// A folder that cannot be read, or is signed by a key that is neither in the key file nor pinned.
+pub fn last_number(settings: &Settings) -> anyhow::Result<u64> {
+    let exists = |path: &&std::path::PathBuf| Path::exists(path);
+    let file = settings
+        .publication
+        .key_file
+        .as_ref()
+        .filter(exists)
+        .map(|path| local_keys::load_or_create_publication(path).context("[publication] key_file"));
+    let public = file.transpose()?.map(|file| file.public).unwrap_or_default();
+    let pinned = pinned(settings, &public)?;
+    ledger::last_number(&settings.revocation.folder, &pinned).context("[revocation] folder")
+}
+
+fn pinned(settings: &Settings, public: &[String]) -> anyhow::Result<PinnedKeys> {
+    let keys = public.iter().chain(&settings.publication.public_keys).map(String::as_str);
+    PinnedKeys::parse(keys).context("[publication] public_keys")
+}

@@ -1,0 +1,79 @@
+//! The loops beside the revocation folder: what other processes record in it is in force here within a second (T12), and it stays
+//! small.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::MissedTickBehavior;
+
+use crate::ledger::{Ledger, LedgerError};
+use crate::revocation::Freshness;
+
+/// How often the folder is looked at: three `stat`s when there is nothing new.
+const LOOK: Duration = Duration::from_millis(200);
+/// How often it is asked whether there is something to tend.
+const TEND: Duration = Duration::from_secs(5);
+
+/// Follows the folder until the task is dropped. Every look that succeeds counts as having heard of `truth`, where the folder is
+/// the only one to hear of.
+pub async fn follow(ledger: Arc<Ledger>, truth: Option<Arc<Freshness>>) {
+    let mut told = Told::default();
+    each(LOOK, ledger, move |ledger| {
+        let began = now();
+        let looked = ledger.follow();
+        if let (Ok(_), Some(truth)) = (&looked, &truth) {
+            truth.heard(began);
+        }
+        told.of("the revocation folder cannot be followed", looked.err());
+    })
+    .await;
+}
+
+/// Keeps the folder small until the task is dropped.
+pub async fn tend(ledger: Arc<Ledger>) {
+    let mut told = Told::default();
+    each(TEND, ledger, move |ledger| {
+        told.of("the revocation folder cannot be tended", ledger.tend().err());
+    })
+    .await;
+}
+
+/// Calls what may wait for the disk on a thread where it may, one call at a time.
+async fn each(period: Duration, ledger: Arc<Ledger>, work: impl FnMut(&Ledger) + Send + 'static) {
+    let mut ticks = tokio::time::interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut work = Box::new(work);
+    loop {
+        ticks.tick().await;
+        let ledger = Arc::clone(&ledger);
+        let worked = tokio::task::spawn_blocking(move || {
+            work(&ledger);
+            work
+        });
+        match worked.await {
+            Ok(again) => work = again,
+            Err(error) => return tracing::error!(%error, "a loop beside the revocation folder has ended"),
+        }
+    }
+}
+
+/// A failure is told when it begins, when it becomes another one, and when it ends.
+#[derive(Default)]
+struct Told(Option<String>);
+
+impl Told {
+    fn of(&mut self, what: &str, failure: Option<LedgerError>) {
+        let failure = failure.map(|error| error.to_string());
+        match (&self.0, &failure) {
+            (before, Some(error)) if before.as_ref() != Some(error) => tracing::error!(error, "{what}"),
+            (Some(_), None) => tracing::info!("the revocation folder is well again"),
+            _ => {}
+        }
+        self.0 = failure;
+    }
+}
+
+/// Unix milliseconds.
+fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
