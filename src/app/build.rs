@@ -14,7 +14,9 @@ use super::upstreams::{self, Listeners, Upstreams};
 use crate::admin_api::{AdminState, Hands, Readiness};
 use crate::admission::{Admission, Decisions, Desk, Identity};
 use crate::clock::Timestamp;
-use crate::config::{self, AssertionSettings, AuthSettings, ConfigError, IssuerSettings, Settings, issuers};
+use crate::config::{
+    self, AssertionSettings, AuthSettings, ConfigError, IssuerSettings, RevocationMode, Settings, issuers,
+};
 use crate::gateway::{self, Assertions, Gateway, GatewaySettings, assertion};
 use crate::ledger::Ledger;
 use crate::policy::Snapshot;
@@ -85,7 +87,9 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
     let retention = retention(settings);
     let revocations = Arc::new(revocations(settings, retention)?);
     let ledger = ledger::open(settings, retention, &revocations, &metrics)?;
-    let (freshness, replicated) = match &settings.redis {
+    // Who looks tokens up in another program's Redis follows nothing there, and writes nothing into it.
+    let followed = settings.redis.as_ref().filter(|_| settings.revocation.mode == RevocationMode::Replicated);
+    let (freshness, replicated) = match followed {
         Some(redis) => {
             let freshness = replication::freshness(settings);
             let published = (ledger.as_ref(), &*metrics);
