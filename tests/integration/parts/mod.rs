@@ -12,5 +12,6 @@ mod service;
 mod h2load;
 mod slow;
 mod sslscan;
+mod strangers;
 mod table;
 mod upstreams;
