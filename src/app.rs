@@ -1,6 +1,7 @@
 //! From settings to a running process: build, bind, spawn, and at the end drain, in order.
 
 mod build;
+mod elsewhere;
 mod key_sets;
 mod ledger;
 mod replication;

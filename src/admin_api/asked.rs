@@ -39,8 +39,6 @@ pub struct Known<'k> {
     pub issuers: &'k [String],
     /// The roles in force.
     pub roles: &'k RoleTable,
-    /// Their fingerprint, which an override needs (T9).
-    pub fingerprint: Option<&'k str>,
     /// Now.
     pub now: Timestamp,
 }
@@ -158,7 +156,8 @@ fn check(entry: Entry, door: Door, known: &Known<'_>) -> Result<Entry, NotAsked>
             if asked.needs.is_some() {
                 return refuse("/needs", "which roles it presumes is known here: those in force");
             }
-            asked.needs = known.fingerprint.map(Box::from);
+            // T9: a process with other role data must not grant by it.
+            asked.needs = Some(known.roles.fingerprint().into());
             Ok(Entry::Override(asked))
         }
         entry => Ok(entry),
@@ -187,6 +186,17 @@ fn check_subject(entry: &Entry) -> Result<(), NotAsked> {
     refuse(pointer, "no token has such an id: it is 1 to 128 characters from `!` to `~` without `,`, `=` and `%`")
 }
 
+/// The entries that carry a change out, in order: a floor goes before who is enabled again, so that no token comes back to life that
+/// was refused while its subject was disabled (T4). Should doorward end in between, the subject is still disabled.
+#[must_use]
+pub fn steps(entry: Entry) -> (Option<Entry>, Entry) {
+    let floor = match &entry {
+        Entry::Enabled { id } => Some(Entry::Floor { of: FloorOf::Subject(id.clone()), issued_until: None }),
+        _ => None,
+    };
+    (floor, entry)
+}
+
 /// What the audit calls a change.
 #[must_use]
 pub fn event_of(entry: &Entry) -> ChangeEvent {
@@ -212,7 +222,7 @@ mod tests {
         let source = SourceText { name: "roles.yaml".to_owned(), text: text.to_owned() };
         let (_, roles) = roles_file::parse(std::sync::Arc::new(source)).0.unwrap();
         let (verifier, issuers) = (Verifier::new(Vec::new()), ["own".to_owned(), "kc".to_owned()]);
-        let known = Known { verifier: &verifier, issuers: &issuers, roles: &roles, fingerprint: Some("f"), now: NOW };
+        let known = Known { verifier: &verifier, issuers: &issuers, roles: &roles, now: NOW };
         read(body.as_bytes(), door, &known).map(|asked| asked.entry)
     }
 
@@ -275,7 +285,7 @@ mod tests {
         let door = Door::Overrides;
         let good = r#"{"override": "a", "roles": ["ROLE_USER"], "memberships": {"oms": "FREE"}}"#;
         let Entry::Override(entry) = asked(good, door).unwrap() else { unreachable!() };
-        assert_eq!(entry.needs.as_deref(), Some("f"));
+        assert_eq!(entry.needs.map(|needs| needs.len()), Some(64), "a SHA-256");
         for (body, at) in [
             (r#"{"override": "a", "roles": ["ROLE_NONE"]}"#, "/roles"),
             (r#"{"override": "a", "roles": [], "memberships": {"oms": "GOLD"}}"#, "/memberships"),

@@ -6,6 +6,7 @@ pub mod asked;
 pub mod decisions;
 pub mod guard;
 pub mod health;
+pub mod inquiry;
 pub mod inspected;
 pub mod problem;
 pub mod revocations;

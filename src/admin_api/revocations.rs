@@ -16,6 +16,8 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::asked::{self, Asked, Door, Known, NotAsked};
 use super::inspected::Change;
@@ -23,8 +25,11 @@ use super::problem;
 use crate::admission::{Admission, Identity};
 use crate::clock::Timestamp;
 use crate::ledger::{Ledger, LedgerError, Receipt};
-use crate::revocation::{Entry, Freshness, Retention, RevocationIndex};
+use crate::revocation::{Entry, Freshness, RevocationIndex};
 use crate::token::TokenCache;
+
+/// How long the disk may take, and other processes that write to the same folder.
+const DISK: Duration = Duration::from_secs(10);
 
 /// What calls that change something work on, whichever door they come through.
 pub struct Hands {
@@ -32,8 +37,6 @@ pub struct Hands {
     pub ledger: Option<Arc<Ledger>>,
     /// What it is applied to.
     pub index: Arc<RevocationIndex>,
-    /// How long entries are kept (T5).
-    pub retention: Retention,
     /// How fresh that is.
     pub freshness: Arc<Freshness>,
     /// The issuers and their keys: for tokens that are pasted.
@@ -42,6 +45,8 @@ pub struct Hands {
     pub issuers: Vec<String>,
     /// The roles in force are those of its snapshot.
     pub roles: Arc<Admission>,
+    /// Whose turn it is to have the whole truth searched.
+    pub inquiries: Semaphore,
 }
 
 /// Who asks for a change.
@@ -83,7 +88,7 @@ pub(super) async fn set_override(
 
 /// How the truth stands: for `doorward status`.
 pub(super) async fn status(State(hands): State<Arc<Hands>>) -> Response {
-    let now = Timestamp::now();
+    let (now, held) = (Timestamp::now(), hands.index.counts());
     let (mut number, mut published) = (0, true);
     if let Some(ledger) = &hands.ledger {
         number = ledger.last();
@@ -94,7 +99,8 @@ pub(super) async fn status(State(hands): State<Arc<Hands>>) -> Response {
         &json!({
             "number": number,
             "published": published,
-            "revocations": hands.index.len(),
+            "revocations": held.revocations(),
+            "overrides": held.overrides,
             "loaded": hands.freshness.is_loaded(),
             "staleness_seconds": hands.freshness.staleness(now).map(|age| age.as_secs_f64()),
         }),
@@ -117,19 +123,19 @@ impl Hands {
 
     fn read(&self, body: &[u8], door: Door) -> Result<Asked, NotAsked> {
         let (snapshot, verifier) = (self.roles.snapshot(), self.tokens.verifier());
-        let known = Known {
-            verifier: &verifier,
-            issuers: &self.issuers,
-            roles: snapshot.roles(),
-            fingerprint: None,
-            now: Timestamp::now(),
-        };
+        let known =
+            Known { verifier: &verifier, issuers: &self.issuers, roles: snapshot.roles(), now: Timestamp::now() };
         asked::read(body, door, &known)
     }
 
     /// On disk and published, or on disk, or neither.
     async fn record(&self, entry: Entry) -> Result<Receipt, LedgerError> {
-        self.ledger.as_ref().ok_or(LedgerError::ReadOnly)?.revoke(entry).await
+        let ledger = self.ledger.as_ref().ok_or(LedgerError::ReadOnly)?;
+        let (before, entry) = asked::steps(entry);
+        if let Some(before) = before {
+            ledger.recorded(before).await?;
+        }
+        ledger.revoke(entry).await
     }
 
     async fn carry_out(&self, actor: &Actor, Asked { entry, by_token }: Asked) -> Response {
@@ -142,8 +148,8 @@ impl Hands {
             number,
             outcome,
         };
-        let (mut response, change) = match self.record(entry).await {
-            Ok(Receipt { number, propagated }) => {
+        let (mut response, change) = match timeout(DISK, self.record(entry)).await {
+            Ok(Ok(Receipt { number, propagated })) => {
                 tracing::info!(%actor, entry = said, number, propagated, "changed");
                 let status = if propagated { StatusCode::OK } else { StatusCode::ACCEPTED };
                 let outcome = if propagated { "published" } else { "recorded" };
@@ -154,14 +160,26 @@ impl Hands {
                 }
                 (answer(status, &body), change(Some(number), outcome))
             }
-            Err(error) => {
+            Ok(Err(error)) => {
                 tracing::error!(%actor, entry = said, %error, "nothing was changed");
                 (not_recorded(&error), change(None, "failed"))
+            }
+            Err(_) => {
+                tracing::error!(%actor, entry = said, "the disk does not take a change");
+                (unanswered(), change(None, "unknown"))
             }
         };
         response.extensions_mut().insert(change);
         response
     }
+}
+
+/// Whoever holds the folder's lock has stopped, or the disk has.
+fn unanswered() -> Response {
+    let seconds = DISK.as_secs();
+    let detail =
+        format!("the disk did not take it within {seconds} s: it may count later, or never; asking again is harmless");
+    problem::of_call(StatusCode::SERVICE_UNAVAILABLE, "not_answered", &detail, None)
 }
 
 /// Nothing was changed, and why.
@@ -186,6 +204,6 @@ fn unread(rejection: &BytesRejection) -> Response {
     }
 }
 
-fn answer(status: StatusCode, body: &Value) -> Response {
+pub(super) fn answer(status: StatusCode, body: &Value) -> Response {
     (status, [(CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }

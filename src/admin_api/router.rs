@@ -9,13 +9,13 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::get;
 
 use super::guard::Objects;
 use super::health::Readiness;
 use super::inspected::Event;
 use super::revocations::Hands;
-use super::{decisions, guard, health, problem, revocations};
+use super::{decisions, guard, health, inquiry, problem, revocations};
 use crate::admission::{Admission, Decisions, Desk};
 use crate::reason::Reason;
 use crate::request::Host;
@@ -49,8 +49,9 @@ pub fn router(state: Arc<AdminState>, peer: SocketAddr) -> Router {
     let guarded_by = |objects| middleware::from_fn_with_state((Arc::clone(&state), peer, objects), guard::decide);
     let of_services =
         Router::new().route("/api/decisions/{request_id}", get(decisions::one)).layer(guarded_by(Objects::OfServices));
-    let revoking =
-        Router::new().route("/api/revocations", post(revocations::create)).with_state(Arc::clone(&state.hands));
+    let revoking = Router::new()
+        .route("/api/revocations", get(inquiry::find).post(revocations::create))
+        .with_state(Arc::clone(&state.hands));
     let whole = Router::new()
         .merge(revoking)
         .route("/metrics", get(metrics))

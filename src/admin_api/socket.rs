@@ -30,9 +30,9 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::inspected::{self, Origin};
-use super::problem;
 use super::revocations::{self, Actor, Hands};
 use super::router::{BODY_BYTES, keep_private};
+use super::{inquiry, problem};
 use crate::net::Drain;
 use crate::telemetry::AccessSink;
 
@@ -242,7 +242,7 @@ async fn connection(stream: UnixStream, hands: Arc<Hands>, audit: Option<AccessS
 /// Every path of the socket.
 fn router(hands: Arc<Hands>) -> Router {
     Router::new()
-        .route("/api/revocations", post(revocations::create))
+        .route("/api/revocations", get(inquiry::find).post(revocations::create))
         .route("/api/overrides", post(revocations::set_override))
         .route("/api/status", get(revocations::status))
         .fallback(problem::not_found)

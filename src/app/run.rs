@@ -15,6 +15,7 @@ use ipnet::IpNet;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::build::{Built, build, tell_of_snapshot};
+use super::elsewhere::Asking;
 use super::key_sets;
 use super::replication::Replicated;
 use super::upstreams::{Configured, Listeners, Reading, Ready, Reread, warn_of_unprotected};
@@ -63,6 +64,8 @@ pub struct Doorward {
     grace: Duration,
     gateway: Option<SocketAddr>,
     admin: Option<SocketAddr>,
+    /// Asks elsewhere for as long as somebody may want to know.
+    _asking: Option<Asking>,
 }
 
 /// What the control thread listens on.
@@ -107,6 +110,7 @@ impl Doorward {
             grace: settings.gateway.grace,
             gateway: address_of(gateway.as_ref().and_then(|listeners| listeners.first())),
             admin: address_of(listeners.admin.as_ref()),
+            _asking: built.asking.take(),
         };
         let probes = address_of(listeners.probes.as_ref());
         if let Some(listeners) = gateway {

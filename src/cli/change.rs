@@ -78,7 +78,7 @@ fn check(settings: &Settings, door: Door, body: &Value) -> anyhow::Result<Entry>
     let Some((_, roles)) = parsed.filter(|_| !found.has_errors()) else {
         bail!("{}", found.render(false).trim_end());
     };
-    let known = Known { verifier: &verifier, issuers: &names, roles: &roles, fingerprint: None, now: Timestamp::now() };
+    let known = Known { verifier: &verifier, issuers: &names, roles: &roles, now: Timestamp::now() };
     Ok(asked::read(body.to_string().as_bytes(), door, &known)?.entry)
 }
 

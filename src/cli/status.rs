@@ -84,7 +84,8 @@ fn truth(settings: &Settings, context: &mut Context<'_>) -> anyhow::Result<Optio
 
 fn write_truth(truth: &Value, context: &mut Context<'_>) -> std::io::Result<()> {
     let published = if truth["published"] == true { "published" } else { "not published yet" };
-    let (number, held) = (&truth["number"], &truth["revocations"]);
+    let number = &truth["number"];
+    let held = format!("{} revocations and {} overrides", truth["revocations"], truth["overrides"]);
     match truth["staleness_seconds"].as_f64() {
         _ if truth["loaded"] != true => writeln!(context.out, "revocation: no state was loaded and proven yet"),
         Some(age) if truth["follows"] == true => {

@@ -49,7 +49,7 @@ pub struct ChangeRecord<'a> {
     pub entry: &'a str,
     /// The change's number; `None`: nothing was changed.
     pub number: Option<u64>,
-    /// `published`, `recorded` (publication is outstanding), or `failed`.
+    /// `published`, `recorded` (publication is outstanding), `failed`, or `unknown` (the disk does not answer).
     pub outcome: &'a str,
     /// Where the call came from, if over the network.
     pub peer: Option<IpAddr>,

@@ -1,0 +1,349 @@
+//! The hands that revoke: the admin call, the control socket, the command line (SPEC 8, 10; T4, T16, T18, T21, T30, T36).
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::harness::{Builder, Doorward, Issuer, Response, Upstream, doorward, eventually};
+
+const SOCKET: &str = "data/doorward.sock";
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn described(upstream: &Upstream, issuer: &Issuer) -> Builder {
+    doorward().issuer_with(issuer, &[("admin", true.into())]).upstream(upstream)
+}
+
+fn started() -> (Doorward, Upstream, Issuer) {
+    let (upstream, issuer) = (Upstream::echo(), Issuer::hs256());
+    (described(&upstream, &issuer).start(), upstream, issuer)
+}
+
+/// A call over the control socket, as any HTTP client makes it.
+fn over(socket: &Path, method: &str, target: &str, body: &str) -> (u16, Value) {
+    let mut stream = UnixStream::connect(socket).expect("the socket");
+    let length = body.len();
+    write!(stream, "{method} {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let status = text.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_else(|| panic!("{text:?}"));
+    let (_, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{text:?}"));
+    (status, serde_json::from_str(body).unwrap_or_default())
+}
+
+/// `doorward ARGUMENTS` in the folder of a process, with its configuration.
+fn command(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
+    command.args(arguments).args(["--config", "doorward.toml"]).current_dir(folder).env_clear();
+    command.stdin(Stdio::null());
+    command
+}
+
+fn cli(running: &Doorward, arguments: &[&str]) -> Output {
+    command(&running.path("."), arguments).output().unwrap()
+}
+
+#[track_caller]
+fn good(output: &Output) -> String {
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[track_caller]
+fn bad(output: &Output, code: i32) -> String {
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+    said
+}
+
+fn revoke(running: &Doorward, token: &str, body: &Value) -> Response {
+    running.admin_request("POST", "/api/revocations", Some(token), &body.to_string())
+}
+
+fn audit_of(running: &Doorward, actor: &str) -> Value {
+    eventually(&format!("an audit event by {actor}"), PATIENCE, || {
+        let lines = running.stdout();
+        let mut parsed = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        parsed.find(|line| line["type"] == "audit" && line["actor"] == actor)
+    })
+}
+
+#[test]
+fn every_kind_of_entry_is_taken_and_refuses_what_it_names() {
+    let (running, _upstream, issuer) = started();
+    let administrator = issuer.with_roles("root", &["ROLE_SUPER_ADMIN"]);
+    let token = |subject: &str, id: &str| issuer.token().claim("sub", subject).claim("jti", id).sign();
+    let refused = |token: &str| running.get_as("/items", token).denial();
+    let of_bob = token("bob", "t-1");
+    assert_eq!(running.get_as("/items", &of_bob).status, 200);
+    let answer = revoke(&running, &administrator, &json!({"jti": "t-1", "issuer": issuer.name}));
+    assert_eq!((answer.status, &answer.json()["propagated"]), (200, &Value::Bool(true)), "{answer:?}");
+    assert!(answer.json()["number"].is_u64(), "{answer:?}");
+    assert_eq!(refused(&of_bob), (401, "revoked".into()));
+    assert_eq!(running.get_as("/items", &token("bob", "t-2")).status, 200);
+    assert_eq!(revoke(&running, &administrator, &json!({"disabled": "bob"})).status, 200);
+    assert_eq!(refused(&token("bob", "t-2")), (401, "subject_disabled".into()));
+    assert_eq!(revoke(&running, &administrator, &json!({"service": "oms"})).status, 200);
+    assert_eq!(refused(&token("eve", "t-3")), (401, "revoked".into()));
+    assert_eq!(revoke(&running, &administrator, &json!({"jti": "t-1"})).status, 200, "repeating is harmless");
+    assert_eq!(revoke(&running, &administrator, &json!({"everything": true})).status, 200);
+    assert_eq!(revoke(&running, &administrator, &json!({"jti": "t-9"})).denial(), (401, "revoked".into()), "them too");
+}
+
+#[test]
+fn t36_who_may_revoke_may_not_grant() {
+    let (running, _upstream, issuer) = started();
+    let administrator = issuer.with_roles("root", &["ROLE_SUPER_ADMIN"]);
+    for (body, pointer) in [
+        (json!({"override": "eve", "roles": ["ROLE_SUPER_ADMIN"]}), "/override"),
+        (json!({"keys": {"keys": []}}), "/keys"),
+        (json!({"jti": "a", "issuer": "nobody"}), "/issuer"),
+        (json!({"everything": 4_000_000_000_u32}), "/everything"),
+        (json!({}), ""),
+    ] {
+        let answer = revoke(&running, &administrator, &body);
+        assert_eq!((answer.status, &answer.json()["pointer"]), (422, &pointer.into()), "{answer:?}");
+        assert!(!answer.json()["detail"].as_str().unwrap().is_empty());
+    }
+    let there = running.admin_request("POST", "/api/overrides", Some(&administrator), r#"{"override":"a","roles":[]}"#);
+    assert_eq!(there.status, 403, "overrides are no call of the admin listener: {there:?}");
+    let scoped = "version: 1\npermissions:\n  oms: [item:view, item:create, item:edit, item:delete, order:view, order:view-all]\n\
+        roles:\n  ROLE_OMS_ADMIN:\n    scope: oms\n    permissions: ['*']\n\
+        tiers:\n  oms: [{key: FREE, permissions: []}, {key: PREMIUM, permissions: []}]\n";
+    let upstream = Upstream::echo();
+    let running = described(&upstream, &issuer).roles(scoped).start();
+    let scoped = issuer.with_roles("s", &["ROLE_OMS_ADMIN"]);
+    let answer = revoke(&running, &scoped, &json!({"everything": true}));
+    assert_eq!(answer.denial(), (403, "permission_missing".into()), "a role with a scope does not revoke for all");
+}
+
+#[test]
+fn t21_report_mode_lets_nobody_revoke() {
+    let (upstream, issuer) = (Upstream::echo(), Issuer::hs256());
+    let running = described(&upstream, &issuer).setting("gateway.mode", "report").start();
+    let without = running.admin_request("POST", "/api/revocations", None, r#"{"everything": true}"#);
+    assert_eq!(without.denial(), (401, "missing_token".into()));
+    let viewer = revoke(&running, &issuer.viewer(), &json!({"everything": true}));
+    assert_eq!(viewer.denial(), (403, "permission_missing".into()));
+}
+
+#[test]
+fn a_whole_token_is_revoked_by_its_id_if_its_signature_is_good() {
+    let (running, _upstream, issuer) = started();
+    let administrator = issuer.with_roles("root", &["ROLE_SUPER_ADMIN"]);
+    let token = issuer.token().claim("jti", "t-7").sign();
+    let answer = revoke(&running, &administrator, &json!({"token": token}));
+    assert_eq!((answer.status, &answer.json()["entry"]["jti"]), (200, &"t-7".into()), "{answer:?}");
+    assert_eq!(running.get_as("/items", &token).denial(), (401, "revoked".into()));
+    let other = issuer.token().claim("jti", "t-8").sign();
+    let forged = format!("{}.{}", other.rsplit_once('.').unwrap().0, token.rsplit_once('.').unwrap().1);
+    let nameless = issuer.token().without("jti").sign();
+    let expired = issuer.token().claim("jti", "t-6").claim("exp", crate::harness::now() - 3600).sign();
+    for (bad, why) in [(&forged, "bad_signature"), (&nameless, "jti"), (&expired, "expired")] {
+        let answer = revoke(&running, &administrator, &json!({"token": bad}));
+        assert_eq!((answer.status, &answer.json()["pointer"]), (422, &"/token".into()), "{answer:?}");
+        assert!(answer.json()["detail"].as_str().unwrap().contains(why), "{answer:?}");
+    }
+    assert_eq!(running.get_as("/items", &other).status, 200);
+    let told = format!("{}{}", running.stdout(), running.stderr());
+    for part in [&token, &other, &nameless] {
+        assert!(!told.contains(&part[..60]) && !told.contains(&part[part.len() - 20..]), "a token is in the log");
+    }
+}
+
+#[test]
+fn t04_enabling_revives_no_token() {
+    let (running, _upstream, issuer) = started();
+    let administrator = issuer.with_roles("root", &["ROLE_SUPER_ADMIN"]);
+    let before = issuer.token().claim("sub", "alice").sign();
+    assert_eq!(running.get_as("/items", &before).status, 200);
+    assert_eq!(revoke(&running, &administrator, &json!({"disabled": "alice"})).status, 200);
+    assert_eq!(running.get_as("/items", &before).denial(), (401, "subject_disabled".into()));
+    let meanwhile = issuer.token().claim("sub", "alice").claim("jti", "meanwhile").sign();
+    assert_eq!(revoke(&running, &administrator, &json!({"enabled": "alice"})).status, 200);
+    for token in [&before, &meanwhile] {
+        assert_eq!(running.get_as("/items", token).denial(), (401, "revoked".into()));
+    }
+}
+
+#[test]
+fn changes_are_audited_with_who_what_and_the_requests_id() {
+    let (running, _upstream, issuer) = started();
+    let administrator = issuer.with_roles("root", &["ROLE_SUPER_ADMIN"]);
+    let answer = revoke(&running, &administrator, &json!({"session": "s-1"}));
+    let told = audit_of(&running, "root");
+    assert_eq!(told["event_type"], "auth.revoked");
+    assert_eq!(told["entry"], json!({"session": "s-1"}));
+    assert_eq!((&told["number"], &told["outcome"]), (&answer.json()["number"], &"published".into()));
+    assert_eq!(told["request_id"], answer.field("x-request-id").unwrap());
+    assert_eq!(told["peer"], "127.0.0.1");
+    good(&cli(&running, &["revoke", "--disable", "eve"]));
+    let told = audit_of(&running, "local:0");
+    assert_eq!((&told["event_type"], &told["peer"]), (&"auth.subject.disabled".into(), &Value::Null));
+    assert_eq!(told["entry"], json!({"disabled": "eve"}));
+}
+
+#[test]
+fn the_socket_is_the_owners_alone_and_goes_with_the_process() {
+    let (mut running, _upstream, issuer) = started();
+    let socket = running.path(SOCKET);
+    let found = std::fs::symlink_metadata(&socket).unwrap();
+    assert_eq!(found.permissions().mode() & 0o7777, 0o600);
+    assert_eq!(std::fs::metadata(running.path("data")).unwrap().mode() & 0o7777, 0o700);
+    let token = issuer.token().claim("jti", "t-1").sign();
+    let (status, said) = over(&socket, "POST", "/api/revocations", r#"{"jti": "t-1"}"#);
+    assert_eq!((status, &said["propagated"]), (200, &Value::Bool(true)));
+    assert_eq!(running.get_as("/items", &token).denial(), (401, "revoked".into()));
+    assert_eq!(over(&socket, "POST", "/api/revocations", r#"{"override": "a", "roles": []}"#).0, 422);
+    assert_eq!(over(&socket, "GET", "/metrics", "").0, 404);
+    assert_eq!(over(&socket, "GET", "/api/status", "").1["loaded"], true);
+    let huge = format!("{{\"jti\": \"{}\"}}", "x".repeat(2 << 20));
+    assert_eq!(over_impolite(&socket, &huge), 413);
+    running.signal("-TERM");
+    running.wait(PATIENCE);
+    assert!(!socket.exists(), "it is removed at the end");
+}
+
+/// The server need not read what it refuses.
+fn over_impolite(socket: &Path, body: &str) -> u16 {
+    let mut stream = UnixStream::connect(socket).unwrap();
+    let length = body.len();
+    write!(stream, "POST /api/revocations HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n").unwrap();
+    let _ = stream.write_all(body.as_bytes());
+    let mut text = Vec::new();
+    let _ = stream.read_to_end(&mut text);
+    String::from_utf8_lossy(&text).split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default()
+}
+
+#[test]
+fn the_socket_serves_no_other_user() {
+    let (running, _upstream, _issuer) = started();
+    let folder = running.path(".");
+    if std::fs::metadata(&folder).unwrap().uid() != 0 {
+        eprintln!("skipped: only root can be another user");
+        return;
+    }
+    // Everything on the way is opened up, so that nothing but the kernel's word about the peer is left.
+    let open = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    open(&folder, 0o755);
+    open(&running.path("data"), 0o755);
+    let script = "import socket,sys\ns=socket.socket(socket.AF_UNIX)\ns.connect(sys.argv[1])\n\
+        s.send(b'POST /api/revocations HTTP/1.1\\r\\nHost: a\\r\\nContent-Length: 20\\r\\n\\r\\n{\"everything\": true} ')\n\
+        print(repr(s.recv(100)))";
+    let as_nobody = || {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "/usr/bin/python3", "-c", script]);
+        command.arg(running.path(SOCKET)).current_dir("/").output().unwrap()
+    };
+    let refused = as_nobody();
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("PermissionError"), "{refused:?}");
+    open(&running.path(SOCKET), 0o666);
+    let turned_away = as_nobody();
+    let said = format!("{turned_away:?}");
+    assert!(!said.contains("HTTP/1.1"), "{said}");
+    eventually("it is told", PATIENCE, || running.stdout().contains("stranger").then_some(()));
+    assert_eq!(over(&running.path(SOCKET), "GET", "/api/status", "").1["number"], 0, "nothing was changed");
+}
+
+#[test]
+fn a_socket_that_a_crash_left_is_replaced_and_a_living_one_is_not() {
+    let (mut running, _upstream, _issuer) = started();
+    let socket = running.path(SOCKET);
+    running.kill9();
+    assert!(socket.exists(), "kill -9 leaves it");
+    running.start_again();
+    eventually("it is ready again", PATIENCE, || running.is_ready().then_some(()));
+    assert_eq!(over(&socket, "GET", "/api/status", "").0, 200);
+
+    // A second process of the same folder: it serves without, and takes over when the first ends.
+    let upstream = Upstream::echo();
+    let path = socket.display().to_string();
+    let second = described(&upstream, &Issuer::hs256()).setting("admin.socket", path).start();
+    let inode = std::fs::symlink_metadata(&socket).unwrap().ino();
+    eventually("it is told", PATIENCE, || second.stdout().contains("another process's").then_some(()));
+    assert_eq!(std::fs::symlink_metadata(&socket).unwrap().ino(), inode, "the living one stays");
+    running.signal("-TERM");
+    running.wait(PATIENCE);
+    eventually("the second takes over", PATIENCE, || UnixStream::connect(&socket).is_ok().then_some(()));
+    assert_eq!(over(&socket, "GET", "/api/status", "").0, 200);
+    assert!(second.stdout().contains("is ours now"));
+}
+
+#[test]
+fn without_a_socket_doorward_serves_and_says_so() {
+    let (upstream, issuer) = (Upstream::echo(), Issuer::hs256());
+    // A file where the folder would be, and something that is no socket.
+    let blocked = described(&upstream, &issuer).file("data", "x").start();
+    assert_eq!(blocked.get_as("/items", &issuer.viewer()).status, 200);
+    eventually("it is told", PATIENCE, || blocked.stdout().contains("there is no control socket").then_some(()));
+    let other = described(&upstream, &issuer).file(SOCKET, "precious").start();
+    eventually("it is told", PATIENCE, || other.stdout().contains("is no socket").then_some(()));
+    assert_eq!(std::fs::read_to_string(other.path(SOCKET)).unwrap(), "precious");
+    let none = described(&upstream, &issuer).setting("admin.socket", "").start();
+    assert!(!none.path(SOCKET).exists() && !none.stdout().contains("socket"), "{}", none.stdout());
+}
+
+#[test]
+fn many_calls_at_a_time_are_all_carried_out() {
+    let (running, _upstream, issuer) = started();
+    let socket = running.path(SOCKET);
+    std::thread::scope(|scope| {
+        for number in 0..64 {
+            let socket = &socket;
+            scope.spawn(move || {
+                let (status, said) =
+                    over(socket, "POST", "/api/revocations", &json!({"jti": format!("t-{number}")}).to_string());
+                assert_eq!(status, 200, "{said}");
+            });
+        }
+        // Who connects and says nothing takes nobody's place for long.
+        let idle: Vec<UnixStream> = (0..8).map(|_| UnixStream::connect(&socket).unwrap()).collect();
+        assert_eq!(over(&socket, "GET", "/api/status", "").0, 200);
+        drop(idle);
+    });
+    for number in 0..64 {
+        let token = issuer.token().claim("jti", format!("t-{number}")).sign();
+        assert_eq!(running.get_as("/items", &token).denial(), (401, "revoked".into()));
+    }
+}
+
+#[test]
+fn the_command_line_revokes_on_the_running_process() {
+    let (running, _upstream, issuer) = started();
+    let token = |subject: &str, id: &str| issuer.token().claim("sub", subject).claim("jti", id).sign();
+    let said = good(&cli(&running, &["revoke", "--jti", "t-1", "--issuer", issuer.name, "--output", "json"]));
+    let said: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((&said["propagated"], &said["by"]), (&Value::Bool(true), &"process".into()), "{said}");
+    assert_eq!(running.get_as("/items", &token("a", "t-1")).denial(), (401, "revoked".into()));
+    assert!(good(&cli(&running, &["revoke", "--subject", "b"])).starts_with("logged b out everywhere (change "));
+    assert_eq!(running.get_as("/items", &token("b", "t-2")).denial(), (401, "revoked".into()));
+
+    let pasted = token("c", "t-3");
+    let mut child = command(&running.path("."), &["revoke", "--token-stdin"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(format!("Authorization: Bearer {pasted}\n").as_bytes()).unwrap();
+    assert!(good(&child.wait_with_output().unwrap()).contains("revoked the token t-3 of issuer"));
+    assert_eq!(running.get_as("/items", &pasted).denial(), (401, "revoked".into()));
+
+    assert!(bad(&cli(&running, &["revoke", "--jti", "t", "--issuer", "nobody"]), 1).contains("no issuer is named"));
+    for wrong in
+        [&["revoke"][..], &["revoke", "--jti", "a", "--session", "b"], &["revoke", "--everything", "--subject", "a"]]
+    {
+        bad(&cli(&running, wrong), 2);
+    }
+    assert!(good(&cli(&running, &["revoke", "--everything"])).starts_with("logged everybody out"));
+    assert_eq!(running.get_as("/items", &token("d", "t-4")).denial(), (401, "revoked".into()));
+    let status: Value = serde_json::from_str(&good(&cli(&running, &["status", "--output", "json"]))).unwrap();
+    assert_eq!(status["revocation"]["published"], true, "{status}");
+    assert!(status["revocation"]["revocations"].as_u64().unwrap() >= 4, "{status}");
+}
