@@ -43,6 +43,8 @@ pub struct Built {
     pub ledger: Option<Arc<Ledger>>,
     /// How fresh the revocations are.
     pub freshness: Arc<Freshness>,
+    /// What hears of the folder, where this process has one.
+    pub truth: Arc<Freshness>,
     /// What follows and publishes through Redis, if there is one; taken by who runs it.
     pub replicated: Option<Replicated>,
     /// What revokes, through whichever door.
@@ -84,16 +86,29 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
     let (freshness, replicated) = match &settings.redis {
         Some(redis) => {
             let freshness = replication::freshness(settings);
-            let truth = (ledger.as_ref(), &*metrics);
-            let replicated = replication::open(settings, redis, (&revocations, retention), &freshness, truth)?;
+            let published = (ledger.as_ref(), &*metrics);
+            let replicated = replication::open(settings, redis, (&revocations, retention), &freshness, published)?;
             (freshness, Some(replicated))
         }
         None => (ledger::freshness(settings), None),
     };
+<<<<<<< HEAD
     // T21: what is too old may be gone on by at the gateway, and never by administrators.
     let strict = Arc::new(freshness.strict());
     let asking = elsewhere::asking(settings, &metrics)?;
     let admission = |snapshot, freshness: &Arc<Freshness>, elsewhere| {
+=======
+    // T21: what is too old may be gone on by at the gateway, and never by administrators. With Redis gone they can still revoke where
+    // the truth is.
+    let (truth, strict) = match (&ledger, &replicated) {
+        (Some(_), Some(_)) => {
+            let truth = Arc::new(freshness.beside_own_truth());
+            (Arc::clone(&truth), truth)
+        }
+        _ => (Arc::clone(&freshness), Arc::new(freshness.strict())),
+    };
+    let admission = |snapshot, freshness: &Arc<Freshness>| {
+>>>>>>> replication
         let (tokens, revocations, freshness) = (Arc::clone(&tokens), Arc::clone(&revocations), Arc::clone(freshness));
         Arc::new(Admission::new(snapshot, tokens, revocations, freshness).asking(elsewhere))
     };
@@ -113,12 +128,21 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
     };
     upstreams::warn_of_unprotected(&upstreams, settings.gateway.assertion.is_some(), &metrics);
 
+<<<<<<< HEAD
     let admission_of_admin =
         loaded.admin.map(|snapshot| admission(snapshot, &strict, asking.as_ref().map(Asking::of_admin)));
     let readiness = Readiness::new(Arc::clone(&freshness));
     let mut hands = hands(settings, &tokens, &revocations, &freshness, admission_of_admin.as_ref(), gateway.as_ref())?;
     hands.ledger.clone_from(&ledger);
     let hands = Arc::new(hands);
+=======
+    let admission_of_admin = loaded.admin.map(|snapshot| admission(snapshot, &strict));
+    let mut hands = hands(settings, &tokens, &revocations, &freshness, admission_of_admin.as_ref(), gateway.as_ref())?;
+    hands.ledger.clone_from(&ledger);
+    let hands = Arc::new(hands);
+    // A control plane without a gateway can do its work as long as administrators are let in.
+    let readiness = Readiness::new(Arc::clone(if settings.gateway.enabled { &freshness } else { &strict }));
+>>>>>>> replication
     let admin = match admission_of_admin {
         Some(admission) => {
             let hosts = settings.admin.hosts.iter().map(|host| Host::parse(host.as_bytes()));
@@ -147,6 +171,7 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
         revocations,
         ledger,
         freshness,
+        truth,
         replicated,
         hands,
         readiness,

@@ -118,7 +118,7 @@ impl Doorward {
         }
         let key_sets = std::mem::take(&mut built.key_sets);
         running.spawn_control(settings, &built, key_sets, listeners, reread, &control_drain)?;
-        if let Some(replicated) = built.replicated {
+        if let Some(replicated) = built.replicated.take() {
             let mut drain = control_drain.clone();
             // Of its own: what is revoked is on its way while the console lists users.
             running.control.push(spawn("replication", async move {
@@ -254,7 +254,8 @@ impl Doorward {
         let following = follow_files(settings, built, reread);
         let (fresh, counted) = (Arc::clone(&built.freshness), built.metrics.replication());
         let ledger = built.ledger.clone();
-        let truth = Arc::clone(&built.freshness);
+        let truth = Arc::clone(&built.truth);
+        let own = Arc::clone(&built.truth);
         let leads = built.replicated.as_ref().map_or_else(|| Arc::new(true.into()), Replicated::leads);
         let looking_after = built.gateway.clone();
         let admin = self.admin(settings, built, listeners.admin, drain.clone());
@@ -270,12 +271,20 @@ impl Doorward {
                 net::return_memory();
             }));
             let following = tokio::spawn(following);
+<<<<<<< HEAD
             let key_sets = tokio::spawn(key_sets.run());
+=======
+>>>>>>> replication
             let aging = tokio::spawn(every(LOOK_AT_AGE, move || {
                 let now = sync::replica::now();
                 fresh.look(now);
+                own.look(now);
                 counted.set_staleness(fresh.staleness_at(now));
             }));
+<<<<<<< HEAD
+=======
+            let key_sets = tokio::spawn(key_sets.run());
+>>>>>>> replication
             let ledger = ledger.map(|ledger| {
                 [
                     tokio::spawn(sync::ledger::follow(Arc::clone(&ledger), truth, leads)),
@@ -290,8 +299,13 @@ impl Doorward {
             });
             tokio::join!(admin, probes, socket, drain.begun());
             following.abort();
+<<<<<<< HEAD
             key_sets.abort();
             aging.abort();
+=======
+            aging.abort();
+            key_sets.abort();
+>>>>>>> replication
             ledger.into_iter().flatten().for_each(|following| following.abort());
             certificates.into_iter().flatten().for_each(|following| following.abort());
             sweeping.abort();
