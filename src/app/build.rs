@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail};
 use tokio::sync::Semaphore;
 
 use super::ledger;
+use super::replication::{self, Replicated};
 use super::upstreams::{self, Listeners, Upstreams};
 use crate::admin_api::{AdminState, Hands, Readiness};
 use crate::admission::{Admission, Decisions, Desk, Identity};
@@ -39,6 +40,8 @@ pub struct Built {
     pub ledger: Option<Arc<Ledger>>,
     /// How fresh the revocations are.
     pub freshness: Arc<Freshness>,
+    /// What follows and publishes through Redis, if there is one; taken by who runs it.
+    pub replicated: Option<Replicated>,
     /// What revokes, through whichever door.
     pub hands: Arc<Hands>,
     /// Whether the process can serve.
@@ -70,9 +73,19 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
     let retention = retention(settings);
     let revocations = Arc::new(revocations(settings, retention)?);
     let ledger = ledger::open(settings, retention, &revocations, &metrics)?;
-    let freshness = ledger::freshness(settings);
-    let admission = |snapshot| {
-        let (tokens, revocations, freshness) = (Arc::clone(&tokens), Arc::clone(&revocations), Arc::clone(&freshness));
+    let (freshness, replicated) = match &settings.redis {
+        Some(redis) => {
+            let freshness = replication::freshness(settings);
+            let truth = (ledger.as_ref(), &*metrics);
+            let replicated = replication::open(settings, redis, (&revocations, retention), &freshness, truth)?;
+            (freshness, Some(replicated))
+        }
+        None => (ledger::freshness(settings), None),
+    };
+    // T21: what is too old may be gone on by at the gateway, and never by administrators.
+    let strict = Arc::new(freshness.strict());
+    let admission = |snapshot, freshness: &Arc<Freshness>| {
+        let (tokens, revocations, freshness) = (Arc::clone(&tokens), Arc::clone(&revocations), Arc::clone(freshness));
         Arc::new(Admission::new(snapshot, tokens, revocations, freshness))
     };
 
@@ -83,17 +96,17 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
             tell_of_snapshot(&metrics, &snapshot);
             decisions.in_force(snapshot.version());
             let gateway_settings = gateway_settings(settings, &upstreams, &metrics)?;
-            Some(Gateway::new(admission(snapshot), gateway_settings, Arc::clone(&decisions)))
+            Some(Gateway::new(admission(snapshot, &freshness), gateway_settings, Arc::clone(&decisions)))
         }
         None => None,
     };
     upstreams::warn_of_unprotected(&upstreams, settings.gateway.assertion.is_some(), &metrics);
 
-    let admission_of_admin = loaded.admin.map(admission);
-    let readiness = Readiness::new(Arc::clone(&freshness));
+    let admission_of_admin = loaded.admin.map(|snapshot| admission(snapshot, &strict));
     let mut hands = hands(settings, &tokens, &revocations, &freshness, admission_of_admin.as_ref(), gateway.as_ref())?;
     hands.ledger.clone_from(&ledger);
     let hands = Arc::new(hands);
+    let readiness = Readiness::new(Arc::clone(&freshness));
     let admin = match admission_of_admin {
         Some(admission) => {
             let hosts = settings.admin.hosts.iter().map(|host| Host::parse(host.as_bytes()));
@@ -122,6 +135,7 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
         revocations,
         ledger,
         freshness,
+        replicated,
         hands,
         readiness,
         decisions,

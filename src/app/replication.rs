@@ -50,8 +50,7 @@ pub(super) fn open(
     redis: &RedisSettings,
     (index, retention): (&Arc<RevocationIndex>, Retention),
     freshness: &Arc<Freshness>,
-    ledger: Option<&Arc<Ledger>>,
-    metrics: &Metrics,
+    (ledger, metrics): (Option<&Arc<Ledger>>, &Metrics),
 ) -> anyhow::Result<Replicated> {
     let redis = Redis::new(redis.clone())?;
     let publication = &settings.publication;
@@ -92,6 +91,27 @@ pub(super) fn open(
     Ok(Replicated { replica: Replica { redis, followed, ledger, last_good, broken, metrics: counted }, publisher })
 }
 
+/// A publisher for one change, without a replica beside it.
+pub(super) fn publisher(
+    settings: &Settings,
+    redis: &RedisSettings,
+    ledger: &Arc<Ledger>,
+    metrics: &Metrics,
+) -> anyhow::Result<Publisher> {
+    let publication = &settings.publication;
+    let path = publication.key_file.as_ref().context("[publication] key_file is missing")?;
+    let file = local_keys::load_or_create_publication(path).context("[publication] key_file")?;
+    let pinned = PinnedKeys::parse(file.public.iter().chain(&publication.public_keys).map(String::as_str));
+    Ok(Publisher {
+        redis: Redis::new(redis.clone())?,
+        ledger: Arc::clone(ledger),
+        key: Arc::new(PublicationKey::from_pkcs8(file.pkcs8.expose()).context("[publication] key_file")?),
+        pinned: Arc::new(pinned.context("[publication] public_keys")?),
+        broken: Arc::new(Notify::new()),
+        metrics: metrics.replication(),
+    })
+}
+
 /// Whether there is a last good state.
 fn restore(last_good: &LastGood, followed: &mut Followed, freshness: &Freshness) -> bool {
     let now = replica::now();
@@ -101,7 +121,11 @@ fn restore(last_good: &LastGood, followed: &mut Followed, freshness: &Freshness)
             let heard = i64::try_from(restored.heard).unwrap_or(i64::MAX);
             freshness.restored(heard, now);
             let age = u64::try_from(now.saturating_sub(heard)).ok().map(std::time::Duration::from_millis);
-            tracing::info!(n = restored.n, ?age, "the last good state of revocations was read; Redis has to confirm it");
+            tracing::info!(
+                n = restored.n,
+                ?age,
+                "the last good state of revocations was read; Redis has to confirm it"
+            );
             true
         }
         Err(error) => {

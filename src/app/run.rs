@@ -35,6 +35,9 @@ use crate::telemetry::{AccessLog, Limit, Listener, WorkerMetrics};
 /// How often what is idle or expired is cleared away.
 const SWEEP: Duration = Duration::from_secs(5);
 
+/// How often it is looked whether what is known has turned stale; open exchanges hear of it then (T20).
+const LOOK_AT_AGE: Duration = Duration::from_millis(250);
+
 /// How long before the end of the grace time streams are told.
 const LEAVE: Duration = Duration::from_secs(3);
 /// How long a kept-alive connection without a request is left open for one more when doorward stops: what is on its way on it is
@@ -107,6 +110,16 @@ impl Doorward {
             running.spawn_gateway(settings, &built, listeners, &drain)?;
         }
         running.spawn_control(settings, &built, listeners, reread, &control_drain)?;
+        if let Some(replicated) = built.replicated {
+            let mut drain = control_drain.clone();
+            // Of its own: what is revoked is on its way while the console lists users.
+            running.control.push(spawn("replication", async move {
+                tokio::select! {
+                    () = replicated.run() => {}
+                    () = drain.begun() => {}
+                }
+            })?);
+        }
         running.readiness.set(true);
         let shown = |address: Option<SocketAddr>| address.map(tracing::field::display);
         tracing::info!(
@@ -228,6 +241,7 @@ impl Doorward {
             follow_certificates(built, Listener::Admin, built.admin_tls.as_ref()),
         ];
         let following = follow_files(settings, built, reread);
+        let (fresh, counted) = (Arc::clone(&built.freshness), built.metrics.replication());
         let ledger = built.ledger.clone();
         // With Redis a process hears of its control plane by heartbeats.
         let truth = settings.redis.is_none().then(|| Arc::clone(&built.freshness));
@@ -245,6 +259,11 @@ impl Doorward {
                 net::return_memory();
             }));
             let following = tokio::spawn(following);
+            let aging = tokio::spawn(every(LOOK_AT_AGE, move || {
+                let now = sync::replica::now();
+                fresh.look(now);
+                counted.set_staleness(fresh.staleness_at(now));
+            }));
             let ledger = ledger.map(|ledger| {
                 [
                     tokio::spawn(sync::ledger::follow(Arc::clone(&ledger), truth)),
@@ -259,6 +278,7 @@ impl Doorward {
             });
             tokio::join!(admin, probes, socket, drain.begun());
             following.abort();
+            aging.abort();
             ledger.into_iter().flatten().for_each(|following| following.abort());
             certificates.into_iter().flatten().for_each(|following| following.abort());
             sweeping.abort();

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::running::{Answer, Control};
 use super::{Context, Output};
 use crate::admin_api::asked::{self, Door, Known};
+use crate::app::{self, Alone};
 use crate::clock::Timestamp;
 use crate::config::{self, ConfigError, Settings, issuers, quantity};
 use crate::policy::roles_file;
@@ -26,6 +27,8 @@ pub(super) struct Done {
     propagated: bool,
     /// Whether a running process did it.
     by_process: bool,
+    /// Why it is not published yet, if that is known.
+    outstanding: Option<String>,
 }
 
 /// Asks the running process, or does it here.
@@ -59,13 +62,16 @@ fn read(answer: &Answer, body: &Value) -> anyhow::Result<Done> {
         number: said["number"].as_u64().unwrap_or_default(),
         propagated: said["propagated"] == true,
         by_process: true,
+        outstanding: None,
     })
 }
 
 /// No process has the socket: the folder is written here, beside whoever else writes it.
 fn directly(settings: &Settings, door: Door, body: &Value) -> anyhow::Result<Done> {
     let entry = check(settings, door, body)?;
-    bail!("no doorward runs with this configuration: {entry:?}")
+    let (before, last) = asked::steps(entry.clone());
+    let Alone { number, outstanding } = app::record(settings, before.into_iter().chain([last]))?;
+    Ok(Done { entry, number, propagated: outstanding.is_none(), by_process: false, outstanding })
 }
 
 /// The same checks that a running process makes.
@@ -95,9 +101,16 @@ impl Done {
             Output::Text => writeln!(context.out, "{} (change {})", describe(&self.entry), self.number)?,
         }
         if !self.propagated {
+            let why = self.outstanding.as_deref().unwrap_or("Redis has not taken it");
+            let who = if self.by_process { "the" } else { "a" };
             writeln!(
                 context.err,
-                "warning: not published yet: Redis has not taken it. It is on disk, and a running doorward publishes it as soon as it can"
+                "warning: not published yet ({why}); it is on disk, and {who} running doorward publishes it as soon as it can"
+            )?;
+        } else if !self.by_process {
+            writeln!(
+                context.err,
+                "no doorward has the control socket here, so the revocation folder was written; who shares it follows within 1 s"
             )?;
         }
         Ok(())
