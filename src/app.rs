@@ -2,6 +2,7 @@
 
 mod alone;
 mod build;
+mod key_sets;
 mod ledger;
 mod replication;
 mod run;

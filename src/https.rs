@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_ENCODING;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
 
 use crate::secret::Secret;
 
@@ -96,11 +96,7 @@ pub enum AskError {
 /// # Errors
 /// [`TlsTrustError`] naming the key whose contents are of no use.
 pub fn tls_config(trust: &TlsTrust) -> Result<ClientConfig, TlsTrustError> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| TlsTrustError::Identity(error.to_string()))?
-        .with_root_certificates(roots(trust)?);
+    let builder = builder()?.with_root_certificates(roots(trust)?);
     let Some((chain, key)) = &trust.identity else { return Ok(builder.with_no_client_auth()) };
     let chain: Vec<_> =
         CertificateDer::pem_slice_iter(chain).collect::<Result<_, _>>().map_err(|_| TlsTrustError::Certificate)?;
@@ -109,6 +105,13 @@ pub fn tls_config(trust: &TlsTrust) -> Result<ClientConfig, TlsTrustError> {
     }
     let key = PrivateKeyDer::from_pem_slice(key.expose()).map_err(|_| TlsTrustError::Key)?;
     builder.with_client_auth_cert(chain, key).map_err(|error| TlsTrustError::Identity(error.to_string()))
+}
+
+fn builder() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, TlsTrustError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| TlsTrustError::Client(error.to_string()))
 }
 
 fn roots(trust: &TlsTrust) -> Result<RootCertStore, TlsTrustError> {
@@ -138,7 +141,18 @@ fn roots(trust: &TlsTrust) -> Result<RootCertStore, TlsTrustError> {
 /// # Errors
 /// [`TlsTrustError`] if the certificates cannot be used.
 pub fn client(settings: &ClientSettings) -> Result<reqwest::Client, TlsTrustError> {
-    let mut tls = tls_config(&settings.tls)?;
+    build(settings, tls_config(&settings.tls)?)
+}
+
+/// As [`client`], for plain HTTP on this machine: it needs no certificates, and believes none.
+///
+/// # Errors
+/// [`TlsTrustError::Client`]
+pub fn plain_client(settings: &ClientSettings) -> Result<reqwest::Client, TlsTrustError> {
+    build(settings, builder()?.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
+}
+
+fn build(settings: &ClientSettings, mut tls: ClientConfig) -> Result<reqwest::Client, TlsTrustError> {
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     reqwest::Client::builder()
         .tls_backend_preconfigured(tls)

@@ -19,7 +19,7 @@ use crate::revocation::{Arrival, Freshness, Retention, RevocationIndex};
 use crate::telemetry::Metrics;
 use crate::token::jwk::{KeySet, Trust};
 use crate::token::mint::{MintRequest, mint};
-use crate::token::{Algorithm, ClaimPaths, Confers, Issuer, RolesFrom, TokenCache, Verifier};
+use crate::token::{Algorithm, ClaimPaths, Confers, Issuer, IssuerKeys, RolesFrom, TokenCache, Verifier};
 
 const NOW: Timestamp = Timestamp(1_800_000_000);
 /// The number of the change that tests make. Tokens that say less are older.
@@ -66,7 +66,7 @@ fn issuer(name: &str, own: bool) -> Issuer {
         issuer: Some(format!("https://{name}.example")),
         audience: vec!["oms".into()],
         algorithms: vec![Algorithm::EdDSA],
-        keys: Arc::new(KeySet::parse(document.expose(), &[Algorithm::EdDSA], Trust::File).unwrap()),
+        keys: IssuerKeys::fixed(KeySet::parse(document.expose(), &[Algorithm::EdDSA], Trust::File).unwrap()),
         claims: ClaimPaths::default(),
         max_lifetime: Duration::from_secs(3600),
         leeway: Duration::from_secs(30),

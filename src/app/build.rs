@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use tokio::sync::Semaphore;
 
+use super::key_sets;
 use super::ledger;
 use super::replication::{self, Replicated};
 use super::upstreams::{self, Listeners, Upstreams};
@@ -21,7 +22,7 @@ use crate::request::Host;
 use crate::request::peer::TrustedProxies;
 use crate::revocation::{Arrival, Freshness, Retention, RevocationIndex, entry};
 use crate::sync::policy_files::Texts;
-use crate::sync::{LiveTls, PolicyFiles};
+use crate::sync::{KeySets, LiveTls, PolicyFiles};
 use crate::telemetry::Metrics;
 use crate::token::jwk::Trust;
 use crate::token::{Algorithm, Confers, KeySet, RolesFrom, Signer, TokenCache, Verifier, local_keys};
@@ -48,6 +49,8 @@ pub struct Built {
     pub readiness: Readiness,
     /// The gateway's decisions of late.
     pub decisions: Arc<Decisions>,
+    /// The issuers' keys that are followed while running.
+    pub key_sets: KeySets,
     /// The files that are followed while running.
     pub files: PolicyFiles,
     /// What they held at the start.
@@ -70,6 +73,7 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
     let texts = files.read()?;
     let loaded = files.compile(&texts)?;
     let tokens = Arc::new(TokenCache::new(verifier(&settings.auth, &loaded.roles)?, settings.auth.token_cache));
+    let key_sets = key_sets::followed(&settings.auth, &tokens, &metrics)?;
     let retention = retention(settings);
     let revocations = Arc::new(revocations(settings, retention)?);
     let ledger = ledger::open(settings, retention, &revocations, &metrics)?;
@@ -139,6 +143,7 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
         hands,
         readiness,
         decisions,
+        key_sets,
         files,
         texts,
         upstreams,

@@ -15,6 +15,7 @@ use ipnet::IpNet;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::build::{Built, build, tell_of_snapshot};
+use super::key_sets;
 use super::upstreams::{Configured, Listeners, Reading, Ready, Reread, warn_of_unprotected};
 use crate::admin_api::{self, ControlSocket, SocketError};
 use crate::clock::Timestamp;
@@ -29,7 +30,7 @@ use crate::net::{self, Drain, DrainSender, ListenerSettings, Stage, Tls};
 use crate::request::head::HeadLimits;
 use crate::request::peer::TrustedProxies;
 use crate::sync::policy_files::Unusable;
-use crate::sync::{self, Followed, LiveTls, News, Part};
+use crate::sync::{self, Followed, KeySets, LiveTls, News, Part};
 use crate::telemetry::{AccessLog, Limit, Listener, WorkerMetrics};
 
 /// How often what is idle or expired is cleared away.
@@ -78,7 +79,8 @@ impl Doorward {
     /// What is wrong with settings, files or addresses.
     pub fn start(settings: &Settings, reread: Option<Reread>) -> anyhow::Result<Self> {
         look_at_descriptors(settings);
-        let built = build(settings)?;
+        let mut built = build(settings)?;
+        let asked = built.key_sets.first_answers();
         let workers = settings.gateway.worker_count();
         let gateway = built.gateway.as_ref().map(|_| net::bind(settings.gateway.listen, workers)).transpose()?;
         let mut bind_one = |address| anyhow::Ok(net::bind(address, 1)?.pop());
@@ -109,8 +111,9 @@ impl Doorward {
         if let Some(listeners) = gateway {
             running.spawn_gateway(settings, &built, listeners, &drain)?;
         }
-        running.spawn_control(settings, &built, listeners, reread, &control_drain)?;
-        if let Some(replicated) = built.replicated {
+        let key_sets = std::mem::take(&mut built.key_sets);
+        running.spawn_control(settings, &built, key_sets, listeners, reread, &control_drain)?;
+        if let Some(replicated) = built.replicated.take() {
             let mut drain = control_drain.clone();
             // Of its own: what is revoked is on its way while the console lists users.
             running.control.push(spawn("replication", async move {
@@ -120,6 +123,8 @@ impl Doorward {
                 }
             })?);
         }
+        // Its end is what is waited for.
+        let _ = asked.recv_timeout(key_sets::wait(&settings.auth));
         running.readiness.set(true);
         let shown = |address: Option<SocketAddr>| address.map(tracing::field::display);
         tracing::info!(
@@ -230,6 +235,7 @@ impl Doorward {
         &mut self,
         settings: &Settings,
         built: &Built,
+        key_sets: KeySets,
         listeners: ControlListeners,
         reread: Option<Reread>,
         drain: &Drain,
@@ -264,6 +270,7 @@ impl Doorward {
                 fresh.look(now);
                 counted.set_staleness(fresh.staleness_at(now));
             }));
+            let key_sets = tokio::spawn(key_sets.run());
             let ledger = ledger.map(|ledger| {
                 [
                     tokio::spawn(sync::ledger::follow(Arc::clone(&ledger), truth)),
@@ -279,6 +286,7 @@ impl Doorward {
             tokio::join!(admin, probes, socket, drain.begun());
             following.abort();
             aging.abort();
+            key_sets.abort();
             ledger.into_iter().flatten().for_each(|following| following.abort());
             certificates.into_iter().flatten().for_each(|following| following.abort());
             sweeping.abort();

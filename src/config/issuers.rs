@@ -7,7 +7,7 @@ use super::settings::{AuthSettings, IssuerSettings, KeySource};
 use crate::token::jwk::Trust;
 use crate::token::{Issuer, IssuerKeys, KeySet, KeySetError, local_keys};
 
-/// Loads the keys of every issuer. doorward's own are made if they do not exist yet.
+/// Loads the keys of every issuer, but for those behind a URL, which are on their way. doorward's own are made if they do not exist yet.
 ///
 /// # Errors
 /// Every issuer whose keys are unreadable, malformed or weak, with the mend.
@@ -28,7 +28,7 @@ fn all<'s>(auth: &AuthSettings, chosen: impl Iterator<Item = &'s IssuerSettings>
     let mut mistakes = Vec::new();
     for settings in chosen {
         match keys(settings, auth) {
-            Ok(keys) => issuers.push(issuer(settings, auth, keys)),
+            Ok(keys) => issuers.push(issuer(settings, auth, keys.map_or_else(IssuerKeys::awaited, IssuerKeys::fixed))),
             Err(error) => mistakes.push(Mistake {
                 place: format!("keys of issuer {:?}", settings.name),
                 key: String::new(),
@@ -40,33 +40,37 @@ fn all<'s>(auth: &AuthSettings, chosen: impl Iterator<Item = &'s IssuerSettings>
     if mistakes.is_empty() { Ok(issuers) } else { Err(mistakes) }
 }
 
-fn keys(settings: &IssuerSettings, auth: &AuthSettings) -> Result<KeySet, KeySetError> {
+/// `None` where they are on their way: [`crate::sync::key_sets`] fetches them.
+fn keys(settings: &IssuerSettings, auth: &AuthSettings) -> Result<Option<KeySet>, KeySetError> {
     match &settings.keys {
         KeySource::Local => local_keys::load_or_create(&auth.local_keys, &settings.algorithms),
         KeySource::Secret(secret) => KeySet::shared_secret(secret),
+        KeySource::JwksUrl(_) => return Ok(None),
         KeySource::JwksFile(path) => {
             let named = |error: &dyn std::fmt::Display| KeySetError(format!("{}: {error}", path.display()));
             let json = std::fs::read(path).map_err(|error| named(&error))?;
             KeySet::parse(&json, &settings.algorithms, Trust::File).map_err(|error| named(&error))
         }
     }
+    .map(Some)
 }
 
 const fn mend(source: &KeySource) -> &'static str {
     match source {
         KeySource::Local => "Correct `auth.local_keys`, or move the file away, and new keys are made.",
         KeySource::Secret(_) => "Set JWT_SECRET_KEY to 32 bytes or more.",
+        KeySource::JwksUrl(_) => "Correct the URL after \"jwks+\".",
         KeySource::JwksFile(_) => "Correct the path after \"jwks+file://\", or the JWK set in the file (RFC 7517).",
     }
 }
 
-fn issuer(settings: &IssuerSettings, auth: &AuthSettings, keys: KeySet) -> Issuer {
+fn issuer(settings: &IssuerSettings, auth: &AuthSettings, keys: Arc<IssuerKeys>) -> Issuer {
     Issuer {
         name: Arc::from(settings.name.as_str()),
         issuer: settings.issuer.clone(),
         audience: settings.audience.clone(),
         algorithms: settings.algorithms.clone(),
-        keys: IssuerKeys::fixed(keys),
+        keys,
         claims: settings.claims.clone(),
         max_lifetime: settings.max_lifetime,
         leeway: auth.leeway,

@@ -222,6 +222,27 @@ pub enum KeySource {
     Secret(Secret),
     /// A JWK set in a file.
     JwksFile(PathBuf),
+    /// A JWK set behind a URL.
+    JwksUrl(JwksUrl),
+}
+
+/// A JWK set that is fetched again and again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JwksUrl {
+    /// `https://…`, or `http://…` on this machine.
+    pub url: String,
+    /// How long after one answer the next is asked for.
+    pub refresh: Duration,
+    /// How long after an answer the keys are used, if no other comes (T18).
+    pub max_age: Duration,
+    /// How long after one fetch an unknown `kid` may cause the next.
+    pub cool_down: Duration,
+    /// For connection and answer together.
+    pub timeout: Duration,
+    /// Certificates that the server is verified against; `None` for those of the system.
+    pub ca: Option<PathBuf>,
+    /// Largest set that is read.
+    pub max_bytes: u64,
 }
 
 /// The admin listener.

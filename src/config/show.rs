@@ -248,8 +248,23 @@ fn show_issuer(issuer: &IssuerSettings) -> Value {
         KeySource::Local => "local".to_owned(),
         KeySource::Secret(_) => "secret".to_owned(),
         KeySource::JwksFile(path) => format!("jwks+file://{}", path.display()),
+        KeySource::JwksUrl(jwks) => format!("jwks+{}", jwks.url),
     };
     put("keys", keys.into());
+    if let KeySource::JwksUrl(jwks) = &issuer.keys {
+        let mut table = Table::from_iter(
+            [
+                ("refresh", show_duration(jwks.refresh)),
+                ("max_age", show_duration(jwks.max_age)),
+                ("cool_down", show_duration(jwks.cool_down)),
+                ("timeout", show_duration(jwks.timeout)),
+                ("max_bytes", show_size(jwks.max_bytes)),
+            ]
+            .map(|(key, value)| (key.to_owned(), Value::from(value))),
+        );
+        table.extend(jwks.ca.as_deref().map(|ca| ("ca".to_owned(), Value::from(ca.display().to_string()))));
+        put("jwks", Value::Table(table));
+    }
     put("algorithms", texts(issuer.algorithms.iter().map(|algorithm| format!("{algorithm:?}"))));
     put("max_lifetime", show_duration(issuer.max_lifetime).into());
     if issuer.keys != KeySource::Local {

@@ -8,6 +8,7 @@ use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, Me
 use prometheus::{Encoder, TextEncoder};
 
 use super::histogram::{Bounds, HistogramTotal};
+use super::key_sets::{KeyFetch, KeySetMetrics};
 use super::ledger::{LedgerMetrics, SYNC_BOUNDS};
 use super::process;
 use super::replication::{ReplicationMetrics, ReplicationTotals};
@@ -37,6 +38,10 @@ families! {
     CACHE_MISSES = COUNTER "doorward_token_cache_misses_total" "Token validations that had to verify the token.";
     REVOCATIONS = GAUGE "doorward_revocations" "Revocations in force.";
     SUBJECT_OVERRIDES = GAUGE "doorward_subject_overrides" "Subjects whose older tokens are judged by what was published of them since.";
+    JWKS_AGE = GAUGE "doorward_jwks_age_seconds" "Time since the issuer's key set was last confirmed; infinite if it never was.";
+    JWKS_FETCHES = COUNTER "doorward_jwks_fetches_total" "Fetches of an issuer's key set, and looks at a changed file of one.";
+    JWKS_FAILING = GAUGE "doorward_jwks_failing" "1 while the issuer's key set cannot be had and an older one is used, or none.";
+    JWKS_UNKNOWN_KIDS = COUNTER "doorward_jwks_unknown_kids_total" "Tokens that named a key that their issuer does not have.";
     POLICY_INFO = GAUGE "doorward_policy_info" "The policy file in force for each service; always 1.";
     POLICY_RELOAD_FAILED = GAUGE "doorward_policy_reload_failed" "1 while the policy on disk is refused and an older one in force.";
     SNAPSHOT_VERSION = GAUGE "doorward_snapshot_version" "The number of the policy snapshot in force.";
@@ -240,6 +245,7 @@ pub struct Metrics {
     snapshot_version: AtomicU64,
     policy_reload_failed: AtomicBool,
     policies: Mutex<BTreeSet<(String, String)>>,
+    key_sets: Mutex<BTreeMap<Box<str>, Arc<KeySetMetrics>>>,
     unprotected: Mutex<BTreeMap<String, bool>>,
     config_reload_failed: AtomicBool,
     endpoints: Mutex<Vec<EndpointHealth>>,
@@ -272,6 +278,7 @@ impl Metrics {
             snapshot_version: AtomicU64::new(0),
             policy_reload_failed: AtomicBool::new(false),
             policies: Mutex::default(),
+            key_sets: Mutex::default(),
             unprotected: Mutex::default(),
             config_reload_failed: AtomicBool::new(false),
             endpoints: Mutex::default(),
@@ -382,6 +389,12 @@ impl Metrics {
         lock(&self.unprotected).insert(upstream.to_owned(), unprotected);
     }
 
+    /// The counters of an issuer's key set, made at the first call.
+    #[must_use]
+    pub fn key_set(&self, issuer: &str) -> Arc<KeySetMetrics> {
+        Arc::clone(lock(&self.key_sets).entry(issuer.into()).or_default())
+    }
+
     /// The counter of lost access lines, for the access log to count on.
     #[must_use]
     pub fn log_dropped(&self) -> Arc<AtomicU64> {
@@ -415,9 +428,28 @@ impl Metrics {
         out.0
     }
 
+    fn gather_key_sets(&self, out: &mut Gathered) {
+        let sets = lock(&self.key_sets);
+        let each = |value: fn(&KeySetMetrics) -> f64| {
+            sets.iter().map(move |(issuer, set)| number(&[("issuer", issuer)], value(set))).collect::<Vec<_>>()
+        };
+        out.add(&JWKS_AGE, each(KeySetMetrics::age_seconds));
+        out.add(
+            &JWKS_FETCHES,
+            sets.iter().flat_map(|(issuer, set)| {
+                KeyFetch::ALL
+                    .iter()
+                    .map(move |what| number(&[("issuer", issuer), ("result", what.label())], set.fetches(*what) as f64))
+            }),
+        );
+        out.add(&JWKS_FAILING, each(|set| f64::from(u8::from(set.is_failing()))));
+        out.add(&JWKS_UNKNOWN_KIDS, each(|set| set.unknown_kids() as f64));
+    }
+
     fn gather_state(&self, out: &mut Gathered, totals: &Totals) {
         out.add(&REVOCATIONS, [number(&[], self.revocations.load(Ordering::Relaxed) as f64)]);
         out.add(&SUBJECT_OVERRIDES, [number(&[], self.subject_overrides.load(Ordering::Relaxed) as f64)]);
+        self.gather_key_sets(out);
         let policies = lock(&self.policies);
         out.add(
             &POLICY_INFO,
@@ -700,7 +732,8 @@ mod tests {
         doorward_certificate_expiry_timestamp_seconds doorward_certificate_reload_failed \
         doorward_tls_handshakes_failed_total doorward_upstream_healthy doorward_upstream_retries_total \
         doorward_config_reload_failed doorward_ledger_changes_total doorward_ledger_fsync_seconds \
-        doorward_ledger_segments doorward_ledger_records doorward_ledger_failures_total process_cpu_seconds_total \
+        doorward_ledger_segments doorward_ledger_records doorward_ledger_failures_total doorward_jwks_age_seconds doorward_jwks_fetches_total \
+        doorward_jwks_failing doorward_jwks_unknown_kids_total process_cpu_seconds_total \
         process_resident_memory_bytes process_open_fds process_max_fds process_start_time_seconds process_threads";
 
     fn labels<'a>(service: &'a Arc<str>, route: &'a Arc<str>, status: u16) -> RequestLabels<'a> {
@@ -723,6 +756,7 @@ mod tests {
         metrics.set_snapshot(1, [("oms", "ab")]);
         metrics.set_upstream_unprotected("oms", true);
         metrics.set_certificates(Listener::Gateway, 1);
+        metrics.key_set("keycloak").unknown_kid();
         let endpoint = || "http://127.0.0.1:8000".into();
         let healthy = Arc::new(AtomicBool::new(true));
         metrics.set_upstream_endpoints(vec![EndpointHealth { upstream: "oms".into(), endpoint: endpoint(), healthy }]);
@@ -840,6 +874,24 @@ mod tests {
         pooled.set_active();
         drop(pooled);
         has(&metrics.render().unwrap(), "doorward_upstream_connections{upstream=\"oms\",state=\"idle\"} 0");
+    }
+
+    #[test]
+    fn a_key_set_that_never_came_is_infinitely_old() {
+        let metrics = Metrics::new();
+        let set = metrics.key_set("kc");
+        set.fetched(KeyFetch::Failed);
+        let text = metrics.render().unwrap();
+        has(&text, "doorward_jwks_age_seconds{issuer=\"kc\"} inf");
+        has(&text, "doorward_jwks_failing{issuer=\"kc\"} 1");
+        metrics.key_set("kc").fetched(KeyFetch::Changed);
+        set.unknown_kid();
+        let text = metrics.render().unwrap();
+        has(&text, "doorward_jwks_failing{issuer=\"kc\"} 0");
+        has(&text, "doorward_jwks_fetches_total{issuer=\"kc\",result=\"changed\"} 1");
+        has(&text, "doorward_jwks_fetches_total{issuer=\"kc\",result=\"failed\"} 1");
+        has(&text, "doorward_jwks_unknown_kids_total{issuer=\"kc\"} 1");
+        assert!(!text.contains(" inf\n"), "{text}");
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! `[auth]`: whose tokens are accepted, and on what terms (THREATS T5 to T7).
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use figment::value::Value;
 
 use super::{KIB, MIB, path};
 use crate::config::quantity;
-use crate::config::settings::{AuthSettings, IssuerSettings, KeySource};
+use crate::config::settings::{AuthSettings, IssuerSettings, JwksUrl, KeySource};
 use crate::config::sources;
 use crate::config::walk::Section;
 use crate::rbac::RoleKey;
@@ -209,12 +210,36 @@ fn issuer(section: &Section<'_>, only: bool, secret: Option<&Secret>) -> IssuerS
 }
 
 fn key_source(section: &Section<'_>, secret: Option<&Secret>) -> Option<KeySource> {
-    const FORMS: &str = "Write \"local\", \"secret\" or \"jwks+file://PATH\".";
+    const FORMS: &str = "Write \"local\", \"secret\", \"jwks+https://HOST/PATH\" or \"jwks+file://PATH\".";
+    let table = section.section("jwks");
+    let fetched = JwksUrl {
+        url: String::new(),
+        refresh: table.duration("refresh").unwrap_or(Duration::from_mins(5)),
+        max_age: jwks_max_age(&table),
+        cool_down: table.duration("cool_down").unwrap_or(Duration::from_secs(30)),
+        timeout: table
+            .parsed("timeout", "a duration of at most 1 minute such as \"5s\"", |text| {
+                quantity::duration(text).filter(|time| !time.is_zero() && *time <= Duration::from_mins(1))
+            })
+            .unwrap_or(Duration::from_secs(5)),
+        ca: path(&table, "ca"),
+        max_bytes: table
+            .parsed("max_bytes", "a size of at most 16 MiB such as \"256KiB\"", |text| {
+                quantity::size(text).filter(|size| (1..=16 * MIB).contains(size))
+            })
+            .unwrap_or(256 * KIB),
+    };
     if !section.has("keys") {
         section.mistake("keys", "is missing", FORMS);
         return None;
     }
     let text = section.text("keys")?;
+    if let Some(url) = text.strip_prefix("jwks+").filter(|url| url.starts_with("http")) {
+        return jwks_url(section, url, fetched, &table);
+    }
+    if section.has("jwks") {
+        section.mistake("jwks", "is for keys that are fetched, and these are not", "Remove the table.");
+    }
     if let Some(path) = text.strip_prefix("jwks+file://").filter(|path| !path.is_empty()) {
         return Some(KeySource::JwksFile(path.into()));
     }
@@ -230,19 +255,57 @@ fn key_source(section: &Section<'_>, secret: Option<&Secret>) -> Option<KeySourc
             }
             secret.cloned().map(KeySource::Secret)
         }
-        _ if text.starts_with("jwks+https://") || text.starts_with("jwks+http://") => {
-            section.mistake(
-                "keys",
-                "fetching key sets by URL is not part of this version",
-                "Download the key set and write \"jwks+file://PATH\".",
-            );
-            None
-        }
         other => {
             section.mistake("keys", format!("{other:?} is no source of keys"), FORMS);
             None
         }
     }
+}
+
+/// T18: a leaked key that its issuer has withdrawn must not live on in an old set.
+fn jwks_max_age(section: &Section<'_>) -> Duration {
+    const LONGEST: Duration = Duration::from_hours(1);
+    let max_age = section.parsed("max_age", "a duration from \"1s\" to \"1h\"", |text| {
+        quantity::duration(text).filter(|time| (Duration::from_secs(1)..=LONGEST).contains(time))
+    });
+    max_age.unwrap_or(LONGEST)
+}
+
+/// What travels in plain text anybody on the way can replace; and a password in a URL ends in logs.
+fn jwks_url(section: &Section<'_>, url: &str, fetched: JwksUrl, table: &Section<'_>) -> Option<KeySource> {
+    let refuse = |what: &str, help: &str| {
+        section.mistake("keys", what, help);
+        None
+    };
+    let parsed = url.parse::<http::Uri>().ok().filter(|uri| uri.host().is_some_and(|host| !host.is_empty()));
+    let Some(uri) = parsed.filter(|_| !url.contains('#')) else {
+        return refuse("names no URL", "Write \"jwks+https://HOST/PATH\".");
+    };
+    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return refuse("holds a user name; key sets are public", "Remove everything up to the `@`.");
+    }
+    let host = uri.host().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    let loopback = host == "localhost" || address.is_ok_and(|address| address.to_canonical().is_loopback());
+    match uri.scheme_str() {
+        Some("https") => {}
+        Some("http") if loopback => {}
+        Some("http") => {
+            return refuse(
+                "is fetched in plain text over a network, where anybody on the way can replace the keys",
+                "Write \"jwks+https://…\" (`jwks.ca` names the authority of a certificate of your own).",
+            );
+        }
+        _ => return refuse("names no URL", "Write \"jwks+https://HOST/PATH\"."),
+    }
+    if fetched.refresh >= fetched.max_age {
+        table.mistake(
+            "refresh",
+            "is not shorter than `max_age`, so that the keys would be too old before the next are asked for",
+            "Write a shorter one; the defaults are \"5m\" and \"1h\".",
+        );
+    }
+    Some(KeySource::JwksUrl(JwksUrl { url: url.to_owned(), ..fetched }))
 }
 
 fn algorithms(section: &Section<'_>, keys: Option<&KeySource>) -> Vec<Algorithm> {
@@ -251,7 +314,9 @@ fn algorithms(section: &Section<'_>, keys: Option<&KeySource>) -> Vec<Algorithm>
     });
     let default = match keys {
         Some(KeySource::Secret(_)) => vec![Algorithm::HS256],
-        Some(KeySource::JwksFile(_)) => vec![Algorithm::EdDSA, Algorithm::ES256, Algorithm::RS256],
+        Some(KeySource::JwksFile(_) | KeySource::JwksUrl(_)) => {
+            vec![Algorithm::EdDSA, Algorithm::ES256, Algorithm::RS256]
+        }
         Some(KeySource::Local) | None => vec![Algorithm::EdDSA],
     };
     let Some(listed) = listed else { return default };
@@ -260,6 +325,9 @@ fn algorithms(section: &Section<'_>, keys: Option<&KeySource>) -> Vec<Algorithm>
     }
     let misfit = match keys {
         Some(KeySource::Secret(_)) if listed != [Algorithm::HS256] => Some("a shared secret verifies HS256 only"),
+        Some(KeySource::JwksUrl(_)) if listed.contains(&Algorithm::HS256) => {
+            Some("a secret that is published at a URL is none, so HS256 cannot be among them")
+        }
         Some(KeySource::Local) if listed.contains(&Algorithm::HS256) => Some("doorward's own keys are never HS256"),
         _ => None,
     };

@@ -1,0 +1,84 @@
+//! Which issuers' keys are followed while doorward runs, and how.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+
+use crate::admission::Identity;
+use crate::config::{AuthSettings, IssuerSettings, JwksUrl, KeySource};
+use crate::https::{ClientSettings, TlsTrust, client, plain_client};
+use crate::sync::KeySets;
+use crate::sync::key_sets::{Content, Fetched, Followed, FollowedFile, Source};
+use crate::telemetry::Metrics;
+use crate::token::TokenCache;
+
+/// How long a start waits for the first answers of URLs, at the most. It goes on without them then: their tokens are answered with
+/// 503 until they come, and everybody else's are none the worse.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// The loops of all issuers whose keys can change, to be run.
+///
+/// # Errors
+/// Certificates that cannot be used.
+pub(super) fn followed(
+    auth: &AuthSettings,
+    tokens: &Arc<TokenCache<Identity>>,
+    metrics: &Metrics,
+) -> anyhow::Result<KeySets> {
+    let mut sets = KeySets::default();
+    for issuer in tokens.verifier().issuers() {
+        let Some(settings) = auth.issuers.iter().find(|settings| *settings.name == *issuer.name) else { continue };
+        let Some(source) = source(settings, &auth.local_keys)? else { continue };
+        let tokens = Arc::clone(tokens);
+        let changed = Arc::new(move || tokens.keys_changed());
+        sets.follow(Followed::new(issuer, metrics.key_set(&issuer.name), changed), source);
+    }
+    Ok(sets)
+}
+
+fn source(settings: &IssuerSettings, own: &Path) -> anyhow::Result<Option<Source>> {
+    let file = |path: &Path, content| Source::File(FollowedFile { path: path.to_owned(), content });
+    Ok(match &settings.keys {
+        KeySource::Secret(_) => None,
+        KeySource::Local => Some(file(own, Content::Own)),
+        KeySource::JwksFile(path) => Some(file(path, Content::Foreign)),
+        KeySource::JwksUrl(jwks) => Some(Source::Url(fetched(&settings.name, jwks)?)),
+    })
+}
+
+/// What fetches the key set of an issuer.
+///
+/// # Errors
+/// Certificates that cannot be used.
+pub(crate) fn fetched(issuer: &str, jwks: &JwksUrl) -> anyhow::Result<Fetched> {
+    let ca = jwks.ca.as_deref().map(std::fs::read).transpose();
+    let ca = ca.with_context(|| format!("cannot read the file that `jwks.ca` of issuer {issuer:?} names"))?;
+    let plain = jwks.url.starts_with("http://");
+    let settings = ClientSettings {
+        tls: TlsTrust { ca, identity: None },
+        connect: jwks.timeout,
+        total: jwks.timeout,
+        // Minutes pass between two questions.
+        idle_connections: 0,
+    };
+    let client = if plain { plain_client(&settings) } else { client(&settings) };
+    Ok(Fetched {
+        client: client.map_err(|error| anyhow!("`jwks.{}` of issuer {issuer:?} {error}", error.key()))?,
+        url: jwks.url.clone(),
+        refresh: jwks.refresh,
+        max_age: jwks.max_age,
+        cool_down: jwks.cool_down,
+        max_bytes: usize::try_from(jwks.max_bytes).unwrap_or(usize::MAX),
+    })
+}
+
+/// How long a start waits for the first answers.
+pub(super) fn wait(auth: &AuthSettings) -> Duration {
+    let timeouts = auth.issuers.iter().filter_map(|issuer| match &issuer.keys {
+        KeySource::JwksUrl(jwks) => Some(jwks.timeout),
+        _ => None,
+    });
+    timeouts.max().unwrap_or_default().min(LONGEST_WAIT)
+}

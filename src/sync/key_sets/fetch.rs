@@ -1,0 +1,221 @@
+//! Key sets behind a URL: fetched at the start, ahead of need, and when a token names a key that nobody knows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{ACCEPT, CACHE_CONTROL};
+use http::{HeaderMap, StatusCode};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+
+use super::{First, Followed};
+use crate::clock::Timestamp;
+use crate::https::{AskError, read_limited};
+use crate::token::jwk::Trust;
+use crate::token::{Algorithm, KeySet, KeySetError, UnknownKid};
+
+/// The longest pause between two tries while none succeeds.
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+/// The first pause where there are no keys at all.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+
+/// A key set behind a URL.
+#[derive(Debug, Clone)]
+pub struct Fetched {
+    /// What asks: no redirects, bounded times ([`crate::https::client`]).
+    pub client: reqwest::Client,
+    /// Whom.
+    pub url: String,
+    /// How long after an answer the next is asked for; a shorter `Cache-Control: max-age` is heeded down to `cool_down`.
+    pub refresh: Duration,
+    /// How long after an answer the keys are used, if no other comes (T18).
+    pub max_age: Duration,
+    /// How long after a fetch the next may be caused by an unknown `kid`.
+    pub cool_down: Duration,
+    /// Largest set that is read, in bytes.
+    pub max_bytes: usize,
+}
+
+/// Why there is no set.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FetchError {
+    /// No answer.
+    #[error(transparent)]
+    Asked(#[from] AskError),
+    /// Another answer than 200.
+    #[error("the answer is {0}, and redirects are not followed")]
+    Redirect(StatusCode),
+    /// Another answer than 200.
+    #[error("the answer is {0}")]
+    Status(StatusCode),
+    /// No usable set.
+    #[error(transparent)]
+    Set(#[from] KeySetError),
+}
+
+/// Asks once. Says too for how long the answer may be kept, if it says so itself.
+///
+/// # Errors
+/// [`FetchError`]
+pub async fn fetch(fetched: &Fetched, algorithms: &[Algorithm]) -> Result<(KeySet, Option<Duration>), FetchError> {
+    let asked = fetched.client.get(&fetched.url).header(ACCEPT, "application/jwk-set+json, application/json").send();
+    let response = asked.await.map_err(AskError::from)?;
+    match response.status() {
+        StatusCode::OK => {}
+        status if status.is_redirection() => return Err(FetchError::Redirect(status)),
+        status => return Err(FetchError::Status(status)),
+    }
+    let kept = max_age(response.headers());
+    let body = read_limited(response, fetched.max_bytes).await?;
+    Ok((KeySet::parse(&body, algorithms, Trust::Url)?, kept))
+}
+
+/// `max-age` of `Cache-Control` (RFC 9111 section 5.2.2.1).
+fn max_age(headers: &HeaderMap) -> Option<Duration> {
+    let lines = headers.get_all(CACHE_CONTROL).iter().filter_map(|line| line.to_str().ok());
+    let mut directives =
+        lines.flat_map(|line| line.split(',')).filter_map(|directive| directive.trim().split_once('='));
+    let (_, seconds) = directives.find(|(name, _)| name.trim().eq_ignore_ascii_case("max-age"))?;
+    seconds.trim().trim_matches('"').parse().ok().map(Duration::from_secs)
+}
+
+impl Fetched {
+    /// Fetches until the task is dropped. `first` is dropped after the first answer.
+    pub(super) async fn follow(self, followed: Followed, mut first: Option<First>) {
+        let unknown = Arc::new(Notify::new());
+        let (count, told) = (Arc::clone(&followed.count), Arc::clone(&unknown));
+        followed.keys.on_unknown(move |kid| {
+            count.unknown_kid();
+            if kid == UnknownKid::New {
+                told.notify_one();
+            }
+        });
+        let mut failures = 0_u32;
+        // When the set in force is too old, by a clock that nobody sets back.
+        let mut too_old: Option<Instant> = None;
+        loop {
+            let (begun, now) = (Instant::now(), Timestamp::now());
+            let pause = match fetch(&self, &followed.algorithms).await {
+                Ok((set, kept)) => {
+                    failures = 0;
+                    too_old = Some(begun + self.max_age);
+                    // Rounded down: a second less rather than one more.
+                    let seconds = i64::try_from(self.max_age.as_secs()).unwrap_or(i64::MAX);
+                    followed.put_in_force(set, Some(now.plus(seconds)));
+                    self.until_refresh(kept)
+                }
+                Err(error) => {
+                    followed.refused(&error);
+                    failures = failures.saturating_add(1);
+                    self.until_retry(failures, too_old.is_some_and(|end| Instant::now() < end))
+                }
+            };
+            first.take();
+            let mut next = Instant::now() + pause;
+            loop {
+                tokio::select! {
+                    () = sleep_until(next) => break,
+                    () = unknown.notified() => next = next.min(begun + self.cool_down),
+                    () = reached(too_old) => {
+                        too_old = None;
+                        followed.keys.expire();
+                        (followed.changed)();
+                        tracing::error!(
+                            issuer = &*followed.issuer, max_age = ?self.max_age,
+                            "the issuer's keys are too old; its tokens are answered with 503 until they can be fetched"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    /// A little earlier than configured, so that many processes do not ask at the same moment.
+    fn until_refresh(&self, kept: Option<Duration>) -> Duration {
+        let least = self.cool_down.min(self.refresh);
+        kept.unwrap_or(self.refresh).clamp(least, self.refresh).mul_f64(jitter(0.8, 1.0))
+    }
+
+    /// Twice as long after each failure; with keys there is no hurry, without any it begins with a second.
+    fn until_retry(&self, failures: u32, has_keys: bool) -> Duration {
+        let first = if has_keys { self.cool_down } else { FIRST_PAUSE };
+        let most = if has_keys { LONGEST_PAUSE } else { self.cool_down }.min(self.refresh);
+        let pause = first.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1).min(16)));
+        pause.min(most).mul_f64(jitter(0.75, 1.0))
+    }
+}
+
+async fn reached(end: Option<Instant>) {
+    match end {
+        Some(end) => sleep_until(end).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Somewhere between the two; the middle, where the system gives no randomness.
+fn jitter(least: f64, most: f64) -> f64 {
+    let mut bytes = [0; 2];
+    let fraction = match aws_lc_rs::rand::fill(&mut bytes) {
+        Ok(()) => f64::from(u16::from_le_bytes(bytes)) / f64::from(u16::MAX),
+        Err(_) => 0.5,
+    };
+    least + (most - least) * fraction
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::https::{ClientSettings, TlsTrust, client};
+
+    fn fetched() -> Fetched {
+        let ca = rcgen::generate_simple_self_signed(["kc.test".to_owned()]).unwrap().cert.pem().into_bytes();
+        let (connect, total) = (Duration::from_secs(1), Duration::from_secs(1));
+        let tls = TlsTrust { ca: Some(ca), identity: None };
+        Fetched {
+            client: client(&ClientSettings { tls, connect, total, idle_connections: 0 }).unwrap(),
+            url: "https://kc.test/".into(),
+            refresh: Duration::from_secs(300),
+            max_age: Duration::from_secs(3600),
+            cool_down: Duration::from_secs(30),
+            max_bytes: 1 << 18,
+        }
+    }
+
+    #[test]
+    fn pauses_are_within_bounds_and_grow() {
+        let fetched = fetched();
+        let within = |pause: Duration, most: u64| {
+            assert!(
+                pause.as_secs_f64() <= most as f64 && pause.as_secs_f64() >= most as f64 * 0.75,
+                "{pause:?} {most}"
+            );
+        };
+        within(fetched.until_refresh(None), 300);
+        within(fetched.until_refresh(Some(Duration::from_secs(60))), 60);
+        within(fetched.until_refresh(Some(Duration::ZERO)), 30);
+        within(fetched.until_refresh(Some(Duration::from_secs(86_400))), 300);
+        for (failures, most) in [(1, 1), (2, 2), (3, 4), (6, 30), (4_000_000_000, 30)] {
+            within(fetched.until_retry(failures, false), most);
+        }
+        for (failures, most) in [(1, 30), (2, 60), (9, 60)] {
+            within(fetched.until_retry(failures, true), most);
+        }
+    }
+
+    #[test]
+    fn max_age_is_read_wherever_it_stands() {
+        let of = |lines: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(CACHE_CONTROL, line.parse().unwrap());
+            }
+            max_age(&headers).map(|kept| kept.as_secs())
+        };
+        assert_eq!(of(&["public, MAX-AGE=15, must-revalidate"]), Some(15));
+        assert_eq!(of(&["no-transform", "max-age=\"7\""]), Some(7));
+        for without in [&[][..], &["no-store"], &["s-maxage=9"], &["max-age=-1"], &["max-age=x"]] {
+            assert_eq!(of(without), None, "{without:?}");
+        }
+    }
+}
