@@ -169,7 +169,7 @@ fn hands(
         tokens: Arc::clone(tokens),
         issuers: settings.auth.issuers.iter().map(|issuer| issuer.name.clone()).collect(),
         roles: Arc::clone(roles),
-        inquiries: Semaphore::new(1),
+        inquiries: Arc::new(Semaphore::new(1)),
     })
 }
 

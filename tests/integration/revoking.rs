@@ -98,6 +98,21 @@ fn every_kind_of_entry_is_taken_and_refuses_what_it_names() {
 }
 
 #[test]
+fn t18_a_revoked_key_is_refused_at_once_and_for_good() {
+    let (mut running, _upstream, issuer) = started();
+    let token = issuer.viewer();
+    assert_eq!(running.get_as("/items", &token).status, 200);
+    good(&cli(&running, &["revoke", "--key", "another", "--issuer", issuer.name]));
+    assert_eq!(running.get_as("/items", &token).status, 200, "not of this key");
+    good(&cli(&running, &["revoke", "--key", issuer.key_id, "--issuer", issuer.name]));
+    assert_eq!(running.get_as("/items", &token).denial(), (401, "revoked".into()), "remembered tokens too");
+    running.kill9();
+    running.start_again();
+    eventually("it is ready again", PATIENCE, || running.is_ready().then_some(()));
+    assert_eq!(running.get_as("/items", &issuer.viewer()).denial(), (401, "revoked".into()));
+}
+
+#[test]
 fn t36_who_may_revoke_may_not_grant() {
     let (running, _upstream, issuer) = started();
     let administrator = issuer.with_roles("root", &["ROLE_SUPER_ADMIN"]);
