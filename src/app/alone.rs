@@ -1,7 +1,7 @@
 //! A change that a command makes where no process runs: recorded in the folder, and published once.
 
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,17 +23,29 @@ pub struct Alone {
     pub number: u64,
     /// Why it is not published yet; `None`: it is, or there is no Redis to publish it to.
     pub outstanding: Option<String>,
+    /// The folder that was written.
+    pub folder: PathBuf,
+    /// Whether nothing was ever recorded in it before.
+    pub is_new: bool,
 }
 
 /// Records these changes in order: they are on disk when this returns.
 ///
 /// # Errors
-/// A configuration that only follows, a folder that cannot be written, or that belongs to somebody else than root although root asks:
+/// No configuration and no folder where it is run, a configuration that only follows, a folder that cannot be written, or that belongs to somebody else than root although root asks:
 /// what root writes there a process of another user could not read.
 pub fn record(settings: &Settings, entries: impl IntoIterator<Item = Entry>) -> anyhow::Result<Alone> {
     let folder = &settings.revocation.folder;
-    if settings.publication.key_file.is_none() {
+    let is_new = !folder.exists();
+    let Some(key_file) = &settings.publication.key_file else {
         bail!("this configuration only follows ([publication] public_keys without key_file); ask the control plane");
+    };
+    // Nobody would ever look there.
+    if settings.source.is_none() && is_new && !key_file.exists() {
+        bail!(
+            "there is no configuration here and no doorward has ever run here: name its configuration (--config), and go to its \
+             working directory if that has relative paths"
+        );
     }
     if let Some(owner) = another_owner(folder) {
         bail!("{} belongs to user {owner}: run this as that user (sudo -u '#{owner}' doorward …)", folder.display());
@@ -50,7 +62,8 @@ pub fn record(settings: &Settings, entries: impl IntoIterator<Item = Entry>) -> 
         Some(redis) => publish(settings, redis, &opened, number, &metrics).err().map(|error| format!("{error:#}")),
         None => None,
     };
-    Ok(Alone { number, outstanding })
+    let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.clone());
+    Ok(Alone { number, outstanding, folder, is_new })
 }
 
 fn publish(

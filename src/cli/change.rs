@@ -25,10 +25,8 @@ pub(super) struct Done {
     number: u64,
     /// Whether every process has it, or has it within a second.
     propagated: bool,
-    /// Whether a running process did it.
-    by_process: bool,
-    /// Why it is not published yet, if that is known.
-    outstanding: Option<String>,
+    /// What came of it where no process did it.
+    alone: Option<Alone>,
 }
 
 /// Asks the running process, or does it here.
@@ -61,8 +59,7 @@ fn read(answer: &Answer, body: &Value) -> anyhow::Result<Done> {
         entry: serde_json::from_value(entry.clone())?,
         number: said["number"].as_u64().unwrap_or_default(),
         propagated: said["propagated"] == true,
-        by_process: true,
-        outstanding: None,
+        alone: None,
     })
 }
 
@@ -70,8 +67,8 @@ fn read(answer: &Answer, body: &Value) -> anyhow::Result<Done> {
 fn directly(settings: &Settings, door: Door, body: &Value) -> anyhow::Result<Done> {
     let entry = check(settings, door, body)?;
     let (before, last) = asked::steps(entry.clone());
-    let Alone { number, outstanding } = app::record(settings, before.into_iter().chain([last]))?;
-    Ok(Done { entry, number, propagated: outstanding.is_none(), by_process: false, outstanding })
+    let alone = app::record(settings, before.into_iter().chain([last]))?;
+    Ok(Done { entry, number: alone.number, propagated: alone.outstanding.is_none(), alone: Some(alone) })
 }
 
 /// The same checks that a running process makes.
@@ -96,21 +93,30 @@ impl Done {
                 "propagated": self.propagated,
                 "number": self.number,
                 "entry": self.entry,
-                "by": if self.by_process { "process" } else { "folder" },
+                "by": if self.alone.is_none() { "process" } else { "folder" },
             }))?,
             Output::Text => writeln!(context.out, "{} (change {})", describe(&self.entry), self.number)?,
         }
-        if !self.propagated {
-            let why = self.outstanding.as_deref().unwrap_or("Redis has not taken it");
-            let who = if self.by_process { "the" } else { "a" };
+        if let Some(Alone { folder, is_new, .. }) = &self.alone {
+            let folder = folder.display();
             writeln!(
                 context.err,
-                "warning: not published yet ({why}); it is on disk, and {who} running doorward publishes it as soon as it can"
+                "no doorward has the control socket here, so {folder} was written; who shares it follows within 1 s"
             )?;
-        } else if !self.by_process {
+            if *is_new {
+                writeln!(
+                    context.err,
+                    "warning: nothing was ever recorded there before; is this your doorward's working directory?"
+                )?;
+            }
+        }
+        if !self.propagated {
+            let why = self.alone.as_ref().and_then(|alone| alone.outstanding.as_deref());
+            let who = if self.alone.is_none() { "the" } else { "a" };
             writeln!(
                 context.err,
-                "no doorward has the control socket here, so the revocation folder was written; who shares it follows within 1 s"
+                "warning: not published yet ({}); it is on disk, and {who} running doorward publishes it as soon as it can",
+                why.unwrap_or("Redis has not taken it")
             )?;
         }
         Ok(())

@@ -400,6 +400,16 @@ fn without_a_process_the_command_line_writes_the_folder() {
 }
 
 #[test]
+fn where_nobody_would_look_nothing_is_revoked() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
+    command.args(["revoke", "--jti", "t-1"]).current_dir(folder.path()).env_clear().stdin(Stdio::null());
+    let said = bad(&command.output().unwrap(), 1);
+    assert!(said.contains("no doorward has ever run here"), "{said}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "and nothing is made");
+}
+
+#[test]
 fn a_process_without_a_socket_follows_what_the_command_line_writes() {
     let (upstream, issuer) = (Upstream::echo(), Issuer::hs256());
     let running = described(&upstream, &issuer).setting("admin.socket", "").start();
