@@ -2,6 +2,7 @@
 
 mod alone;
 mod build;
+mod elsewhere;
 mod key_sets;
 mod ledger;
 mod replication;
@@ -9,7 +10,7 @@ mod run;
 mod upstreams;
 
 pub use self::alone::{Alone, record};
-pub use self::build::{Built, build};
+pub use self::build::{Built, build, issuer_names};
 pub use self::ledger::last_number;
 pub use self::replication::Replicated;
 pub use self::run::{Doorward, run_until_signal};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use tokio::sync::Semaphore;
 
+use super::elsewhere::{self, Asking};
 use super::key_sets;
 use super::ledger;
 use super::replication::{self, Replicated};
@@ -25,6 +26,7 @@ use crate::sync::policy_files::Texts;
 use crate::sync::{KeySets, LiveTls, PolicyFiles};
 use crate::telemetry::Metrics;
 use crate::token::jwk::Trust;
+use crate::token::vouched;
 use crate::token::{Algorithm, Confers, KeySet, RolesFrom, Signer, TokenCache, Verifier, local_keys};
 
 /// What a process consists of before it is bound to anything.
@@ -61,6 +63,8 @@ pub struct Built {
     pub admin_tls: Option<LiveTls>,
     /// What the configuration said of upstreams.
     pub upstreams: Upstreams,
+    /// What asks elsewhere, if anything does. It ends with this.
+    pub asking: Option<Asking>,
 }
 
 /// Builds everything from files and settings.
@@ -88,9 +92,10 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
     };
     // T21: what is too old may be gone on by at the gateway, and never by administrators.
     let strict = Arc::new(freshness.strict());
-    let admission = |snapshot, freshness: &Arc<Freshness>| {
+    let asking = elsewhere::asking(settings, &metrics)?;
+    let admission = |snapshot, freshness: &Arc<Freshness>, elsewhere| {
         let (tokens, revocations, freshness) = (Arc::clone(&tokens), Arc::clone(&revocations), Arc::clone(freshness));
-        Arc::new(Admission::new(snapshot, tokens, revocations, freshness))
+        Arc::new(Admission::new(snapshot, tokens, revocations, freshness).asking(elsewhere))
     };
 
     let decisions = decisions(settings);
@@ -100,17 +105,20 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
             tell_of_snapshot(&metrics, &snapshot);
             decisions.in_force(snapshot.version());
             let gateway_settings = gateway_settings(settings, &upstreams, &metrics)?;
-            Some(Gateway::new(admission(snapshot, &freshness), gateway_settings, Arc::clone(&decisions)))
+            let asking = asking.as_ref().map(Asking::of_gateway);
+            let admission = admission(snapshot, &freshness, asking);
+            Some(Gateway::new(admission, gateway_settings, Arc::clone(&decisions)))
         }
         None => None,
     };
     upstreams::warn_of_unprotected(&upstreams, settings.gateway.assertion.is_some(), &metrics);
 
-    let admission_of_admin = loaded.admin.map(|snapshot| admission(snapshot, &strict));
+    let admission_of_admin =
+        loaded.admin.map(|snapshot| admission(snapshot, &strict, asking.as_ref().map(Asking::of_admin)));
+    let readiness = Readiness::new(Arc::clone(&freshness));
     let mut hands = hands(settings, &tokens, &revocations, &freshness, admission_of_admin.as_ref(), gateway.as_ref())?;
     hands.ledger.clone_from(&ledger);
     let hands = Arc::new(hands);
-    let readiness = Readiness::new(Arc::clone(&freshness));
     let admin = match admission_of_admin {
         Some(admission) => {
             let hosts = settings.admin.hosts.iter().map(|host| Host::parse(host.as_bytes()));
@@ -149,6 +157,7 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
         upstreams,
         gateway_tls,
         admin_tls,
+        asking,
     })
 }
 
@@ -167,10 +176,19 @@ fn hands(
         index: Arc::clone(index),
         freshness: Arc::clone(freshness),
         tokens: Arc::clone(tokens),
-        issuers: settings.auth.issuers.iter().map(|issuer| issuer.name.clone()).collect(),
+        issuers: issuer_names(settings),
         roles: Arc::clone(roles),
         inquiries: Arc::new(Semaphore::new(1)),
     })
+}
+
+/// The names by which a revocation may be about one issuer's tokens.
+#[must_use]
+pub fn issuer_names(settings: &Settings) -> Vec<String> {
+    match settings.auth.iam {
+        Some(_) => [vouched::ISSUER.to_owned()].into(),
+        None => settings.auth.issuers.iter().map(|issuer| issuer.name.clone()).collect(),
+    }
 }
 
 /// Nothing is remembered where nobody can ask.
@@ -200,6 +218,10 @@ fn policy_files(settings: &Settings) -> anyhow::Result<PolicyFiles> {
 }
 
 fn verifier(auth: &AuthSettings, roles: &RoleTable) -> anyhow::Result<Verifier> {
+    if auth.iam.is_some() {
+        // The user service judges every token: no key is read or made, and none would be believed.
+        return Ok(Verifier::new(Vec::new()));
+    }
     for issuer in &auth.issuers {
         check_conferred(issuer, roles)?;
     }
@@ -228,7 +250,8 @@ fn check_conferred(issuer: &IssuerSettings, roles: &RoleTable) -> anyhow::Result
 }
 
 pub(super) fn retention(settings: &Settings) -> Retention {
-    let longest = settings.auth.issuers.iter().map(|issuer| issuer.max_lifetime).max().unwrap_or_default();
+    let longest = settings.auth.issuers.iter().map(|issuer| issuer.max_lifetime);
+    let longest = longest.chain(settings.auth.iam.as_ref().map(|iam| iam.max_lifetime)).max().unwrap_or_default();
     // T6: there the override is all that says which roles a subject holds, however long ago it was published.
     let overrides_stay = settings.auth.issuers.iter().any(|issuer| issuer.roles_from == RolesFrom::Doorward);
     Retention { overrides_stay, ..Retention::new(longest, settings.auth.leeway) }

@@ -15,6 +15,7 @@ use ipnet::IpNet;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::build::{Built, build, tell_of_snapshot};
+use super::elsewhere::Asking;
 use super::key_sets;
 use super::upstreams::{Configured, Listeners, Reading, Ready, Reread, warn_of_unprotected};
 use crate::admin_api::{self, ControlSocket, SocketError};
@@ -62,6 +63,8 @@ pub struct Doorward {
     grace: Duration,
     gateway: Option<SocketAddr>,
     admin: Option<SocketAddr>,
+    /// Asks elsewhere for as long as somebody may want to know.
+    _asking: Option<Asking>,
 }
 
 /// What the control thread listens on.
@@ -106,6 +109,7 @@ impl Doorward {
             grace: settings.gateway.grace,
             gateway: address_of(gateway.as_ref().and_then(|listeners| listeners.first())),
             admin: address_of(listeners.admin.as_ref()),
+            _asking: built.asking.take(),
         };
         let probes = address_of(listeners.probes.as_ref());
         if let Some(listeners) = gateway {
@@ -113,7 +117,7 @@ impl Doorward {
         }
         let key_sets = std::mem::take(&mut built.key_sets);
         running.spawn_control(settings, &built, key_sets, listeners, reread, &control_drain)?;
-        if let Some(replicated) = built.replicated.take() {
+        if let Some(replicated) = built.replicated {
             let mut drain = control_drain.clone();
             // Of its own: what is revoked is on its way while the console lists users.
             running.control.push(spawn("replication", async move {
@@ -265,12 +269,12 @@ impl Doorward {
                 net::return_memory();
             }));
             let following = tokio::spawn(following);
+            let key_sets = tokio::spawn(key_sets.run());
             let aging = tokio::spawn(every(LOOK_AT_AGE, move || {
                 let now = sync::replica::now();
                 fresh.look(now);
                 counted.set_staleness(fresh.staleness_at(now));
             }));
-            let key_sets = tokio::spawn(key_sets.run());
             let ledger = ledger.map(|ledger| {
                 [
                     tokio::spawn(sync::ledger::follow(Arc::clone(&ledger), truth)),
@@ -285,8 +289,8 @@ impl Doorward {
             });
             tokio::join!(admin, probes, socket, drain.begun());
             following.abort();
-            aging.abort();
             key_sets.abort();
+            aging.abort();
             ledger.into_iter().flatten().for_each(|following| following.abort());
             certificates.into_iter().flatten().for_each(|following| following.abort());
             sweeping.abort();

@@ -74,7 +74,7 @@ fn directly(settings: &Settings, door: Door, body: &Value) -> anyhow::Result<Don
 /// The same checks that a running process makes.
 fn check(settings: &Settings, door: Door, body: &Value) -> anyhow::Result<Entry> {
     let verifier = Verifier::new(issuers::load_existing(&settings.auth).map_err(ConfigError)?);
-    let names: Vec<String> = settings.auth.issuers.iter().map(|issuer| issuer.name.clone()).collect();
+    let names = app::issuer_names(settings);
     let file = settings.roles.as_deref().context("[roles] file is missing")?;
     let source = config::read(file).map_err(|failure| anyhow::anyhow!("{}", failure.error))?;
     let (parsed, found) = roles_file::parse(Arc::clone(&source));

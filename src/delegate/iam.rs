@@ -257,7 +257,9 @@ impl<E: Send + Sync + 'static> Iam<E> {
     fn ask_singly(&self) {
         let until = (self.started.elapsed() + SINGLES_FOR).as_secs();
         if self.singles_until.swap(usize::try_from(until).unwrap_or(usize::MAX), Ordering::Relaxed) == 0 {
-            tracing::info!("the user service does not answer for several permissions at once; it is asked for each alone");
+            tracing::info!(
+                "the user service does not answer for several permissions at once; it is asked for each alone"
+            );
         }
     }
 }

@@ -111,6 +111,18 @@ impl Builder {
         self
     }
 
+    /// Accepts the tokens of doorward's own keys, which it makes at its first start.
+    pub(crate) fn own_issuer(mut self, algorithm: &str) -> Self {
+        let mut table = toml::Table::new();
+        table.insert("name".into(), "doorward".into());
+        table.insert("issuer".into(), "http://127.0.0.1:8001".into());
+        table.insert("audience".into(), vec!["oms"].into());
+        table.insert("keys".into(), "local".into());
+        table.insert("algorithms".into(), vec![algorithm].into());
+        self.issuers.push((table, String::new()));
+        self
+    }
+
     /// The upstream `oms`.
     pub(crate) fn upstream(self, upstream: &Upstream) -> Self {
         let url = upstream.url();

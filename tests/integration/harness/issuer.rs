@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use aws_lc_rs::encoding::{AsBigEndian as _, Curve25519SeedBin};
+use aws_lc_rs::encoding::{AsBigEndian as _, AsDer as _, Curve25519SeedBin, Pkcs8V1Der, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256};
@@ -43,6 +43,11 @@ impl Issuer {
         Self::with("HS256", Private::Hs256(secret))
     }
 
+    /// Whoever knows this secret, which is a text.
+    pub(crate) fn shared_secret(secret: &str) -> Self {
+        Self::with("HS256", Private::Hs256(secret.as_bytes().to_vec()))
+    }
+
     pub(crate) fn rs256() -> Self {
         Self::with("RS256", Private::Rs256(rsa::KeyPair::generate(KeySize::Rsa2048).unwrap()))
     }
@@ -64,6 +69,84 @@ impl Issuer {
         self.name = name;
         self.url = format!("https://{name}.test/");
         self
+    }
+
+    /// The holder of a private JWK, such as doorward's own in `data/local-keys.jwks.json`.
+    pub(crate) fn from_private_jwk(jwk: &Value) -> Self {
+        let number = |member: &str| URL_SAFE_NO_PAD.decode(jwk[member].as_str().expect(member)).unwrap();
+        let mut issuer = match jwk["alg"].as_str() {
+            Some("RS256") => {
+                let components = rsa::KeyPairComponents {
+                    public_key: rsa::PublicKeyComponents { n: number("n"), e: number("e") },
+                    d: number("d"),
+                    p: number("p"),
+                    q: number("q"),
+                    dP: number("dp"),
+                    dQ: number("dq"),
+                    qInv: number("qi"),
+                };
+                Self::with("RS256", Private::Rs256(rsa::KeyPair::from_components(&components).unwrap()))
+            }
+            Some("ES256") => {
+                let point = [vec![4], number("x"), number("y")].concat();
+                let algorithm = &ECDSA_P256_SHA256_FIXED_SIGNING;
+                let pair = EcdsaKeyPair::from_private_key_and_public_key(algorithm, &number("d"), &point);
+                Self::with("ES256", Private::Es256(pair.unwrap()))
+            }
+            Some("EdDSA") => {
+                let pair = Ed25519KeyPair::from_seed_and_public_key(&number("d"), &number("x"));
+                Self::with("EdDSA", Private::EdDsa(pair.unwrap()))
+            }
+            other => panic!("no private JWK of a known algorithm: {other:?}"),
+        };
+        issuer.key_id = jwk["kid"].as_str().expect("a kid").to_owned().leak();
+        issuer
+    }
+
+    /// The same issuer with this `kid`.
+    pub(crate) fn key_id(mut self, key_id: &'static str) -> Self {
+        self.key_id = key_id;
+        self
+    }
+
+    /// The shared secret of HS256.
+    pub(crate) fn secret(&self) -> Option<&[u8]> {
+        match &self.private {
+            Private::Hs256(secret) => Some(secret),
+            _ => None,
+        }
+    }
+
+    /// The pair of RS256.
+    pub(crate) fn rsa(&self) -> Option<&rsa::KeyPair> {
+        match &self.private {
+            Private::Rs256(pair) => Some(pair),
+            _ => None,
+        }
+    }
+
+    /// The public key as a `SubjectPublicKeyInfo` (RFC 5280 section 4.1.2.7).
+    pub(crate) fn spki(&self) -> Option<Vec<u8>> {
+        let der: PublicKeyX509Der<'_> = match &self.private {
+            Private::Hs256(_) => return None,
+            Private::Rs256(pair) => pair.public_key().as_der().unwrap(),
+            Private::Es256(pair) => pair.public_key().as_der().unwrap(),
+            Private::EdDsa(pair) => pair.public_key().as_der().unwrap(),
+        };
+        Some(der.as_ref().to_vec())
+    }
+
+    /// The private key in PKCS#8, which a certificate can be made with.
+    pub(crate) fn pkcs8(&self) -> Option<Vec<u8>> {
+        match &self.private {
+            Private::Hs256(_) => None,
+            Private::Rs256(pair) => {
+                let der: Pkcs8V1Der<'_> = pair.as_der().unwrap();
+                Some(der.as_ref().to_vec())
+            }
+            Private::Es256(pair) => Some(pair.to_pkcs8v1().unwrap().as_ref().to_vec()),
+            Private::EdDsa(pair) => Some(pair.to_pkcs8v1().unwrap().as_ref().to_vec()),
+        }
     }
 
     /// The key set that doorward is given: with the secret for HS256, else public parts only.
@@ -122,13 +205,14 @@ impl Issuer {
     }
 
     /// Signs exactly these texts, well-formed or not.
-    pub(crate) fn sign_text(&self, header: &str, claims: &str) -> String {
+    pub(crate) fn sign_text(&self, header: impl AsRef<[u8]>, claims: impl AsRef<[u8]>) -> String {
         let message = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
-        let signature = self.sign(message.as_bytes());
+        let signature = self.signature(message.as_bytes());
         format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
     }
 
-    fn sign(&self, message: &[u8]) -> Vec<u8> {
+    /// The signature over these bytes, raw as JWS has it.
+    pub(crate) fn signature(&self, message: &[u8]) -> Vec<u8> {
         let random = SystemRandom::new();
         match &self.private {
             Private::Hs256(secret) => hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), message).as_ref().to_vec(),
@@ -173,7 +257,7 @@ impl TokenBuilder<'_> {
 
     pub(crate) fn sign(self) -> String {
         let text = |map: Map<String, Value>| Value::Object(map).to_string();
-        self.issuer.sign_text(&text(self.header), &text(self.claims))
+        self.issuer.sign_text(text(self.header), text(self.claims))
     }
 }
 
