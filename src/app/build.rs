@@ -196,13 +196,19 @@ fn hands(
         index: Arc::clone(index),
         freshness: Arc::clone(freshness),
         tokens: Arc::clone(tokens),
-        issuers: match settings.auth.iam {
-            Some(_) => [vouched::ISSUER.to_owned()].into(),
-            None => settings.auth.issuers.iter().map(|issuer| issuer.name.clone()).collect(),
-        },
+        issuers: issuer_names(settings),
         roles: Arc::clone(roles),
-        inquiries: Semaphore::new(1),
+        inquiries: Arc::new(Semaphore::new(1)),
     })
+}
+
+/// The names by which a revocation may be about one issuer's tokens.
+#[must_use]
+pub fn issuer_names(settings: &Settings) -> Vec<String> {
+    match settings.auth.iam {
+        Some(_) => [vouched::ISSUER.to_owned()].into(),
+        None => settings.auth.issuers.iter().map(|issuer| issuer.name.clone()).collect(),
+    }
 }
 
 /// Nothing is remembered where nobody can ask.

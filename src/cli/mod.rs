@@ -45,11 +45,10 @@ pub struct Cli {
     command: Command,
 }
 
+// What is said of a command stands with its arguments: a word here would hide the rest of it.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Stand in front of the configured services until told to stop
     Run(run::Args),
-    /// Show everything on this machine: an example service, the gateway, tokens, and the curl lines to try
     Demo(demo::Args),
     /// Check, test and explain policy files
     #[command(subcommand)]
@@ -60,17 +59,11 @@ enum Command {
     /// Rotate and show doorward's own signing keys
     #[command(subcommand)]
     Keys(keys::Command),
-    /// Shut out a token, a session, a subject or a key, on every gateway
     Revoke(revoke::Args),
-    /// Set what a subject holds from now on, also for its tokens that are out already
     Override(override_grants::Args),
-    /// Ask whether the running doorward is ready; for container health checks
     Health(health::Args),
-    /// Show readiness, version and policies of the running doorward
     Status(status::Args),
-    /// Print the configuration in force, secrets masked
     Config(config::Args),
-    /// Print a shell's completion script
     Completions(completions::Args),
 }
 
