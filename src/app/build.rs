@@ -14,7 +14,9 @@ use super::upstreams::{self, Listeners, Upstreams};
 use crate::admin_api::{AdminState, Hands, Readiness};
 use crate::admission::{Admission, Decisions, Desk, Identity};
 use crate::clock::Timestamp;
-use crate::config::{self, AssertionSettings, AuthSettings, ConfigError, IssuerSettings, Settings, issuers};
+use crate::config::{
+    self, AssertionSettings, AuthSettings, ConfigError, IssuerSettings, RevocationMode, Settings, issuers,
+};
 use crate::gateway::{self, Assertions, Gateway, GatewaySettings, assertion};
 use crate::ledger::Ledger;
 use crate::policy::Snapshot;
@@ -78,12 +80,16 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
     let files = policy_files(settings)?;
     let texts = files.read()?;
     let loaded = files.compile(&texts)?;
-    let tokens = Arc::new(TokenCache::new(verifier(&settings.auth, &loaded.roles)?, settings.auth.token_cache));
-    let key_sets = key_sets::followed(&settings.auth, &tokens, &metrics)?;
+    let tokens = Arc::new(TokenCache::new(
+        verifier(&settings.auth, settings.follows(), &loaded.roles)?,
+        settings.auth.token_cache,
+    ));
     let retention = retention(settings);
     let revocations = Arc::new(revocations(settings, retention)?);
     let ledger = ledger::open(settings, retention, &revocations, &metrics)?;
-    let (freshness, replicated) = match &settings.redis {
+    // Who looks tokens up in another program's Redis follows nothing there, and writes nothing into it.
+    let followed = settings.redis.as_ref().filter(|_| settings.revocation.mode == RevocationMode::Replicated);
+    let (freshness, replicated) = match followed {
         Some(redis) => {
             let freshness = replication::freshness(settings);
             let published = (ledger.as_ref(), &*metrics);
@@ -101,6 +107,9 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
         }
         _ => (Arc::clone(&freshness), Arc::new(freshness.strict())),
     };
+    // Those without doorward's own keys hear of them through Redis, if there is one.
+    let told = ledger.as_ref().filter(|_| settings.redis.is_some());
+    let key_sets = key_sets::followed(&settings.auth, &tokens, &metrics, &revocations, retention, told)?;
     let asking = elsewhere::asking(settings, &metrics)?;
     let admission = |snapshot, freshness: &Arc<Freshness>, elsewhere| {
         let (tokens, revocations, freshness) = (Arc::clone(&tokens), Arc::clone(&revocations), Arc::clone(freshness));
@@ -187,13 +196,19 @@ fn hands(
         index: Arc::clone(index),
         freshness: Arc::clone(freshness),
         tokens: Arc::clone(tokens),
-        issuers: match settings.auth.iam {
-            Some(_) => [vouched::ISSUER.to_owned()].into(),
-            None => settings.auth.issuers.iter().map(|issuer| issuer.name.clone()).collect(),
-        },
+        issuers: issuer_names(settings),
         roles: Arc::clone(roles),
-        inquiries: Semaphore::new(1),
+        inquiries: Arc::new(Semaphore::new(1)),
     })
+}
+
+/// The names by which a revocation may be about one issuer's tokens.
+#[must_use]
+pub fn issuer_names(settings: &Settings) -> Vec<String> {
+    match settings.auth.iam {
+        Some(_) => [vouched::ISSUER.to_owned()].into(),
+        None => settings.auth.issuers.iter().map(|issuer| issuer.name.clone()).collect(),
+    }
 }
 
 /// Nothing is remembered where nobody can ask.
@@ -222,7 +237,7 @@ fn policy_files(settings: &Settings) -> anyhow::Result<PolicyFiles> {
     })
 }
 
-fn verifier(auth: &AuthSettings, roles: &RoleTable) -> anyhow::Result<Verifier> {
+fn verifier(auth: &AuthSettings, follows: bool, roles: &RoleTable) -> anyhow::Result<Verifier> {
     if auth.iam.is_some() {
         // The user service judges every token: no key is read or made, and none would be believed.
         return Ok(Verifier::new(Vec::new()));
@@ -230,7 +245,8 @@ fn verifier(auth: &AuthSettings, roles: &RoleTable) -> anyhow::Result<Verifier> 
     for issuer in &auth.issuers {
         check_conferred(issuer, roles)?;
     }
-    Ok(Verifier::new(issuers::load(auth).map_err(ConfigError)?))
+    let loaded = if follows { issuers::load_following(auth) } else { issuers::load(auth) };
+    Ok(Verifier::new(loaded.map_err(ConfigError)?))
 }
 
 /// A list or map that names an administrator's role without `admin = true` is a mistake that is better found now
@@ -335,7 +351,7 @@ mod tests {
         let (settings, _) = Settings::load(Some(&file), std::iter::empty()).unwrap();
         let source = SourceText { name: "roles.yaml".to_owned(), text: ROLES.to_owned() };
         let (_, roles) = roles_file::parse(Arc::new(source)).0.unwrap();
-        verifier(&settings.auth, &roles).map(|_| ()).map_err(|error| error.to_string())
+        verifier(&settings.auth, false, &roles).map(|_| ()).map_err(|error| error.to_string())
     }
 
     #[test]

@@ -13,8 +13,9 @@ use super::upstreams::Listeners;
 use crate::admission::{Elsewhere, Identity};
 use crate::config::{IamSettings, RevocationMode, Settings};
 use crate::delegate::{Blacklist, Holding, Iam, IamLimits, Lookup, LookupSettings, Unreachable};
-use crate::https::{ClientSettings, TlsTrust, client};
+use crate::https::{ClientSettings, TlsTrust, client, plain_client};
 use crate::replication::{ForeignKeys, Redis};
+use crate::revocation::OnStale;
 use crate::telemetry::Metrics;
 use crate::token::vouched::Vouching;
 
@@ -66,7 +67,7 @@ pub(super) fn asking(settings: &Settings, metrics: &Metrics) -> anyhow::Result<O
         .context("cannot start the runtime that asks elsewhere")?;
     let handle = runtime.handle().clone();
     let iam = settings.auth.iam.as_ref().map(|iam| user_service(settings, iam, &handle, metrics)).transpose()?;
-    let lookup = if looks_up { Some(blacklist(settings, handle, metrics)?) } else { None };
+    let lookup = if looks_up { Some(blacklist(settings, &runtime, metrics)?) } else { None };
     Ok(Some(Asking { iam, lookup, _runtime: Aside(Some(runtime)) }))
 }
 
@@ -91,7 +92,9 @@ fn user_service(
         total: iam.timeout,
         idle_connections: iam.questions,
     };
-    let client = client(&asked_with).map_err(|error| anyhow::anyhow!("[auth.iam_service] {} {error}", error.key()))?;
+    let plain = url.scheme_str() == Some("http");
+    let client = if plain { plain_client(&asked_with) } else { client(&asked_with) };
+    let client = client.map_err(|error| anyhow::anyhow!("[auth.iam_service] {} {error}", error.key()))?;
     let vouching = Vouching {
         confers: iam.confers.clone(),
         admin: iam.admin,
@@ -112,9 +115,15 @@ fn user_service(
     Ok(Iam::new(&iam.url, client, vouching, limits, runtime.clone(), Arc::clone(metrics.delegate())))
 }
 
-fn blacklist(settings: &Settings, runtime: Handle, metrics: &Metrics) -> anyhow::Result<Arc<Lookup>> {
+fn blacklist(settings: &Settings, runtime: &Runtime, metrics: &Metrics) -> anyhow::Result<Arc<Lookup>> {
     let redis = settings.redis.clone().context("[revocation] mode = \"lookup\" needs redis.url")?;
     let keys = ForeignKeys::new(Redis::new(redis)?, settings.revocation.lookup_timeout);
+    match runtime.block_on(keys.open()) {
+        Err(failure) if settings.revocation.on_stale == OnStale::Allow => {
+            tracing::warn!(%failure, "the blacklist does not answer; requests go on without it (on_stale = \"allow\")");
+        }
+        opened => opened.context("redis.url: the blacklist cannot be reached")?,
+    }
     let prefixes: BTreeMap<Arc<str>, Box<str>> = settings
         .auth
         .issuers
@@ -129,7 +138,7 @@ fn blacklist(settings: &Settings, runtime: Handle, metrics: &Metrics) -> anyhow:
         prefixes,
     };
     let blacklist = RedisBlacklist { keys, silent: AtomicBool::new(false) };
-    Ok(Lookup::new(lookup, Arc::new(blacklist), runtime, Arc::clone(metrics.delegate())))
+    Ok(Lookup::new(lookup, Arc::new(blacklist), runtime.handle().clone(), Arc::clone(metrics.delegate())))
 }
 
 /// The rooms do not know each other, so they meet here.

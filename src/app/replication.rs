@@ -104,6 +104,28 @@ pub(super) fn open(
     })
 }
 
+/// A publisher for one change, without a replica beside it.
+pub(super) fn publisher(
+    settings: &Settings,
+    redis: &RedisSettings,
+    ledger: &Arc<Ledger>,
+    metrics: &Metrics,
+) -> anyhow::Result<Publisher> {
+    let publication = &settings.publication;
+    let path = publication.key_file.as_ref().context("[publication] key_file is missing")?;
+    let file = local_keys::load_or_create_publication(path).context("[publication] key_file")?;
+    let pinned = PinnedKeys::parse(file.public.iter().chain(&publication.public_keys).map(String::as_str));
+    Ok(Publisher {
+        redis: Redis::new(redis.clone())?,
+        ledger: Arc::clone(ledger),
+        key: Arc::new(PublicationKey::from_pkcs8(file.pkcs8.expose()).context("[publication] key_file")?),
+        pinned: Arc::new(pinned.context("[publication] public_keys")?),
+        broken: Arc::new(Notify::new()),
+        leads: Arc::default(),
+        metrics: metrics.replication(),
+    })
+}
+
 /// Whether there is a last good state.
 fn restore(last_good: &LastGood, followed: &mut Followed, freshness: &Freshness) -> bool {
     let now = replica::now();

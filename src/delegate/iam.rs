@@ -284,7 +284,3 @@ fn left_of(expires_at: Option<Timestamp>) -> Duration {
     let end = UNIX_EPOCH + Duration::from_secs(u64::try_from(expires_at.0).unwrap_or(0));
     end.duration_since(SystemTime::now()).unwrap_or_default()
 }
-
-#[cfg(test)]
-#[path = "iam_tests.rs"]
-mod tests;

@@ -278,5 +278,6 @@ impl fmt::Debug for Lookup {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
 #[path = "lookup_tests.rs"]
 mod tests;

@@ -56,6 +56,16 @@ impl ForeignKeys {
         Self { redis, limit, reached: Mutex::default() }
     }
 
+    /// Connects, for as long as that may take by the settings.
+    ///
+    /// # Errors
+    /// [`RedisFailure`]
+    pub async fn open(&self) -> Result<(), RedisFailure> {
+        let way = self.connect().await?;
+        self.reached.lock().await.way = Some(Arc::new(way));
+        Ok(())
+    }
+
     /// Whether there is anything under a key, whatever it is.
     ///
     /// # Errors

@@ -71,12 +71,12 @@ impl UserService {
     }
 
     pub(super) fn grants_in(&self, token: &str, service: &str, code: &str) -> &Self {
-        self.change(|known| drop(known.held.insert((token.into(), service.into(), code.into()))));
+        self.change(|known| known.held.extend([(token.into(), service.into(), code.into())]));
         self
     }
 
     pub(super) fn withdraws(&self, token: &str, code: &str) {
-        self.change(|known| drop(known.held.remove(&(token.to_owned(), "oms".to_owned(), code.to_owned()))));
+        self.change(|known| known.held.retain(|(of, _, held)| of != token || held != code));
     }
 
     pub(super) fn is_slow(&self, delay: Duration) {
