@@ -17,6 +17,7 @@ use super::inspected::Event;
 use super::revocations::Hands;
 use super::{decisions, guard, health, inquiry, problem, revocations};
 use crate::admission::{Admission, Decisions, Desk};
+use crate::clock::Timestamp;
 use crate::reason::Reason;
 use crate::request::Host;
 use crate::telemetry::{CONTENT_TYPE as METRICS_TYPE, Metrics};
@@ -54,6 +55,7 @@ pub fn router(state: Arc<AdminState>, peer: SocketAddr) -> Router {
         .with_state(Arc::clone(&state.hands));
     let whole = Router::new()
         .merge(revoking)
+        .route("/.well-known/jwks.json", get(own_keys))
         .route("/metrics", get(metrics))
         .fallback(problem::not_found)
         .layer(DefaultBodyLimit::max(BODY_BYTES))
@@ -88,6 +90,16 @@ async fn metrics(State(state): State<Arc<AdminState>>) -> Response {
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }
+}
+
+/// The public halves of doorward's own keys: of the one that signs, the next, and those whose tokens are not dead yet. It moves to the
+/// identity listener once there is one (SPEC 5.2).
+async fn own_keys(State(state): State<Arc<AdminState>>) -> Response {
+    let verifier = state.hands.tokens.verifier();
+    let own = verifier.issuers().iter().find(|issuer| issuer.own).map(|issuer| issuer.keys.set());
+    let Some(keys) = own.filter(|set| !set.keys.is_empty()) else { return problem::not_found().await };
+    let jwks = keys.public_jwks_at(Timestamp::now()).to_string();
+    ([(CONTENT_TYPE, "application/jwk-set+json"), (CACHE_CONTROL, "public, max-age=300")], jwks).into_response()
 }
 
 /// A refusal by the decision, as this listener words it.

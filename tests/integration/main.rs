@@ -30,6 +30,7 @@ mod key_sets;
 mod ledger;
 mod observability;
 mod overrides;
+mod own_keys;
 mod parts;
 mod proxy_protocol;
 mod rate_limits;

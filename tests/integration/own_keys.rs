@@ -1,0 +1,160 @@
+//! doorward's own keys: one after another, in an emergency, and where there is no key file.
+
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::harness::redis::redis;
+use crate::harness::{Behaviour, Doorward, Issuer, Upstream, doorward, eventually};
+
+const LONG: Duration = Duration::from_secs(30);
+
+/// Runs a command with the running process's configuration.
+fn doorward_cli(running: &Doorward, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
+    command.args(arguments).arg("--config").arg(running.path("doorward.toml")).current_dir(running.path(""));
+    command.env_clear().output().unwrap()
+}
+
+fn said(running: &Doorward, arguments: &[&str]) -> String {
+    let output = doorward_cli(running, arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+fn mint(running: &Doorward) -> String {
+    said(running, &["token", "mint", "--sub", "u-1", "--role", "ROLE_VIEWER"])
+}
+
+fn json(running: &Doorward, arguments: &[&str]) -> Value {
+    serde_json::from_str(&said(running, arguments)).unwrap()
+}
+
+fn states(running: &Doorward) -> Vec<String> {
+    let listed = json(running, &["keys", "list", "--output", "json"]);
+    listed["keys"].as_array().unwrap().iter().map(|key| key["state"].as_str().unwrap().to_owned()).collect()
+}
+
+fn kid_of(token: &str) -> String {
+    use base64::Engine as _;
+    let header = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(token.split('.').next().unwrap()).unwrap();
+    serde_json::from_slice::<Value>(&header).unwrap()["kid"].as_str().unwrap().to_owned()
+}
+
+fn status(running: &Doorward, token: &str) -> u16 {
+    running.get_as("/items", token).status
+}
+
+fn published(running: &Doorward) -> Vec<String> {
+    let answer = running.admin_request("GET", "/.well-known/jwks.json", None, "");
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let set: Value = serde_json::from_str(&answer.text()).unwrap();
+    let keys = set["keys"].as_array().unwrap();
+    assert!(keys.iter().all(|key| key.get("d").is_none()), "{set}");
+    keys.iter().map(|key| key["kid"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_rotation_is_published_followed_and_noticed_by_no_token() {
+    let upstream = Upstream::start(Behaviour::Echo);
+    for algorithm in ["EdDSA", "ES256", "RS256"] {
+        let running = doorward().own_issuer(algorithm).upstream(&upstream).start();
+        let old = mint(&running);
+        assert_eq!(status(&running, &old), 200);
+        assert_eq!(published(&running), [kid_of(&old)]);
+        let next = said(&running, &["keys", "rotate", "--overlap", "4s"]);
+        assert_eq!(states(&running), ["signing", "next"]);
+        eventually("the next key is published", LONG, || published(&running).contains(&next).then_some(()));
+        let refused = doorward_cli(&running, &["keys", "rotate"]);
+        assert_eq!(refused.status.code(), Some(1), "one waits already");
+        let new = eventually("the next key signs", LONG, || {
+            let token = mint(&running);
+            assert_eq!(status(&running, &token), 200);
+            (kid_of(&token) == next).then_some(token)
+        });
+        assert_eq!((status(&running, &old), status(&running, &new)), (200, 200));
+        assert_eq!(states(&running), ["retiring", "signing"]);
+        assert_eq!(published(&running).len(), 2);
+        assert!(running.metric("doorward_token_cache_hits_total", &[]) >= 1.0);
+    }
+}
+
+#[test]
+fn t18_a_revoked_key_is_refused_at_once_signs_nothing_more_and_stays_revoked() {
+    let upstream = Upstream::start(Behaviour::Echo);
+    let mut running = doorward().own_issuer("EdDSA").upstream(&upstream).start();
+    let leaked = mint(&running);
+    assert_eq!(status(&running, &leaked), 200);
+    said(&running, &["revoke", "--key", &kid_of(&leaked)]);
+    assert_eq!(running.get_as("/items", &leaked).denial(), (401, "revoked".into()));
+    eventually("nobody signs with it", LONG, || {
+        let refused = doorward_cli(&running, &["token", "mint", "--sub", "u-1"]);
+        String::from_utf8_lossy(&refused.stderr).contains("keys rotate --now").then_some(())
+    });
+    let new = said(&running, &["keys", "rotate", "--now"]);
+    assert_eq!(states(&running), ["revoked", "signing"]);
+    eventually("the new key is known", LONG, || (published(&running) == [new.clone()]).then_some(()));
+    let token = mint(&running);
+    assert_eq!((kid_of(&token), status(&running, &token)), (new, 200));
+    // Whatever becomes of the folder: it stands in the key file too.
+    running.kill9();
+    std::fs::remove_dir_all(running.path("data/revocations")).unwrap();
+    running.start_again();
+    eventually("it serves again", LONG, || running.is_ready().then_some(()));
+    assert_eq!(running.get_as("/items", &leaked).denial(), (401, "revoked".into()));
+    assert_eq!(status(&running, &mint(&running)), 200);
+}
+
+#[test]
+fn a_bad_key_file_leaves_the_old_keys_in_force() {
+    let upstream = Upstream::start(Behaviour::Echo);
+    let running = doorward().own_issuer("EdDSA").upstream(&upstream).start();
+    let token = mint(&running);
+    let file = running.path("data/local-keys.jwks.json");
+    let good = std::fs::read(&file).unwrap();
+    std::fs::write(&file, "{").unwrap();
+    let failing = |wanted| (running.metric("doorward_jwks_failing", &["issuer=\"doorward\""]) == wanted).then_some(());
+    eventually("the bad file is told", LONG, || failing(1.0));
+    assert_eq!(status(&running, &token), 200);
+    std::fs::write(&file, good).unwrap();
+    eventually("the good file is back", LONG, || failing(0.0));
+    assert_eq!(status(&running, &token), 200);
+}
+
+#[test]
+fn t11_a_follower_without_a_key_file_takes_the_public_halves_and_hears_of_a_rotation() {
+    let (upstream, store) = (Upstream::start(Behaviour::Echo), redis().start());
+    let publisher = doorward().own_issuer("EdDSA").upstream(&upstream).env("REDIS_URL", &store.url()).start();
+    let listed = json(&publisher, &["keys", "list", "--output", "json"]);
+    let pinned = listed["publication"]["public_keys"][0].as_str().unwrap().to_owned();
+    let follower = doorward()
+        .own_issuer("EdDSA")
+        .upstream(&upstream)
+        .env("REDIS_URL", &store.url())
+        .setting("publication.public_keys", vec![pinned])
+        .start();
+    assert!(!follower.path("data/local-keys.jwks.json").exists(), "a follower makes no keys that nobody else knows");
+    let token = mint(&publisher);
+    eventually("the follower knows the key", LONG, || (status(&follower, &token) == 200).then_some(()));
+    assert_eq!(published(&follower), [kid_of(&token)]);
+    let new = said(&publisher, &["keys", "rotate", "--now"]);
+    let next = mint(&publisher);
+    assert_eq!(kid_of(&next), new);
+    eventually("the follower knows the next", LONG, || (status(&follower, &next) == 200).then_some(()));
+    assert_eq!(status(&follower, &token), 200);
+}
+
+#[test]
+fn others_verify_by_the_published_set() {
+    let upstream = Upstream::start(Behaviour::Echo);
+    let signer = doorward().own_issuer("ES256").upstream(&upstream).start();
+    let stranger = Issuer::es256();
+    let table: Vec<(&str, toml::Value)> = vec![
+        ("issuer", "http://127.0.0.1:8001".into()),
+        ("keys", format!("jwks+http://{}/.well-known/jwks.json", signer.admin).into()),
+    ];
+    let verifier = doorward().issuer_with(&stranger, &table).upstream(&upstream).start();
+    assert_eq!(status(&verifier, &mint(&signer)), 200);
+    assert_eq!(status(&verifier, &stranger.viewer()), 401);
+}
