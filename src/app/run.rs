@@ -254,7 +254,7 @@ impl Doorward {
         let (fresh, counted) = (Arc::clone(&built.freshness), built.metrics.replication());
         let ledger = built.ledger.clone();
         // With Redis a process hears of its control plane by heartbeats.
-        let truth = settings.redis.is_none().then(|| Arc::clone(&built.freshness));
+        let truth = settings.shared_redis().is_none().then(|| Arc::clone(&built.freshness));
         let looking_after = built.gateway.clone();
         let admin = self.admin(settings, built, listeners.admin, drain.clone());
         let probes = probes(settings, built, listeners.probes, drain.clone());
