@@ -1,5 +1,6 @@
 //! From settings to a running process: build, bind, spawn, and at the end drain, in order.
 
+mod alone;
 mod build;
 mod elsewhere;
 mod key_sets;
@@ -8,7 +9,8 @@ mod replication;
 mod run;
 mod upstreams;
 
-pub use self::build::{Built, build};
+pub use self::alone::{Alone, record};
+pub use self::build::{Built, build, issuer_names};
 pub use self::ledger::last_number;
 pub use self::replication::Replicated;
 pub use self::run::{Doorward, run_until_signal};

@@ -61,10 +61,16 @@ pub(super) async fn find(State(hands): State<Arc<Hands>>, uri: Uri) -> Response 
         return answer(StatusCode::OK, &json!({ "standing": standing, "changes": null }));
     };
     // A whole truth is read for it, one at a time, and beside everything else.
-    let Ok(_turn) = hands.inquiries.acquire().await else {
+    let Ok(turn) = Arc::clone(&hands.inquiries).acquire_owned().await else {
         return problem::of_call(StatusCode::SERVICE_UNAVAILABLE, "stopping", "doorward is stopping", None);
     };
-    match tokio::task::spawn_blocking(move || question.look(&ledger)).await {
+    let looked = tokio::task::spawn_blocking(move || {
+        let found = question.look(&ledger);
+        // Not before: a caller who goes away does not make room for another.
+        drop(turn);
+        found
+    });
+    match looked.await {
         Ok(Ok(changes)) => answer(StatusCode::OK, &json!({ "standing": standing, "changes": changes })),
         Ok(Err(error)) => unreadable(&error),
         Err(error) => unreadable(&error),

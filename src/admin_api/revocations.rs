@@ -46,7 +46,7 @@ pub struct Hands {
     /// The roles in force are those of its snapshot.
     pub roles: Arc<Admission>,
     /// Whose turn it is to have the whole truth searched.
-    pub inquiries: Semaphore,
+    pub inquiries: Arc<Semaphore>,
 }
 
 /// Who asks for a change.
@@ -89,14 +89,14 @@ pub(super) async fn set_override(
 /// How the truth stands: for `doorward status`.
 pub(super) async fn status(State(hands): State<Arc<Hands>>) -> Response {
     let (now, held) = (Timestamp::now(), hands.index.counts());
-    let (mut number, mut published) = (0, true);
-    if let Some(ledger) = &hands.ledger {
-        number = ledger.last();
-        published = ledger.wait_published(number, Duration::ZERO).await;
-    }
+    let (number, published) = match &hands.ledger {
+        Some(ledger) => (Some(ledger.last()), ledger.wait_published(ledger.last(), Duration::ZERO).await),
+        None => (None, true),
+    };
     answer(
         StatusCode::OK,
         &json!({
+            "follows": hands.ledger.is_none(),
             "number": number,
             "published": published,
             "revocations": held.revocations(),

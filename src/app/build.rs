@@ -43,6 +43,8 @@ pub struct Built {
     pub ledger: Option<Arc<Ledger>>,
     /// How fresh the revocations are.
     pub freshness: Arc<Freshness>,
+    /// What hears of the folder, where this process has one.
+    pub truth: Arc<Freshness>,
     /// What follows and publishes through Redis, if there is one; taken by who runs it.
     pub replicated: Option<Replicated>,
     /// What revokes, through whichever door.
@@ -76,22 +78,34 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
     let files = policy_files(settings)?;
     let texts = files.read()?;
     let loaded = files.compile(&texts)?;
-    let tokens = Arc::new(TokenCache::new(verifier(&settings.auth, &loaded.roles)?, settings.auth.token_cache));
-    let key_sets = key_sets::followed(&settings.auth, &tokens, &metrics)?;
+    let tokens = Arc::new(TokenCache::new(
+        verifier(&settings.auth, settings.follows(), &loaded.roles)?,
+        settings.auth.token_cache,
+    ));
     let retention = retention(settings);
     let revocations = Arc::new(revocations(settings, retention)?);
     let ledger = ledger::open(settings, retention, &revocations, &metrics)?;
     let (freshness, replicated) = match settings.shared_redis() {
         Some(redis) => {
             let freshness = replication::freshness(settings);
-            let truth = (ledger.as_ref(), &*metrics);
-            let replicated = replication::open(settings, redis, (&revocations, retention), &freshness, truth)?;
+            let published = (ledger.as_ref(), &*metrics);
+            let replicated = replication::open(settings, redis, (&revocations, retention), &freshness, published)?;
             (freshness, Some(replicated))
         }
         None => (ledger::freshness(settings), None),
     };
-    // T21: what is too old may be gone on by at the gateway, and never by administrators.
-    let strict = Arc::new(freshness.strict());
+    // T21: what is too old may be gone on by at the gateway, and never by administrators. With Redis gone they can still revoke where
+    // the truth is.
+    let (truth, strict) = match (&ledger, &replicated) {
+        (Some(_), Some(_)) => {
+            let truth = Arc::new(freshness.beside_own_truth());
+            (Arc::clone(&truth), truth)
+        }
+        _ => (Arc::clone(&freshness), Arc::new(freshness.strict())),
+    };
+    // Those without doorward's own keys hear of them through Redis, if there is one.
+    let told = ledger.as_ref().filter(|_| settings.shared_redis().is_some());
+    let key_sets = key_sets::followed(&settings.auth, &tokens, &metrics, &revocations, retention, told)?;
     let asking = elsewhere::asking(settings, &metrics)?;
     let admission = |snapshot, freshness: &Arc<Freshness>, elsewhere| {
         let (tokens, revocations, freshness) = (Arc::clone(&tokens), Arc::clone(&revocations), Arc::clone(freshness));
@@ -115,7 +129,8 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
 
     let admission_of_admin =
         loaded.admin.map(|snapshot| admission(snapshot, &strict, asking.as_ref().map(Asking::of_admin)));
-    let readiness = Readiness::new(Arc::clone(&freshness));
+    // A control plane without a gateway can do its work as long as administrators are let in.
+    let readiness = Readiness::new(Arc::clone(if settings.gateway.enabled { &freshness } else { &strict }));
     let mut hands = hands(settings, &tokens, &revocations, &freshness, admission_of_admin.as_ref(), gateway.as_ref())?;
     hands.ledger.clone_from(&ledger);
     let hands = Arc::new(hands);
@@ -147,6 +162,7 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
         revocations,
         ledger,
         freshness,
+        truth,
         replicated,
         hands,
         readiness,
@@ -176,13 +192,19 @@ fn hands(
         index: Arc::clone(index),
         freshness: Arc::clone(freshness),
         tokens: Arc::clone(tokens),
-        issuers: match settings.auth.iam {
-            Some(_) => [vouched::ISSUER.to_owned()].into(),
-            None => settings.auth.issuers.iter().map(|issuer| issuer.name.clone()).collect(),
-        },
+        issuers: issuer_names(settings),
         roles: Arc::clone(roles),
-        inquiries: Semaphore::new(1),
+        inquiries: Arc::new(Semaphore::new(1)),
     })
+}
+
+/// The names by which a revocation may be about one issuer's tokens.
+#[must_use]
+pub fn issuer_names(settings: &Settings) -> Vec<String> {
+    match settings.auth.iam {
+        Some(_) => [vouched::ISSUER.to_owned()].into(),
+        None => settings.auth.issuers.iter().map(|issuer| issuer.name.clone()).collect(),
+    }
 }
 
 /// Nothing is remembered where nobody can ask.
@@ -211,7 +233,7 @@ fn policy_files(settings: &Settings) -> anyhow::Result<PolicyFiles> {
     })
 }
 
-fn verifier(auth: &AuthSettings, roles: &RoleTable) -> anyhow::Result<Verifier> {
+fn verifier(auth: &AuthSettings, follows: bool, roles: &RoleTable) -> anyhow::Result<Verifier> {
     if auth.iam.is_some() {
         // The user service judges every token: no key is read or made, and none would be believed.
         return Ok(Verifier::new(Vec::new()));
@@ -219,7 +241,8 @@ fn verifier(auth: &AuthSettings, roles: &RoleTable) -> anyhow::Result<Verifier> 
     for issuer in &auth.issuers {
         check_conferred(issuer, roles)?;
     }
-    Ok(Verifier::new(issuers::load(auth).map_err(ConfigError)?))
+    let loaded = if follows { issuers::load_following(auth) } else { issuers::load(auth) };
+    Ok(Verifier::new(loaded.map_err(ConfigError)?))
 }
 
 /// A list or map that names an administrator's role without `admin = true` is a mistake that is better found now
@@ -324,7 +347,7 @@ mod tests {
         let (settings, _) = Settings::load(Some(&file), std::iter::empty()).unwrap();
         let source = SourceText { name: "roles.yaml".to_owned(), text: ROLES.to_owned() };
         let (_, roles) = roles_file::parse(Arc::new(source)).0.unwrap();
-        verifier(&settings.auth, &roles).map(|_| ()).map_err(|error| error.to_string())
+        verifier(&settings.auth, false, &roles).map(|_| ()).map_err(|error| error.to_string())
     }
 
     #[test]

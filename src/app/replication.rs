@@ -1,6 +1,7 @@
 //! What a process with a Redis follows and publishes, built before anything is bound.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context as _, bail};
 use tokio::sync::Notify;
@@ -21,9 +22,15 @@ use crate::token::local_keys;
 pub struct Replicated {
     replica: Replica,
     publisher: Option<Publisher>,
+    leads: Arc<AtomicBool>,
 }
 
 impl Replicated {
+    /// Whether this process's own folder is what is followed ([`Publisher::leads`]).
+    pub(super) fn leads(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.leads)
+    }
+
     /// Runs both for as long as the process does.
     pub(super) async fn run(self) {
         let publish = async {
@@ -78,17 +85,45 @@ pub(super) fn open(
 
     let broken = Arc::new(Notify::new());
     let counted = metrics.replication();
+    let leads = Arc::new(AtomicBool::new(false));
     let publisher = ledger.zip(key).map(|(ledger, key)| Publisher {
         redis: redis.clone(),
         ledger: Arc::clone(ledger),
         key: Arc::new(key),
         pinned,
         broken: Arc::clone(&broken),
+        leads: Arc::clone(&leads),
         metrics: Arc::clone(&counted),
     });
     counted.begin(publisher.is_some());
     let ledger = ledger.cloned();
-    Ok(Replicated { replica: Replica { redis, followed, ledger, last_good, broken, metrics: counted }, publisher })
+    Ok(Replicated {
+        replica: Replica { redis, followed, ledger, last_good, broken, metrics: counted },
+        publisher,
+        leads,
+    })
+}
+
+/// A publisher for one change, without a replica beside it.
+pub(super) fn publisher(
+    settings: &Settings,
+    redis: &RedisSettings,
+    ledger: &Arc<Ledger>,
+    metrics: &Metrics,
+) -> anyhow::Result<Publisher> {
+    let publication = &settings.publication;
+    let path = publication.key_file.as_ref().context("[publication] key_file is missing")?;
+    let file = local_keys::load_or_create_publication(path).context("[publication] key_file")?;
+    let pinned = PinnedKeys::parse(file.public.iter().chain(&publication.public_keys).map(String::as_str));
+    Ok(Publisher {
+        redis: Redis::new(redis.clone())?,
+        ledger: Arc::clone(ledger),
+        key: Arc::new(PublicationKey::from_pkcs8(file.pkcs8.expose()).context("[publication] key_file")?),
+        pinned: Arc::new(pinned.context("[publication] public_keys")?),
+        broken: Arc::new(Notify::new()),
+        leads: Arc::default(),
+        metrics: metrics.replication(),
+    })
 }
 
 /// Whether there is a last good state.

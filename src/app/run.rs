@@ -17,6 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::build::{Built, build, tell_of_snapshot};
 use super::elsewhere::Asking;
 use super::key_sets;
+use super::replication::Replicated;
 use super::upstreams::{Configured, Listeners, Reading, Ready, Reread, warn_of_unprotected};
 use crate::admin_api::{self, ControlSocket, SocketError};
 use crate::clock::Timestamp;
@@ -117,7 +118,7 @@ impl Doorward {
         }
         let key_sets = std::mem::take(&mut built.key_sets);
         running.spawn_control(settings, &built, key_sets, listeners, reread, &control_drain)?;
-        if let Some(replicated) = built.replicated {
+        if let Some(replicated) = built.replicated.take() {
             let mut drain = control_drain.clone();
             // Of its own: what is revoked is on its way while the console lists users.
             running.control.push(spawn("replication", async move {
@@ -253,8 +254,9 @@ impl Doorward {
         let following = follow_files(settings, built, reread);
         let (fresh, counted) = (Arc::clone(&built.freshness), built.metrics.replication());
         let ledger = built.ledger.clone();
-        // With Redis a process hears of its control plane by heartbeats.
-        let truth = settings.shared_redis().is_none().then(|| Arc::clone(&built.freshness));
+        let truth = Arc::clone(&built.truth);
+        let own = Arc::clone(&built.truth);
+        let leads = built.replicated.as_ref().map_or_else(|| Arc::new(true.into()), Replicated::leads);
         let looking_after = built.gateway.clone();
         let admin = self.admin(settings, built, listeners.admin, drain.clone());
         let probes = probes(settings, built, listeners.probes, drain.clone());
@@ -269,15 +271,16 @@ impl Doorward {
                 net::return_memory();
             }));
             let following = tokio::spawn(following);
-            let key_sets = tokio::spawn(key_sets.run());
             let aging = tokio::spawn(every(LOOK_AT_AGE, move || {
                 let now = sync::replica::now();
                 fresh.look(now);
+                own.look(now);
                 counted.set_staleness(fresh.staleness_at(now));
             }));
+            let key_sets = tokio::spawn(key_sets.run());
             let ledger = ledger.map(|ledger| {
                 [
-                    tokio::spawn(sync::ledger::follow(Arc::clone(&ledger), truth)),
+                    tokio::spawn(sync::ledger::follow(Arc::clone(&ledger), truth, leads)),
                     tokio::spawn(sync::ledger::tend(ledger)),
                 ]
             });

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::running::{Answer, Control};
 use super::{Context, Output};
 use crate::admin_api::asked::{self, Door, Known};
+use crate::app::{self, Alone};
 use crate::clock::Timestamp;
 use crate::config::{self, ConfigError, Settings, issuers, quantity};
 use crate::policy::roles_file;
@@ -24,8 +25,8 @@ pub(super) struct Done {
     number: u64,
     /// Whether every process has it, or has it within a second.
     propagated: bool,
-    /// Whether a running process did it.
-    by_process: bool,
+    /// What came of it where no process did it.
+    alone: Option<Alone>,
 }
 
 /// Asks the running process, or does it here.
@@ -58,20 +59,22 @@ fn read(answer: &Answer, body: &Value) -> anyhow::Result<Done> {
         entry: serde_json::from_value(entry.clone())?,
         number: said["number"].as_u64().unwrap_or_default(),
         propagated: said["propagated"] == true,
-        by_process: true,
+        alone: None,
     })
 }
 
 /// No process has the socket: the folder is written here, beside whoever else writes it.
 fn directly(settings: &Settings, door: Door, body: &Value) -> anyhow::Result<Done> {
     let entry = check(settings, door, body)?;
-    bail!("no doorward runs with this configuration: {entry:?}")
+    let (before, last) = asked::steps(entry.clone());
+    let alone = app::record(settings, before.into_iter().chain([last]))?;
+    Ok(Done { entry, number: alone.number, propagated: alone.outstanding.is_none(), alone: Some(alone) })
 }
 
 /// The same checks that a running process makes.
 fn check(settings: &Settings, door: Door, body: &Value) -> anyhow::Result<Entry> {
     let verifier = Verifier::new(issuers::load_existing(&settings.auth).map_err(ConfigError)?);
-    let names: Vec<String> = settings.auth.issuers.iter().map(|issuer| issuer.name.clone()).collect();
+    let names = app::issuer_names(settings);
     let file = settings.roles.as_deref().context("[roles] file is missing")?;
     let source = config::read(file).map_err(|failure| anyhow::anyhow!("{}", failure.error))?;
     let (parsed, found) = roles_file::parse(Arc::clone(&source));
@@ -90,14 +93,30 @@ impl Done {
                 "propagated": self.propagated,
                 "number": self.number,
                 "entry": self.entry,
-                "by": if self.by_process { "process" } else { "folder" },
+                "by": if self.alone.is_none() { "process" } else { "folder" },
             }))?,
             Output::Text => writeln!(context.out, "{} (change {})", describe(&self.entry), self.number)?,
         }
-        if !self.propagated {
+        if let Some(Alone { folder, is_new, .. }) = &self.alone {
+            let folder = folder.display();
             writeln!(
                 context.err,
-                "warning: not published yet: Redis has not taken it. It is on disk, and a running doorward publishes it as soon as it can"
+                "no doorward has the control socket here, so {folder} was written; who shares it follows within 1 s"
+            )?;
+            if *is_new {
+                writeln!(
+                    context.err,
+                    "warning: nothing was ever recorded there before; is this your doorward's working directory?"
+                )?;
+            }
+        }
+        if !self.propagated {
+            let why = self.alone.as_ref().and_then(|alone| alone.outstanding.as_deref());
+            let who = if self.alone.is_none() { "the" } else { "a" };
+            writeln!(
+                context.err,
+                "warning: not published yet ({}); it is on disk, and {who} running doorward publishes it as soon as it can",
+                why.unwrap_or("Redis has not taken it")
             )?;
         }
         Ok(())

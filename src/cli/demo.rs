@@ -67,6 +67,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> anyhow::Result<Exit
         gateway: doorward.gateway_address().context("the gateway does not say where it listens")?,
         admin: doorward.admin_address().context("the admin listener does not say where it listens")?,
         oms: oms.address(),
+        socket: settings.admin.socket.clone(),
     };
     let script = Script::new(&addresses, people);
     match args.output {
@@ -93,6 +94,7 @@ fn settings(args: &Args, oms: SocketAddr, keys: PathBuf) -> anyhow::Result<Setti
     settings.admin.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, args.admin_port));
     settings.revocation.folder = keys.with_file_name("revocations");
     settings.publication.key_file = Some(keys.with_file_name("publication-key.jwks.json"));
+    settings.admin.socket = Some(keys.with_file_name("doorward.sock")).filter(|path| path.as_os_str().len() < 100);
     settings.auth.local_keys = keys;
     for upstream in settings.upstreams.values_mut() {
         let address = Address::Tcp { host: oms.ip().to_string(), port: oms.port() };

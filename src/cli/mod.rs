@@ -11,6 +11,7 @@ mod completions;
 mod config;
 mod demo;
 mod health;
+mod keys;
 mod override_grants;
 mod policy;
 mod revoke;
@@ -44,11 +45,10 @@ pub struct Cli {
     command: Command,
 }
 
+// What is said of a command stands with its arguments: a word here would hide the rest of it.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Stand in front of the configured services until told to stop
     Run(run::Args),
-    /// Show everything on this machine: an example service, the gateway, tokens, and the curl lines to try
     Demo(demo::Args),
     /// Check, test and explain policy files
     #[command(subcommand)]
@@ -56,17 +56,14 @@ enum Command {
     /// Make and read tokens
     #[command(subcommand)]
     Token(token::Command),
-    /// Shut out a token, a session, a subject or a key, on every gateway
+    /// Rotate and show doorward's own signing keys
+    #[command(subcommand)]
+    Keys(keys::Command),
     Revoke(revoke::Args),
-    /// Set what a subject holds from now on, also for its tokens that are out already
     Override(override_grants::Args),
-    /// Ask whether the running doorward is ready; for container health checks
     Health(health::Args),
-    /// Show readiness, version and policies of the running doorward
     Status(status::Args),
-    /// Print the configuration in force, secrets masked
     Config(config::Args),
-    /// Print a shell's completion script
     Completions(completions::Args),
 }
 
@@ -130,6 +127,7 @@ impl Cli {
             Command::Demo(args) => demo::run(&args, &mut context),
             Command::Policy(command) => policy::run(command, &mut context),
             Command::Token(command) => token::run(command, &mut context),
+            Command::Keys(command) => keys::run(command, &mut context),
             Command::Revoke(args) => revoke::run(&args, &mut context),
             Command::Override(args) => override_grants::run(&args, &mut context),
             Command::Health(args) => health::run(&args, &mut context),

@@ -98,6 +98,17 @@ fn wrong_use_is_2_and_every_command_takes_a_configuration() {
         &["doorward", "policy", "explain", "GET /", "--as", "alice"],
         &["doorward", "policy", "explain", "GET /", "--as", "anonymous", "--host", "a b"],
         &["doorward", "completions", "cobol"],
+        &["doorward", "revoke"],
+        &["doorward", "revoke", "--jti", "a", "--session", "b"],
+        &["doorward", "revoke", "--everything", "--token-stdin"],
+        &["doorward", "revoke", "--session", "a", "--issuer", "b"],
+        &["doorward", "revoke", "--subject", "a", "--expires-at", "8h"],
+        &["doorward", "revoke", "--jti", "a", "--expires-at", "tomorrow"],
+        &["doorward", "override", "--subject", "a"],
+        &["doorward", "override", "--subject", "a", "--role", "editor"],
+        &["doorward", "override", "--subject", "a", "--role", "ROLE_A", "--no-roles"],
+        &["doorward", "override", "--subject", "a", "--role", "ROLE_A@soon"],
+        &["doorward", "override", "--subject", "a", "--role", "ROLE_A", "--membership", "oms"],
     ] {
         assert_eq!(Cli::try_parse_from(args).unwrap_err().exit_code(), 2, "{args:?}");
     }
@@ -109,6 +120,48 @@ fn wrong_use_is_2_and_every_command_takes_a_configuration() {
     ] {
         assert!(Cli::try_parse_from(args).is_ok(), "{args:?}");
     }
+}
+
+#[test]
+fn the_whole_of_what_is_said_of_a_command_is_in_its_help() {
+    for (name, said) in [
+        ("revoke", "1 if nothing was changed"),
+        ("override", "roles that are not named are taken"),
+        ("health", "within 5 s"),
+    ] {
+        let help = Cli::command().find_subcommand_mut(name).unwrap().render_long_help().to_string();
+        let words: Vec<&str> = help.split_whitespace().collect();
+        assert!(words.join(" ").contains(said), "{name}: {help}");
+    }
+    let about = Cli::command().get_about().unwrap().to_string();
+    assert!(about.starts_with("One binary"), "{about}");
+}
+
+#[test]
+fn a_change_without_a_process_is_recorded_once_it_is_good() {
+    let (folder, config) = configuration();
+    let place = |name: &str| folder.path().join(name).display().to_string();
+    let (socket, truth, key) = (place("no.sock"), place("truth"), place("key.json"));
+    let env = [
+        ("DOORWARD_ADMIN__SOCKET", socket.as_str()),
+        ("DOORWARD_REVOCATION__FOLDER", truth.as_str()),
+        ("DOORWARD_PUBLICATION__KEY_FILE", key.as_str()),
+    ];
+    let change = |stdin: &str, args: &[&str]| run_in(&env, stdin, &[args, &["--config", &config]].concat());
+    let token = run(&["token", "mint", "--config", &config, "--issuer", "old", "--sub", "a"]).good();
+    assert!(change("nonsense", &["revoke", "--token-stdin"]).no().contains("malformed_token"));
+    assert!(change("", &["revoke", "--token-stdin"]).no().contains("no token"));
+    assert!(change("", &["revoke", "--key", "k", "--issuer", "none"]).no().contains("there are: own, old"));
+    assert!(!Path::new(&truth).exists(), "what is refused makes nothing");
+    let done = change(&token, &["revoke", "--token-stdin"]);
+    assert!(done.err.contains("nothing was ever recorded there before"), "{}", done.err);
+    assert!(done.good().contains(" of issuer old (change "));
+    let done = change("", &["override", "--subject", "alice", "--role", "ROLE_USER@1h", "--output", "json"]);
+    assert!(!done.err.contains("nothing was ever recorded"), "{}", done.err);
+    let json = done.json();
+    assert_eq!((&json["by"], &json["entry"]["roles"][0]["role"]), (&"folder".into(), &"ROLE_USER".into()), "{json:#}");
+    assert!(change("", &["override", "--subject", "alice", "--role", "ROLE_NONE"]).no().contains("ROLE_NONE"));
+    assert!(change("", &["revoke", "--everything"]).good().starts_with("logged everybody out (change "));
 }
 
 #[test]

@@ -68,6 +68,12 @@ impl Settings {
         validate::settings(&tree)
     }
 
+    /// Whether the process follows a control plane through Redis: it pins public keys and has none to publish with.
+    #[must_use]
+    pub fn follows(&self) -> bool {
+        self.redis.is_some() && self.publication.key_file.is_none()
+    }
+
     /// The shipped `config/doorward.toml` as it stands in the binary, whatever file and environment there are.
     ///
     /// # Errors

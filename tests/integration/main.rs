@@ -26,6 +26,7 @@ mod framing;
 mod http2;
 mod http2_limits;
 mod identity_headers;
+mod key_sets;
 mod ledger;
 mod observability;
 mod overrides;

@@ -5,10 +5,11 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::harness::redis::Redis;
 use crate::harness::{Builder, Doorward, Issuer, Response, Upstream, doorward, eventually};
 
 const SOCKET: &str = "data/doorward.sock";
@@ -94,6 +95,21 @@ fn every_kind_of_entry_is_taken_and_refuses_what_it_names() {
     assert_eq!(revoke(&running, &administrator, &json!({"jti": "t-1"})).status, 200, "repeating is harmless");
     assert_eq!(revoke(&running, &administrator, &json!({"everything": true})).status, 200);
     assert_eq!(revoke(&running, &administrator, &json!({"jti": "t-9"})).denial(), (401, "revoked".into()), "them too");
+}
+
+#[test]
+fn t18_a_revoked_key_is_refused_at_once_and_for_good() {
+    let (mut running, _upstream, issuer) = started();
+    let token = issuer.viewer();
+    assert_eq!(running.get_as("/items", &token).status, 200);
+    good(&cli(&running, &["revoke", "--key", "another", "--issuer", issuer.name]));
+    assert_eq!(running.get_as("/items", &token).status, 200, "not of this key");
+    good(&cli(&running, &["revoke", "--key", issuer.key_id, "--issuer", issuer.name]));
+    assert_eq!(running.get_as("/items", &token).denial(), (401, "revoked".into()), "remembered tokens too");
+    running.kill9();
+    running.start_again();
+    eventually("it is ready again", PATIENCE, || running.is_ready().then_some(()));
+    assert_eq!(running.get_as("/items", &issuer.viewer()).denial(), (401, "revoked".into()));
 }
 
 #[test]
@@ -195,7 +211,6 @@ fn the_socket_is_the_owners_alone_and_goes_with_the_process() {
     let socket = running.path(SOCKET);
     let found = std::fs::symlink_metadata(&socket).unwrap();
     assert_eq!(found.permissions().mode() & 0o7777, 0o600);
-    assert_eq!(std::fs::metadata(running.path("data")).unwrap().mode() & 0o7777, 0o700);
     let token = issuer.token().claim("jti", "t-1").sign();
     let (status, said) = over(&socket, "POST", "/api/revocations", r#"{"jti": "t-1"}"#);
     assert_eq!((status, &said["propagated"]), (200, &Value::Bool(true)));
@@ -279,7 +294,8 @@ fn a_socket_that_a_crash_left_is_replaced_and_a_living_one_is_not() {
 fn without_a_socket_doorward_serves_and_says_so() {
     let (upstream, issuer) = (Upstream::echo(), Issuer::hs256());
     // A file where the folder would be, and something that is no socket.
-    let blocked = described(&upstream, &issuer).file("data", "x").start();
+    let blocked =
+        described(&upstream, &issuer).file("taken", "x").setting("admin.socket", "taken/doorward.sock").start();
     assert_eq!(blocked.get_as("/items", &issuer.viewer()).status, 200);
     eventually("it is told", PATIENCE, || blocked.stdout().contains("there is no control socket").then_some(()));
     let other = described(&upstream, &issuer).file(SOCKET, "precious").start();
@@ -346,4 +362,222 @@ fn the_command_line_revokes_on_the_running_process() {
     let status: Value = serde_json::from_str(&good(&cli(&running, &["status", "--output", "json"]))).unwrap();
     assert_eq!(status["revocation"]["published"], true, "{status}");
     assert!(status["revocation"]["revocations"].as_u64().unwrap() >= 4, "{status}");
+}
+
+/// Whether a token is refused within the patience.
+fn comes_to_be_refused(running: &Doorward, token: &str) {
+    eventually("the token is refused", PATIENCE, || (running.get_as("/items", token).status == 401).then_some(()));
+}
+
+#[test]
+fn without_a_process_the_command_line_writes_the_folder() {
+    let (mut running, _upstream, issuer) = started();
+    running.signal("-TERM");
+    running.wait(PATIENCE);
+    let said = good(&cli(&running, &["revoke", "--jti", "t-1", "--output", "json"]));
+    let said: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((&said["propagated"], &said["by"]), (&Value::Bool(true), &"folder".into()), "{said}");
+    assert!(bad(&cli(&running, &["revoke", "--jti", "t", "--issuer", "nobody"]), 1).contains("no issuer is named"));
+    good(&cli(&running, &["revoke", "--disable", "eve"]));
+    let second: Value =
+        serde_json::from_str(&good(&cli(&running, &["revoke", "--enable", "eve", "--output", "json"]))).unwrap();
+    assert!(second["number"].as_u64() > said["number"].as_u64(), "{second}");
+    running.start_again();
+    eventually("it is ready again", PATIENCE, || running.is_ready().then_some(()));
+    let token = |subject: &str, id: &str| issuer.token().claim("sub", subject).claim("jti", id).sign();
+    assert_eq!(running.get_as("/items", &token("a", "t-1")).denial(), (401, "revoked".into()));
+    assert_eq!(running.get_as("/items", &token("a", "t-2")).status, 200);
+
+    // After a crash the socket is there, and nobody behind it.
+    running.kill9();
+    assert!(running.path(SOCKET).exists());
+    let said = cli(&running, &["revoke", "--jti", "t-2"]);
+    assert!(String::from_utf8_lossy(&said.stderr).contains("no doorward has the control socket"), "{said:?}");
+    good(&said);
+    running.start_again();
+    eventually("it is ready again", PATIENCE, || running.is_ready().then_some(()));
+    assert_eq!(running.get_as("/items", &token("a", "t-2")).denial(), (401, "revoked".into()));
+}
+
+#[test]
+fn where_nobody_would_look_nothing_is_revoked() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
+    command.args(["revoke", "--jti", "t-1"]).current_dir(folder.path()).env_clear().stdin(Stdio::null());
+    let said = bad(&command.output().unwrap(), 1);
+    assert!(said.contains("no doorward has ever run here"), "{said}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "and nothing is made");
+}
+
+#[test]
+fn a_process_without_a_socket_follows_what_the_command_line_writes() {
+    let (upstream, issuer) = (Upstream::echo(), Issuer::hs256());
+    let running = described(&upstream, &issuer).setting("admin.socket", "").start();
+    let token = issuer.token().claim("jti", "t-1").sign();
+    assert_eq!(running.get_as("/items", &token).status, 200);
+    assert!(good(&cli(&running, &["revoke", "--jti", "t-1"])).contains("revoked the token t-1"));
+    comes_to_be_refused(&running, &token);
+}
+
+#[test]
+fn t16_nobody_is_told_that_it_is_done_before_it_is() {
+    let (mut running, _upstream, issuer) = started();
+    for round in 0..3 {
+        let id = format!("t-{round}");
+        good(&cli(&running, &["revoke", "--jti", &id]));
+        running.kill9();
+        running.start_again();
+        eventually("it is ready again", PATIENCE, || running.is_ready().then_some(()));
+        let token = issuer.token().claim("jti", id).sign();
+        assert_eq!(running.get_as("/items", &token).denial(), (401, "revoked".into()));
+    }
+}
+
+#[test]
+fn what_the_disk_does_not_take_is_not_revoked_and_says_so() {
+    let (running, _upstream, issuer) = started();
+    let administrator = issuer.with_roles("root", &["ROLE_SUPER_ADMIN"]);
+    std::fs::write(running.path("data/revocations"), "in the way").unwrap();
+    let answer = revoke(&running, &administrator, &json!({"jti": "t-1"}));
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert_eq!(answer.json()["type"], "urn:doorward:problem:not_recorded");
+    assert!(answer.json()["detail"].as_str().unwrap().starts_with("nothing was changed: "), "{answer:?}");
+    let token = issuer.token().claim("jti", "t-1").sign();
+    assert_eq!(running.get_as("/items", &token).status, 200, "and nothing was");
+    assert!(bad(&cli(&running, &["revoke", "--jti", "t-1"]), 1).contains("nothing was changed"));
+    let told = audit_of(&running, "root");
+    assert_eq!((&told["outcome"], &told["number"]), (&"failed".into(), &Value::Null));
+    std::fs::remove_file(running.path("data/revocations")).unwrap();
+    assert_eq!(revoke(&running, &administrator, &json!({"jti": "t-1"})).status, 200, "once it is mended");
+}
+
+#[test]
+fn root_does_not_write_a_folder_of_somebody_else() {
+    let (mut running, _upstream, _issuer) = started();
+    running.signal("-TERM");
+    running.wait(PATIENCE);
+    if std::fs::metadata(running.path(".")).unwrap().uid() != 0 {
+        eprintln!("skipped: only root could");
+        return;
+    }
+    std::os::unix::fs::chown(running.path("data"), Some(65534), Some(65534)).unwrap();
+    let said = bad(&cli(&running, &["revoke", "--jti", "t-1"]), 1);
+    assert!(said.contains("belongs to user 65534"), "{said}");
+    assert!(!running.path("data/revocations").exists());
+}
+
+#[test]
+fn an_override_changes_what_tokens_may_do_that_are_out_already() {
+    let (running, _upstream, issuer) = started();
+    let token = issuer.with_roles("alice", &["ROLE_VIEWER"]);
+    let put = || running.request("PUT", "/items/1", &token, &[], "").status;
+    assert_eq!((running.get_as("/items", &token).status, put()), (200, 403));
+    let said = good(&cli(
+        &running,
+        &["override", "--subject", "alice", "--role", "ROLE_EDITOR", "--membership", "oms=FREE@1h"],
+    ));
+    assert!(said.starts_with("alice holds ROLE_EDITOR from now on"), "{said}");
+    assert_eq!((running.get_as("/items", &token).status, put()), (200, 200));
+    let told = audit_of(&running, "local:0");
+    assert_eq!(told["event_type"], "auth.subject.overridden");
+    assert_eq!(told["entry"]["needs"].as_str().map(str::len), Some(64), "which roles it presumes: {told}");
+    good(&cli(&running, &["override", "--subject", "alice", "--no-roles"]));
+    assert_eq!(running.get_as("/items", &token).denial(), (403, "permission_missing".into()));
+    let refused = bad(&cli(&running, &["override", "--subject", "alice", "--role", "ROLE_NOBODY"]), 1);
+    assert!(refused.contains("ROLE_NOBODY is no role of the roles file"), "{refused}");
+    for wrong in [
+        &["override", "--subject", "a"][..],
+        &["override", "--role", "ROLE_EDITOR"],
+        &["override", "--subject", "a", "--role", "x"],
+    ] {
+        bad(&cli(&running, wrong), 2);
+    }
+}
+
+#[test]
+fn how_something_stands_can_be_asked() {
+    let (running, _upstream, issuer) = started();
+    let administrator = issuer.with_roles("root", &["ROLE_SUPER_ADMIN"]);
+    let ask =
+        |query: &str, token: &str| running.admin_request("GET", &format!("/api/revocations?{query}"), Some(token), "");
+    assert_eq!(ask("jti=t-1", &administrator).json(), json!({"standing": "good", "changes": []}));
+    let number = revoke(&running, &administrator, &json!({"jti": "t-1"})).json()["number"].clone();
+    let said = ask("jti=t-1", &administrator).json();
+    assert_eq!((&said["standing"], &said["changes"][0]["number"]), (&"revoked".into(), &number), "{said}");
+    assert_eq!(said["changes"][0]["entry"], json!({"jti": "t-1"}));
+    good(&cli(&running, &["revoke", "--disable", "kc:a/b"]));
+    assert_eq!(ask("subject=kc%3Aa%2Fb", &administrator).json()["standing"], "disabled");
+    assert_eq!(over(&running.path(SOCKET), "GET", "/api/revocations?subject=kc:a/b", "").1["standing"], "disabled");
+    assert_eq!(ask("subject=a&jti=b", &administrator).status, 422);
+    assert_eq!(ask("jti=t-1", &issuer.viewer()).denial(), (403, "permission_missing".into()));
+}
+
+#[test]
+fn with_redis_paused_it_is_accepted_and_published_later() {
+    let redis = Redis::start();
+    let (upstream, issuer) = (Upstream::echo(), Issuer::hs256());
+    let start = |builder: Builder| builder.setting("redis.url", redis.url()).start();
+    let publishes = start(described(&upstream, &issuer));
+    let key: Value =
+        serde_json::from_slice(&std::fs::read(publishes.path("data/publication-key.jwks.json")).unwrap()).unwrap();
+    let public = key["keys"][0]["x"].as_str().unwrap().to_owned();
+    let follows = start(described(&upstream, &issuer).setting("publication.public_keys", vec![public]));
+    let administrator = issuer.with_roles("root", &["ROLE_SUPER_ADMIN"]);
+    eventually("both are ready", PATIENCE, || (publishes.is_ready() && follows.is_ready()).then_some(()));
+
+    let token = |id: &str| issuer.token().claim("jti", id).sign();
+    let answer = revoke(&publishes, &administrator, &json!({"jti": "t-1"}));
+    assert_eq!((answer.status, &answer.json()["propagated"]), (200, &Value::Bool(true)), "{answer:?}");
+    comes_to_be_refused(&follows, &token("t-1"));
+
+    // Who follows changes nothing.
+    let refused = revoke(&follows, &administrator, &json!({"jti": "t-2"}));
+    assert_eq!(
+        (refused.status, &refused.json()["type"]),
+        (503, &"urn:doorward:problem:follower".into()),
+        "{refused:?}"
+    );
+    assert!(bad(&cli(&follows, &["revoke", "--jti", "t-2"]), 1).contains("only follows"));
+    assert_eq!(publishes.get_as("/items", &token("t-2")).status, 200);
+
+    redis.pause();
+    let began = Instant::now();
+    let answer = revoke(&publishes, &administrator, &json!({"jti": "t-2"}));
+    assert_eq!((answer.status, &answer.json()["propagated"]), (202, &Value::Bool(false)), "{answer:?}");
+    assert!(began.elapsed() >= Duration::from_millis(900), "a second is given to Redis");
+    let warned = cli(&publishes, &["revoke", "--jti", "t-3"]);
+    assert!(String::from_utf8_lossy(&warned.stderr).contains("not published yet"), "{warned:?}");
+    good(&warned);
+    assert_eq!(publishes.get_as("/items", &token("t-2")).denial(), (401, "revoked".into()), "here it counts at once");
+    redis.resume();
+    comes_to_be_refused(&follows, &token("t-2"));
+    comes_to_be_refused(&follows, &token("t-3"));
+    let status: Value = serde_json::from_str(&good(&cli(&publishes, &["status", "--output", "json"]))).unwrap();
+    assert_eq!(status["revocation"]["published"], true, "{status}");
+}
+
+#[test]
+fn with_redis_and_without_a_process_the_command_line_publishes_itself() {
+    let redis = Redis::start();
+    let (upstream, issuer) = (Upstream::echo(), Issuer::hs256());
+    let start = |builder: Builder| builder.setting("redis.url", redis.url()).start();
+    let mut publishes = start(described(&upstream, &issuer));
+    let key: Value =
+        serde_json::from_slice(&std::fs::read(publishes.path("data/publication-key.jwks.json")).unwrap()).unwrap();
+    let public = key["keys"][0]["x"].as_str().unwrap().to_owned();
+    let follows = start(described(&upstream, &issuer).setting("publication.public_keys", vec![public]));
+    eventually("both are ready", PATIENCE, || (publishes.is_ready() && follows.is_ready()).then_some(()));
+    publishes.signal("-TERM");
+    publishes.wait(PATIENCE);
+    let said = cli(&publishes, &["revoke", "--jti", "t-1", "--output", "json"]);
+    let json: Value = serde_json::from_str(&good(&said)).unwrap();
+    assert_eq!((&json["propagated"], &json["by"]), (&Value::Bool(true), &"folder".into()), "{said:?}");
+    comes_to_be_refused(&follows, &issuer.token().claim("jti", "t-1").sign());
+
+    redis.pause();
+    let said = cli(&publishes, &["revoke", "--jti", "t-2", "--output", "json"]);
+    let json: Value = serde_json::from_str(&good(&said)).unwrap();
+    assert_eq!(json["propagated"], false, "{said:?}");
+    assert!(String::from_utf8_lossy(&said.stderr).contains("not published yet"), "{said:?}");
+    redis.resume();
 }

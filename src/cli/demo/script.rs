@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -19,6 +20,8 @@ pub(super) struct Addresses {
     pub(super) gateway: SocketAddr,
     pub(super) admin: SocketAddr,
     pub(super) oms: SocketAddr,
+    /// The control socket, if its path is short enough for one.
+    pub(super) socket: Option<PathBuf>,
 }
 
 /// Somebody with a token.
@@ -83,7 +86,7 @@ impl Script {
         let bearer = |person: &Person| format!("-H \"Authorization: Bearer ${}\"", person.variable);
         let [viewer, editor, administrator] = [&people[0], &people[1], &people[2]].map(bearer);
         let author = &people[1];
-        let steps = vec![
+        let mut steps = vec![
             Step::denied(
                 "Nobody in particular is asked for a token:",
                 format!("curl -i {schema}"),
@@ -134,20 +137,36 @@ impl Script {
                 "The editor's token is revoked by its id:",
                 format!("curl -i {administrator} --json '{{\"jti\":\"{}\"}}' {admin}/api/revocations", author.token_id),
                 200,
-                String::new(),
+                "\"propagated\":true".to_owned(),
             ),
             Step::denied(
                 "and is refused from the next request on:",
                 format!("curl -i {editor} {schema}"),
                 Reason::Revoked,
             ),
-            Step::new(
-                "Everything was counted:",
-                format!("curl -s {admin}/metrics | grep doorward_auth_failures_total"),
-                200,
-                "doorward_auth_failures_total{reason=\"revoked\"} 1".to_owned(),
-            ),
         ];
+        let mut revoked = 1;
+        if let Some(socket) = &addresses.socket {
+            let call = format!("--json '{{\"subject\":\"{}\"}}' http://localhost/api/revocations", people[0].subject);
+            steps.push(Step::new(
+                "Who owns the machine needs no token; `doorward revoke --subject vera` says the same to a doorward of your own:",
+                format!("curl -i --unix-socket {} {call}", socket.display()),
+                200,
+                "\"propagated\":true".to_owned(),
+            ));
+            steps.push(Step::denied(
+                "and the viewer is logged out everywhere:",
+                format!("curl -i {viewer} {schema}"),
+                Reason::Revoked,
+            ));
+            revoked += 1;
+        }
+        steps.push(Step::new(
+            "Everything was counted:",
+            format!("curl -s {admin}/metrics | grep doorward_auth_failures_total"),
+            200,
+            format!("doorward_auth_failures_total{{reason=\"revoked\"}} {revoked}"),
+        ));
         let greeting = format!(
             "doorward demo: everything below runs on this machine only, until Ctrl-C.\n\n  \
              {gateway}  the gateway, with policies/oms.yaml\n  \
