@@ -58,7 +58,7 @@ pub fn record(settings: &Settings, entries: impl IntoIterator<Item = Entry>) -> 
     for entry in entries {
         number = opened.record(entry)?.change.n;
     }
-    let outstanding = match &settings.redis {
+    let outstanding = match settings.shared_redis() {
         Some(redis) => publish(settings, redis, &opened, number, &metrics).err().map(|error| format!("{error:#}")),
         None => None,
     };

@@ -14,9 +14,7 @@ use super::upstreams::{self, Listeners, Upstreams};
 use crate::admin_api::{AdminState, Hands, Readiness};
 use crate::admission::{Admission, Decisions, Desk, Identity};
 use crate::clock::Timestamp;
-use crate::config::{
-    self, AssertionSettings, AuthSettings, ConfigError, IssuerSettings, RevocationMode, Settings, issuers,
-};
+use crate::config::{self, AssertionSettings, AuthSettings, ConfigError, IssuerSettings, Settings, issuers};
 use crate::gateway::{self, Assertions, Gateway, GatewaySettings, assertion};
 use crate::ledger::Ledger;
 use crate::policy::Snapshot;
@@ -87,9 +85,7 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
     let retention = retention(settings);
     let revocations = Arc::new(revocations(settings, retention)?);
     let ledger = ledger::open(settings, retention, &revocations, &metrics)?;
-    // Who looks tokens up in another program's Redis follows nothing there, and writes nothing into it.
-    let followed = settings.redis.as_ref().filter(|_| settings.revocation.mode == RevocationMode::Replicated);
-    let (freshness, replicated) = match followed {
+    let (freshness, replicated) = match settings.shared_redis() {
         Some(redis) => {
             let freshness = replication::freshness(settings);
             let published = (ledger.as_ref(), &*metrics);
@@ -108,7 +104,7 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
         _ => (Arc::clone(&freshness), Arc::new(freshness.strict())),
     };
     // Those without doorward's own keys hear of them through Redis, if there is one.
-    let told = ledger.as_ref().filter(|_| settings.redis.is_some());
+    let told = ledger.as_ref().filter(|_| settings.shared_redis().is_some());
     let key_sets = key_sets::followed(&settings.auth, &tokens, &metrics, &revocations, retention, told)?;
     let asking = elsewhere::asking(settings, &metrics)?;
     let admission = |snapshot, freshness: &Arc<Freshness>, elsewhere| {

@@ -25,7 +25,7 @@ pub(super) fn open(
             (Some(PublicationKey::from_pkcs8(pkcs8.expose()).context("[publication] key_file")?), public)
         }
         // A process that never revokes needs no folder that it may write.
-        Err(error) if settings.redis.is_none() && !path.exists() && !settings.revocation.folder.exists() => {
+        Err(error) if settings.shared_redis().is_none() && !path.exists() && !settings.revocation.folder.exists() => {
             tracing::warn!(%error, "nothing can be revoked while doorward runs: there is no key to record it with");
             (None, Vec::new())
         }
@@ -36,7 +36,7 @@ pub(super) fn open(
         key,
         pinned: pinned(settings, &public)?,
         retention,
-        published: if settings.redis.is_some() { Published::ByPublisher } else { Published::AtOnce },
+        published: if settings.shared_redis().is_some() { Published::ByPublisher } else { Published::AtOnce },
         metrics: metrics.ledger(),
     };
     Ledger::open(opened, Arc::clone(index)).map(Some).context("[revocation] folder")

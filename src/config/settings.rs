@@ -49,6 +49,12 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// The Redis through which revocations are shared. In the mode "lookup" it is another program's, which is only looked into.
+    #[must_use]
+    pub fn shared_redis(&self) -> Option<&RedisSettings> {
+        self.redis.as_ref().filter(|_| self.revocation.mode == RevocationMode::Replicated)
+    }
+
     /// Reads a configuration: the file `config`, else the one that `DOORWARD_CONFIG` names, else
     /// `config/doorward.toml` if it exists, else nothing but built-in defaults; then the environment, which is `env`.
     ///

@@ -250,17 +250,13 @@ fn what_is_not_built_is_refused_when_switched_on() {
         "[database]\nurl = \"sqlite://x\"",
         "[events]\nsinks = [\"log\", \"kafka\"]",
         "[events.kafka]\nbrokers = []",
-        "[auth]\nmode = \"iam_service\"",
-        "[revocation]\nmode = \"lookup\"",
         "[identity]\nservices = []",
     ] {
         let said = mistakes(text, &[]);
         assert!(said.contains("not part of this version"), "{text}: {said}");
     }
-    for (name, value) in [("AUTH_MODE", "iam_service"), ("DATABASE_URL", "sqlite://x")] {
-        let said = mistakes("", &[(name, value)]);
-        assert!(said.contains("not part of this version") && said.contains(name), "{said}");
-    }
+    let said = mistakes("", &[("DATABASE_URL", "sqlite://x")]);
+    assert!(said.contains("not part of this version") && said.contains("DATABASE_URL"), "{said}");
 }
 
 #[test]
@@ -447,4 +443,21 @@ fn every_mistake_has_a_place_and_a_mend() {
         writeln!(said, "# {name}\n{mistakes}\n").unwrap();
     }
     insta::assert_snapshot!(said);
+}
+
+#[test]
+fn who_is_asked_elsewhere_is_shown_and_reads_back() {
+    let text = "[auth]\nmode = \"iam_service\"\niam_service_url = \"https://users.test/iam/\"\n[auth.iam_service]\n\
+        cache = \"3s\"\nquestions = 8\nca = \"ca.pem\"\nadmin = true\nconfers = { USER = \"ROLE_USER\" }\n\
+        [redis]\nurl = \"redis://h\"\n[revocation]\nmode = \"lookup\"\nlookup_key = \"bl:{sid}\"\nlookup_age = \"2s\"\n";
+    let mut settings = good(text, &[]);
+    let mut again = good(&settings.show(), &[]);
+    (settings.source, again.source) = (None, None);
+    assert_eq!(settings, again);
+    let iam = settings.auth.iam.as_ref().unwrap();
+    assert_eq!((iam.url.as_str(), iam.cache.as_secs()), ("https://users.test/iam", 3));
+    assert!(settings.shared_redis().is_none(), "it is another program's");
+    let asked = good("", &[("AUTH_MODE", "iam_service"), ("IAM_SERVICE_URL", "http://127.0.0.1:9/")]);
+    assert_eq!(asked.auth.iam.unwrap().url, "http://127.0.0.1:9");
+    assert!(good("[auth]\niam_service_url = \"http://h\"", &[]).auth.iam.is_none(), "not asked in the mode \"local\"");
 }

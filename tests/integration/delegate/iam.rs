@@ -176,6 +176,8 @@ fn a_stampede_of_a_thousand_asks_once() {
     let gateway = service
         .asked_by(&upstream)
         .setting("auth.iam_service.timeout", "30s")
+        // A thousand connections to the upstream at once take their time on a machine under load.
+        .setting("upstreams.oms.timeouts.connect", "50s")
         .setting("auth.iam_service.cache", "1m")
         .start();
     const CONNECTIONS: usize = 1000;

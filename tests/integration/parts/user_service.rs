@@ -62,6 +62,8 @@ impl UserService {
             .env("AUTH_MODE", "iam_service")
             .env("IAM_SERVICE_URL", &format!("http://127.0.0.1:{}", self.port))
             .setting("auth.iam_service.timeout", "10s")
+            // A thousand connections to the upstream at once take their time on a machine under load.
+            .setting("upstreams.oms.timeouts.connect", "50s")
             .setting("auth.iam_service.confers", toml::Value::from(confers))
     }
 }
