@@ -19,6 +19,7 @@
 //! | 3 | [`token`] | exactly one credential; claims, keys, verification, the cache; minting | the network |
 //! | 3 | [`revocation`] | what has been revoked, in memory | where entries come from |
 //! | 3 | [`telemetry`] | every metric; the access log; program messages | business rules |
+//! | 4 | [`delegate`] | what is asked elsewhere: of a user service, of a blacklist; coalesced, remembered for a stated age | decisions |
 //! | 4 | [`net`] | accept, guard and serve connections; drain | what is served |
 //! | 4 | [`replication`] | Redis: how it is reached, its keys, the script that appends | whose truth it is, when to publish |
 //! | 5 | [`admission`] | facts and a credential → a `Permit` or a `Refusal`; the decisions of late | sockets, SQL |
@@ -63,6 +64,7 @@ pub mod revocation;
 pub mod telemetry;
 pub mod token;
 
+pub mod delegate;
 pub mod net;
 
 pub mod replication;

@@ -95,7 +95,11 @@ pub(super) async fn decide(
         client: peer.ip().to_canonical(),
     };
     let now = Timestamp::now();
-    let mut judged = match state.admission.admit(&facts, request.headers(), now, &state.desk) {
+    let admitted = match state.admission.admit(&facts, request.headers(), now, &state.desk) {
+        Ok(admitted) => admitted,
+        Err(question) => state.admission.answered(question, &facts, request.headers(), &state.desk).await,
+    };
+    let mut judged = match admitted {
         Admitted::Permit(permit) => permit.into_judged(),
         Admitted::Refusal(refusal) => refusal.into_judged(),
     };

@@ -8,6 +8,7 @@ use std::time::Instant;
 use http::HeaderMap;
 
 use super::cross_site::{CookieRequest, cookie_origin_ok};
+use super::elsewhere::{Elsewhere, Halt, Question, Told};
 use super::identity::{AuthMethod, Identified, Identity};
 use crate::clock::Timestamp;
 use crate::live::Live;
@@ -28,6 +29,8 @@ pub struct Admission {
     tokens: Arc<TokenCache<Identity>>,
     revocations: Arc<RevocationIndex>,
     freshness: Arc<Freshness>,
+    /// What has to be asked, if anything. Boxed, because nearly always there is nothing.
+    elsewhere: Option<Box<Elsewhere>>,
 }
 
 /// What a thread that asks keeps for itself, so that threads share nothing on the request path.
@@ -133,6 +136,10 @@ pub fn decide_within<'r>(
         return pending.without_caller(Reason::MissingToken, "the route needs a valid token".into());
     };
     let claims = &caller.entry.claims;
+    if let Some(asked) = &caller.asked {
+        // The user service was asked for the whole of doorward: who holds a permission there holds it for every service.
+        return pending.with_caller(&Caller { subject: &claims.subject, grants: asked });
+    }
     let grants = caller.identity.grants_within(claims, snapshot.roles(), service);
     pending.with_caller(&Caller { subject: &claims.subject, grants: &grants })
 }
@@ -162,6 +169,18 @@ pub struct Readmission {
     pub permission: Option<PermissionId>,
     /// As in [`Decision`].
     pub would_deny: Option<Reason>,
+    /// When it has to be decided again, though nothing changed here: answers from elsewhere are too old by then.
+    pub until: Option<Timestamp>,
+}
+
+/// Whether an open exchange goes on.
+pub enum Readmitted {
+    /// It does, by this.
+    GoesOn(Readmission),
+    /// It does not.
+    Ends(Reason),
+    /// It does until this is answered, and is then decided again with what was told.
+    Ask(Question),
 }
 
 /// Whether an open exchange ends when its token expires.
@@ -174,10 +193,10 @@ pub enum Expiry {
 }
 
 /// A credential that was no good.
-struct Unusable {
-    reason: Reason,
-    detail: Cow<'static, str>,
-    caller: Option<Identified>,
+pub(super) struct Unusable {
+    pub(super) reason: Reason,
+    pub(super) detail: Cow<'static, str>,
+    pub(super) caller: Option<Identified>,
 }
 
 /// What a credential is looked for in.
@@ -199,7 +218,15 @@ impl Admission {
         revocations: Arc<RevocationIndex>,
         freshness: Arc<Freshness>,
     ) -> Self {
-        Self { snapshot: Live::new(snapshot), published: AtomicU64::new(0), tokens, revocations, freshness }
+        let published = AtomicU64::new(0);
+        Self { snapshot: Live::new(snapshot), published, tokens, revocations, freshness, elsewhere: None }
+    }
+
+    /// Asks elsewhere for what it cannot know itself.
+    #[must_use]
+    pub fn asking(mut self, elsewhere: Option<Elsewhere>) -> Self {
+        self.elsewhere = elsewhere.map(Box::new);
+        self
     }
 
     /// The snapshot in force.
@@ -234,14 +261,47 @@ impl Admission {
     }
 
     /// Decides about a request.
-    #[must_use]
+    ///
+    /// # Errors
+    /// A question without whose answer nothing can be said; [`Self::answered`] waits for it. There is none where nothing is asked
+    /// elsewhere.
     pub fn admit<'r>(
         &self,
         facts: &RequestFacts<'r>,
         headers: &HeaderMap,
         now: Timestamp,
         desk: &Desk,
+    ) -> Result<Admitted<'r>, Question> {
+        self.admit_told(facts, headers, now, desk, None)
+    }
+
+    /// Decides about a request, once what it had to ask has been answered. What it asks next is waited for as well.
+    pub async fn answered<'r>(
+        &self,
+        mut question: Question,
+        facts: &RequestFacts<'r>,
+        headers: &HeaderMap,
+        desk: &Desk,
     ) -> Admitted<'r> {
+        let mut told = Told::default();
+        loop {
+            question.answer(&mut told).await;
+            match self.admit_told(facts, headers, Timestamp::now(), desk, Some(&mut told)) {
+                Ok(admitted) => return admitted,
+                Err(next) => question = next,
+            }
+        }
+    }
+
+    /// Decides about a request, with what was `told` to it since it came.
+    fn admit_told<'r>(
+        &self,
+        facts: &RequestFacts<'r>,
+        headers: &HeaderMap,
+        now: Timestamp,
+        desk: &Desk,
+        mut told: Option<&mut Told>,
+    ) -> Result<Admitted<'r>, Question> {
         let snapshot = self.snapshot.get();
         let started = Instant::now();
         let begun = snapshot.begin(facts, now);
@@ -249,35 +309,46 @@ impl Admission {
         let begin_time = begun_at - started;
         let (decision, caller) = match begun {
             Begin::Decided(decision) => {
-                desk.count.decision(begin_time);
                 let asked = Asked { facts, headers, now, started: begun_at };
-                self.caller_of_public(decision, &snapshot, &asked, desk)
+                match self.caller_of_public(decision, &snapshot, &asked, desk, told) {
+                    Ok(decided) => {
+                        desk.count.decision(begin_time);
+                        decided
+                    }
+                    Err(question) => return Err(question),
+                }
             }
             Begin::NeedsCaller(pending) => {
                 let service = &snapshot.services()[snapshot.route(pending.route()).service as usize];
                 let asked = Asked { facts, headers, now, started: begun_at };
-                match self.identify(&asked, &snapshot, service, desk) {
+                let identified = self.identify(&asked, &snapshot, service, desk, told.as_deref_mut());
+                let identified = match (&self.elsewhere, identified) {
+                    (Some(elsewhere), Ok((caller, resumed))) => {
+                        elsewhere.permissions(caller, &pending, told).map(|caller| (caller, resumed))
+                    }
+                    (_, identified) => identified,
+                };
+                match identified {
                     Ok((caller, resumed)) => {
-                        let decision = pending.with_caller(&Caller {
-                            subject: &caller.entry.claims.subject,
-                            grants: caller.identity.grants(),
-                        });
+                        let decision = pending
+                            .with_caller(&Caller { subject: &caller.entry.claims.subject, grants: caller.grants() });
                         desk.count.decision(begin_time + resumed.elapsed());
                         (decision, Some(caller))
                     }
-                    Err(unusable) => {
+                    Err(Halt::Unusable(unusable)) => {
                         desk.count.decision(begin_time);
                         (pending.without_caller(unusable.reason, unusable.detail), unusable.caller)
                     }
+                    Err(Halt::Ask(question)) => return Err(question),
                 }
             }
         };
         let outcome = decision.outcome;
         let judged = Judged { decision, snapshot, caller };
-        match outcome {
+        Ok(match outcome {
             Outcome::Allow => Admitted::Permit(Permit { judged }),
             Outcome::Deny(reason) => Admitted::Refusal(Refusal { judged, reason }),
-        }
+        })
     }
 
     /// A public route is forwarded for anybody; a valid token beside it still says who is asking, and a bad one says nothing.
@@ -288,18 +359,20 @@ impl Admission {
         snapshot: &Snapshot,
         asked: &Asked<'_>,
         desk: &Desk,
-    ) -> (Decision<'r>, Option<Identified>) {
+        told: Option<&mut Told>,
+    ) -> Result<(Decision<'r>, Option<Identified>), Question> {
         let Some(route) = decision.route.filter(|_| decision.outcome == Outcome::Allow) else {
-            return (decision, None);
+            return Ok((decision, None));
         };
         let service = &snapshot.services()[snapshot.route(route).service as usize];
-        match self.identify(asked, snapshot, service, desk) {
+        Ok(match self.identify(asked, snapshot, service, desk, told) {
             Ok((caller, _)) => (decision, Some(caller)),
-            Err(unusable) if unusable.reason == Reason::BadRequest => {
+            Err(Halt::Unusable(unusable)) if unusable.reason == Reason::BadRequest => {
                 (decision.refused(unusable.reason, unusable.detail), None)
             }
-            Err(_) => (decision, None),
-        }
+            Err(Halt::Unusable(_)) => (decision, None),
+            Err(Halt::Ask(question)) => return Err(question),
+        })
     }
 
     /// Who is calling, and when that was known.
@@ -309,9 +382,10 @@ impl Admission {
         snapshot: &Snapshot,
         service: &Service,
         desk: &Desk,
-    ) -> Result<(Identified, Instant), Unusable> {
+        mut told: Option<&mut Told>,
+    ) -> Result<(Identified, Instant), Halt> {
         let Asked { facts, headers, now, started } = *asked;
-        let refused = |reason, detail| Unusable { reason, detail, caller: None };
+        let refused = |reason, detail| Halt::Unusable(Unusable { reason, detail, caller: None });
         let (token, method) = match credential::find(headers, service.cookie.as_deref()) {
             Credential::Bearer(token) => (token, AuthMethod::Bearer),
             Credential::Cookie(token) => {
@@ -327,6 +401,12 @@ impl Admission {
                 return Err(refused(Reason::BadRequest, detail.into()));
             }
         };
+        if let Some(elsewhere) = &self.elsewhere
+            && let Some(vouched) = elsewhere.vouched(token, told.as_deref_mut(), desk)
+        {
+            let caller = self.stand(vouched?, method, snapshot, &service.name, now)?;
+            return Ok((elsewhere.looked_up(caller, told)?, Instant::now()));
+        }
         let (source, verified) = self.tokens.authenticate(&desk.near, token, now);
         let source = match source {
             Source::Cache => ValidationSource::Cache,
@@ -339,14 +419,16 @@ impl Admission {
             ended - started,
         );
         let entry = verified.map_err(|rejection| refused(rejection.reason, rejection.detail))?;
-        self.stand(entry, method, snapshot, &service.name, now).map(|caller| (caller, ended))
+        let caller = self.stand(entry, method, snapshot, &service.name, now)?;
+        match &self.elsewhere {
+            None => Ok((caller, ended)),
+            Some(elsewhere) => elsewhere.looked_up(caller, told).map(|caller| (caller, Instant::now())),
+        }
     }
 
     /// Decides again about an exchange that was admitted before and is still open (T20). Nothing is counted, and no rate limit
-    /// spent. Who is asking (`caller`) was verified then; that is done again only where keys or issuers have changed.
-    ///
-    /// # Errors
-    /// Why it is not to go on.
+    /// spent. Who is asking (`caller`) was verified then; that is done again only where keys or issuers have changed, or where it
+    /// is asked elsewhere and the answer is too old by now.
     pub fn readmit(
         &self,
         facts: &RequestFacts<'_>,
@@ -354,37 +436,51 @@ impl Admission {
         expiry: Expiry,
         now: Timestamp,
         desk: &Desk,
-    ) -> Result<Readmission, Reason> {
+        told: &mut Told,
+    ) -> Readmitted {
         let snapshot = self.snapshot.get();
-        let again = |service: &Arc<str>| match caller {
-            Some(entry) => self.identify_again(entry, &snapshot, service, expiry, now, desk),
-            None => Err(Unusable { reason: Reason::MissingToken, detail: "no token was sent".into(), caller: None }),
+        let again = |service: &Arc<str>, told: &mut Told| match caller {
+            Some(entry) => self.identify_again(entry, &snapshot, service, expiry, now, desk, told),
+            None => Err(Halt::of(Reason::MissingToken, "no token was sent", None)),
         };
         let decision = match snapshot.begin(facts, now) {
             Begin::Decided(decision) => {
                 // A public route is open to anybody, but the upstream was told who is asking, and goes on believing it.
                 if let (Outcome::Allow, Some(route), Some(_)) = (decision.outcome, decision.route, caller) {
                     let service = &snapshot.services()[snapshot.route(route).service as usize].name;
-                    again(service).map_err(|unusable| unusable.reason)?;
+                    match again(service, told) {
+                        Ok(_) => {}
+                        Err(Halt::Unusable(unusable)) => return Readmitted::Ends(unusable.reason),
+                        Err(Halt::Ask(question)) => return Readmitted::Ask(question),
+                    }
                 }
                 decision
             }
             Begin::NeedsCaller(pending) => {
                 let service = &snapshot.services()[snapshot.route(pending.route()).service as usize].name;
-                match again(service) {
-                    Ok(caller) => pending.with_caller(&Caller {
-                        subject: &caller.entry.claims.subject,
-                        grants: caller.identity.grants(),
-                    }),
-                    Err(unusable) => pending.without_caller(unusable.reason, unusable.detail),
+                let known = again(service, told).and_then(|caller| match &self.elsewhere {
+                    None => Ok(caller),
+                    Some(elsewhere) => elsewhere.permissions(caller, &pending, Some(told)),
+                });
+                match known {
+                    Ok(caller) => {
+                        pending.with_caller(&Caller { subject: &caller.entry.claims.subject, grants: caller.grants() })
+                    }
+                    Err(Halt::Unusable(unusable)) => pending.without_caller(unusable.reason, unusable.detail),
+                    Err(Halt::Ask(question)) => return Readmitted::Ask(question),
                 }
             }
         };
         match decision.outcome {
-            Outcome::Deny(reason) => Err(reason),
+            Outcome::Deny(reason) => Readmitted::Ends(reason),
             Outcome::Allow => {
                 let Decision { route, service, permission, would_deny, .. } = decision;
-                Ok(Readmission { route, service, permission, would_deny, snapshot })
+                let until = told.good_until().map(|until| {
+                    // Up to the next whole second: who comes too early asks once more, and is told the same.
+                    let left = until.saturating_duration_since(Instant::now());
+                    now.plus(i64::try_from(left.as_secs()).unwrap_or(i64::MAX).saturating_add(1))
+                });
+                Readmitted::GoesOn(Readmission { route, service, permission, would_deny, snapshot, until })
             }
         }
     }
@@ -397,16 +493,37 @@ impl Admission {
         expiry: Expiry,
         now: Timestamp,
         desk: &Desk,
-    ) -> Result<Identified, Unusable> {
+        told: &mut Told,
+    ) -> Result<Identified, Halt> {
+        // How it was sent was looked at when the exchange began, and says nothing now.
+        let method = AuthMethod::Bearer;
+        if let Some(elsewhere) = &self.elsewhere
+            && let Some(vouched) = elsewhere.vouched(entry.token(), Some(told), desk)
+        {
+            let before = &entry.claims.subject;
+            let entry = vouched?;
+            // The upstream was told who is asking, and goes on believing it.
+            if entry.claims.subject != *before {
+                return Err(Halt::of(Reason::Revoked, "the token is another one's now", None));
+            }
+            if now >= entry.claims.expires_at && expiry == Expiry::Counts {
+                return Err(Halt::of(Reason::Expired, "the token has expired (`exp`)", None));
+            }
+            let caller = self.stand(entry, method, snapshot, service, now)?;
+            return elsewhere.looked_up(caller, Some(told));
+        }
         let entry = match self.tokens.authenticate_again(&desk.near, entry, now) {
             Ok(entry) => entry,
             Err(rejection) if rejection.reason == Reason::Expired && expiry == Expiry::Lifted => Arc::clone(entry),
             Err(rejection) => {
-                return Err(Unusable { reason: rejection.reason, detail: rejection.detail, caller: None });
+                return Err(Halt::of(rejection.reason, rejection.detail, None));
             }
         };
-        // How it was sent was looked at when the exchange began, and says nothing now.
-        self.stand(entry, AuthMethod::Bearer, snapshot, service, now)
+        let caller = self.stand(entry, method, snapshot, service, now)?;
+        match &self.elsewhere {
+            None => Ok(caller),
+            Some(elsewhere) => elsewhere.looked_up(caller, Some(told)),
+        }
     }
 
     /// Holds a verified token against the revocations.
@@ -420,7 +537,7 @@ impl Admission {
     ) -> Result<Identified, Unusable> {
         let overrides = self.revocations.overrides(&entry.claims.subject, now);
         let identity = Identity::of(&entry, snapshot.roles(), service, overrides.as_deref(), now);
-        let caller = Identified { entry, identity, method };
+        let caller = Identified { entry, identity, method, asked: None };
         let claims = &caller.entry.claims;
         // T1: what is too old to decide by is not decided by, whatever it says.
         if !self.freshness.may_decide(now) {

@@ -19,6 +19,20 @@ pub struct Identified {
     pub identity: Arc<Identity>,
     /// How the token came. It is no part of what is kept beside the token, which may come either way.
     pub method: AuthMethod,
+    /// Where a user service is asked for permissions: what it says, which counts in place of what roles hold here.
+    pub asked: Option<Arc<Grants>>,
+}
+
+impl Identified {
+    /// What the caller holds.
+    #[must_use]
+    #[inline]
+    pub fn grants(&self) -> &Grants {
+        match &self.asked {
+            None => self.identity.grants(),
+            Some(asked) => asked,
+        }
+    }
 }
 
 /// How a token came.

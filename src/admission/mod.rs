@@ -6,12 +6,14 @@
 pub mod admit;
 pub mod cross_site;
 pub mod decisions;
+pub mod elsewhere;
 pub mod identity;
 
 pub use self::admit::{
-    Admission, Admitted, Changes, Desk, Expiry, Judged, Permit, Readmission, Refusal, decide_within,
+    Admission, Admitted, Changes, Desk, Expiry, Judged, Permit, Readmission, Readmitted, Refusal, decide_within,
 };
 pub use self::decisions::{DecisionSettings, Decisions};
+pub use self::elsewhere::{Elsewhere, Question, Told};
 pub use self::identity::{AuthMethod, Identified, Identity};
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::json;
 
-use super::{Admission, Admitted, Changes, Desk, Expiry, Identified, decide_within, identity};
+use super::{Admission, Admitted, Changes, Desk, Expiry, Identified, Readmitted, Told, decide_within, identity};
 use crate::clock::Timestamp;
 use crate::policy::load::{PolicySet, compile_sets};
 use crate::policy::{Outcome, Snapshot, SourceText};
@@ -144,7 +144,7 @@ impl World {
     fn admitted(&self, token: &str, target: &str, now: Timestamp) -> (Answer, Option<Identified>) {
         let mut headers = HeaderMap::new();
         headers.insert("authorization", HeaderValue::try_from(format!("Bearer {token}")).unwrap());
-        let admitted = self.admission.admit(&facts(target), &headers, now, &self.desk);
+        let admitted = self.admission.admit(&facts(target), &headers, now, &self.desk).ok().unwrap();
         let caller = admitted.judged().caller.clone();
         let header = |name: &HeaderName| {
             let value = caller.as_ref().and_then(|caller| caller.identity.header(name));
@@ -264,8 +264,12 @@ fn t13_a_grant_ends_at_its_time_to_the_second_and_open_exchanges_hear_of_it() {
     // T20: who has something open by it is asked again, and answered no.
     let entry = caller.unwrap().entry;
     let open = |now| {
-        let again = world.admission.readmit(&facts("/edit"), Some(&entry), Expiry::Counts, now, &world.desk);
-        again.map(|_| ())
+        let mut none = Told::default();
+        match world.admission.readmit(&facts("/edit"), Some(&entry), Expiry::Counts, now, &world.desk, &mut none) {
+            Readmitted::GoesOn(_) => Ok(()),
+            Readmitted::Ends(reason) => Err(reason),
+            Readmitted::Ask(_) => unreachable!("nothing is asked elsewhere"),
+        }
     };
     let before = world.changes(NOW);
     assert_eq!(world.changes(ends.plus(-1)), before);
@@ -283,8 +287,12 @@ fn t20_an_open_exchange_is_decided_again_by_the_override() {
     let token = world.token(&world.own, &["ROLE_EDITOR"], Some(1));
     let entry = world.admitted(&token, "/edit", NOW).1.unwrap().entry;
     let open = || {
-        let again = world.admission.readmit(&facts("/edit"), Some(&entry), Expiry::Lifted, NOW, &world.desk);
-        again.map(|_| ())
+        let mut none = Told::default();
+        match world.admission.readmit(&facts("/edit"), Some(&entry), Expiry::Lifted, NOW, &world.desk, &mut none) {
+            Readmitted::GoesOn(_) => Ok(()),
+            Readmitted::Ends(reason) => Err(reason),
+            Readmitted::Ask(_) => unreachable!("nothing is asked elsewhere"),
+        }
     };
     let before = world.changes(NOW);
     assert_eq!(open(), Ok(()));

@@ -6,13 +6,17 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use tokio::sync::Semaphore;
 
+use super::elsewhere::{self, Asking};
 use super::key_sets;
 use super::ledger;
+use super::replication::{self, Replicated};
 use super::upstreams::{self, Listeners, Upstreams};
 use crate::admin_api::{AdminState, Hands, Readiness};
 use crate::admission::{Admission, Decisions, Desk, Identity};
 use crate::clock::Timestamp;
-use crate::config::{self, AssertionSettings, AuthSettings, ConfigError, IssuerSettings, Settings, issuers};
+use crate::config::{
+    self, AssertionSettings, AuthSettings, ConfigError, IssuerSettings, RevocationMode, Settings, issuers,
+};
 use crate::gateway::{self, Assertions, Gateway, GatewaySettings, assertion};
 use crate::ledger::Ledger;
 use crate::policy::Snapshot;
@@ -24,6 +28,7 @@ use crate::sync::policy_files::Texts;
 use crate::sync::{KeySets, LiveTls, PolicyFiles};
 use crate::telemetry::Metrics;
 use crate::token::jwk::Trust;
+use crate::token::vouched;
 use crate::token::{Algorithm, Confers, KeySet, RolesFrom, Signer, TokenCache, Verifier, local_keys};
 
 /// What a process consists of before it is bound to anything.
@@ -40,6 +45,10 @@ pub struct Built {
     pub ledger: Option<Arc<Ledger>>,
     /// How fresh the revocations are.
     pub freshness: Arc<Freshness>,
+    /// What hears of the folder, where this process has one.
+    pub truth: Arc<Freshness>,
+    /// What follows and publishes through Redis, if there is one; taken by who runs it.
+    pub replicated: Option<Replicated>,
     /// What revokes, through whichever door.
     pub hands: Arc<Hands>,
     /// Whether the process can serve.
@@ -58,6 +67,8 @@ pub struct Built {
     pub admin_tls: Option<LiveTls>,
     /// What the configuration said of upstreams.
     pub upstreams: Upstreams,
+    /// What asks elsewhere, if anything does. It ends with this.
+    pub asking: Option<Asking>,
 }
 
 /// Builds everything from files and settings.
@@ -69,15 +80,40 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
     let files = policy_files(settings)?;
     let texts = files.read()?;
     let loaded = files.compile(&texts)?;
-    let tokens = Arc::new(TokenCache::new(verifier(&settings.auth, &loaded.roles)?, settings.auth.token_cache));
-    let key_sets = key_sets::followed(&settings.auth, &tokens, &metrics)?;
+    let tokens = Arc::new(TokenCache::new(
+        verifier(&settings.auth, settings.follows(), &loaded.roles)?,
+        settings.auth.token_cache,
+    ));
     let retention = retention(settings);
     let revocations = Arc::new(revocations(settings, retention)?);
     let ledger = ledger::open(settings, retention, &revocations, &metrics)?;
-    let freshness = ledger::freshness(settings);
-    let admission = |snapshot| {
-        let (tokens, revocations, freshness) = (Arc::clone(&tokens), Arc::clone(&revocations), Arc::clone(&freshness));
-        Arc::new(Admission::new(snapshot, tokens, revocations, freshness))
+    // Who looks tokens up in another program's Redis follows nothing there, and writes nothing into it.
+    let followed = settings.redis.as_ref().filter(|_| settings.revocation.mode == RevocationMode::Replicated);
+    let (freshness, replicated) = match followed {
+        Some(redis) => {
+            let freshness = replication::freshness(settings);
+            let published = (ledger.as_ref(), &*metrics);
+            let replicated = replication::open(settings, redis, (&revocations, retention), &freshness, published)?;
+            (freshness, Some(replicated))
+        }
+        None => (ledger::freshness(settings), None),
+    };
+    // T21: what is too old may be gone on by at the gateway, and never by administrators. With Redis gone they can still revoke where
+    // the truth is.
+    let (truth, strict) = match (&ledger, &replicated) {
+        (Some(_), Some(_)) => {
+            let truth = Arc::new(freshness.beside_own_truth());
+            (Arc::clone(&truth), truth)
+        }
+        _ => (Arc::clone(&freshness), Arc::new(freshness.strict())),
+    };
+    // Those without doorward's own keys hear of them through Redis, if there is one.
+    let told = ledger.as_ref().filter(|_| settings.redis.is_some());
+    let key_sets = key_sets::followed(&settings.auth, &tokens, &metrics, &revocations, retention, told)?;
+    let asking = elsewhere::asking(settings, &metrics)?;
+    let admission = |snapshot, freshness: &Arc<Freshness>, elsewhere| {
+        let (tokens, revocations, freshness) = (Arc::clone(&tokens), Arc::clone(&revocations), Arc::clone(freshness));
+        Arc::new(Admission::new(snapshot, tokens, revocations, freshness).asking(elsewhere))
     };
 
     let decisions = decisions(settings);
@@ -87,14 +123,18 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
             tell_of_snapshot(&metrics, &snapshot);
             decisions.in_force(snapshot.version());
             let gateway_settings = gateway_settings(settings, &upstreams, &metrics)?;
-            Some(Gateway::new(admission(snapshot), gateway_settings, Arc::clone(&decisions)))
+            let asking = asking.as_ref().map(Asking::of_gateway);
+            let admission = admission(snapshot, &freshness, asking);
+            Some(Gateway::new(admission, gateway_settings, Arc::clone(&decisions)))
         }
         None => None,
     };
     upstreams::warn_of_unprotected(&upstreams, settings.gateway.assertion.is_some(), &metrics);
 
-    let admission_of_admin = loaded.admin.map(admission);
-    let readiness = Readiness::new(Arc::clone(&freshness));
+    let admission_of_admin =
+        loaded.admin.map(|snapshot| admission(snapshot, &strict, asking.as_ref().map(Asking::of_admin)));
+    // A control plane without a gateway can do its work as long as administrators are let in.
+    let readiness = Readiness::new(Arc::clone(if settings.gateway.enabled { &freshness } else { &strict }));
     let mut hands = hands(settings, &tokens, &revocations, &freshness, admission_of_admin.as_ref(), gateway.as_ref())?;
     hands.ledger.clone_from(&ledger);
     let hands = Arc::new(hands);
@@ -126,6 +166,8 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
         revocations,
         ledger,
         freshness,
+        truth,
+        replicated,
         hands,
         readiness,
         decisions,
@@ -135,6 +177,7 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
         upstreams,
         gateway_tls,
         admin_tls,
+        asking,
     })
 }
 
@@ -153,7 +196,10 @@ fn hands(
         index: Arc::clone(index),
         freshness: Arc::clone(freshness),
         tokens: Arc::clone(tokens),
-        issuers: settings.auth.issuers.iter().map(|issuer| issuer.name.clone()).collect(),
+        issuers: match settings.auth.iam {
+            Some(_) => [vouched::ISSUER.to_owned()].into(),
+            None => settings.auth.issuers.iter().map(|issuer| issuer.name.clone()).collect(),
+        },
         roles: Arc::clone(roles),
         inquiries: Semaphore::new(1),
     })
@@ -185,11 +231,16 @@ fn policy_files(settings: &Settings) -> anyhow::Result<PolicyFiles> {
     })
 }
 
-fn verifier(auth: &AuthSettings, roles: &RoleTable) -> anyhow::Result<Verifier> {
+fn verifier(auth: &AuthSettings, follows: bool, roles: &RoleTable) -> anyhow::Result<Verifier> {
+    if auth.iam.is_some() {
+        // The user service judges every token: no key is read or made, and none would be believed.
+        return Ok(Verifier::new(Vec::new()));
+    }
     for issuer in &auth.issuers {
         check_conferred(issuer, roles)?;
     }
-    Ok(Verifier::new(issuers::load(auth).map_err(ConfigError)?))
+    let loaded = if follows { issuers::load_following(auth) } else { issuers::load(auth) };
+    Ok(Verifier::new(loaded.map_err(ConfigError)?))
 }
 
 /// A list or map that names an administrator's role without `admin = true` is a mistake that is better found now
@@ -214,7 +265,8 @@ fn check_conferred(issuer: &IssuerSettings, roles: &RoleTable) -> anyhow::Result
 }
 
 pub(super) fn retention(settings: &Settings) -> Retention {
-    let longest = settings.auth.issuers.iter().map(|issuer| issuer.max_lifetime).max().unwrap_or_default();
+    let longest = settings.auth.issuers.iter().map(|issuer| issuer.max_lifetime);
+    let longest = longest.chain(settings.auth.iam.as_ref().map(|iam| iam.max_lifetime)).max().unwrap_or_default();
     // T6: there the override is all that says which roles a subject holds, however long ago it was published.
     let overrides_stay = settings.auth.issuers.iter().any(|issuer| issuer.roles_from == RolesFrom::Doorward);
     Retention { overrides_stay, ..Retention::new(longest, settings.auth.leeway) }
@@ -293,7 +345,7 @@ mod tests {
         let (settings, _) = Settings::load(Some(&file), std::iter::empty()).unwrap();
         let source = SourceText { name: "roles.yaml".to_owned(), text: ROLES.to_owned() };
         let (_, roles) = roles_file::parse(Arc::new(source)).0.unwrap();
-        verifier(&settings.auth, &roles).map(|_| ()).map_err(|error| error.to_string())
+        verifier(&settings.auth, false, &roles).map(|_| ()).map_err(|error| error.to_string())
     }
 
     #[test]

@@ -7,18 +7,22 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 
 use crate::admission::Identity;
-use crate::config::{AuthSettings, IssuerSettings, JwksUrl, KeySource};
+use crate::clock::Timestamp;
+use crate::config::{AuthSettings, JwksUrl, KeySource};
 use crate::https::{ClientSettings, TlsTrust, client, plain_client};
+use crate::ledger::Ledger;
+use crate::revocation::{Arrival, Entry, Retention, RevocationIndex};
 use crate::sync::KeySets;
-use crate::sync::key_sets::{Content, Fetched, Followed, FollowedFile, Source};
+use crate::sync::key_sets::{Content, Fetched, Followed, FollowedFile, OwnKeys, Place, Source};
 use crate::telemetry::Metrics;
-use crate::token::TokenCache;
+use crate::token::{Issuer, TokenCache};
 
 /// How long a start waits for the first answers of URLs, at the most. It goes on without them then: their tokens are answered with
 /// 503 until they come, and everybody else's are none the worse.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
-/// The loops of all issuers whose keys can change, to be run.
+/// The loops of all issuers whose keys can change, to be run. `ledger` is where those who have doorward's own keys tell those who
+/// have not, if there are such.
 ///
 /// # Errors
 /// Certificates that cannot be used.
@@ -26,26 +30,46 @@ pub(super) fn followed(
     auth: &AuthSettings,
     tokens: &Arc<TokenCache<Identity>>,
     metrics: &Metrics,
+    index: &Arc<RevocationIndex>,
+    retention: Retention,
+    ledger: Option<&Arc<Ledger>>,
 ) -> anyhow::Result<KeySets> {
     let mut sets = KeySets::default();
     for issuer in tokens.verifier().issuers() {
         let Some(settings) = auth.issuers.iter().find(|settings| *settings.name == *issuer.name) else { continue };
-        let Some(source) = source(settings, &auth.local_keys)? else { continue };
         let tokens = Arc::clone(tokens);
         let changed = Arc::new(move || tokens.keys_changed());
-        sets.follow(Followed::new(issuer, metrics.key_set(&issuer.name), changed), source);
+        let followed = Followed::new(issuer, metrics.key_set(&issuer.name), changed);
+        let file = |path: &Path, content| Source::File(FollowedFile { path: path.to_owned(), content });
+        match &settings.keys {
+            KeySource::Secret(_) => {}
+            KeySource::JwksFile(path) => sets.follow(followed, file(path, Content::Foreign)),
+            KeySource::JwksUrl(jwks) => sets.follow(followed, Source::Url(fetched(&settings.name, jwks)?)),
+            // Where there is no file (`issuers::load_following`), they come from the control plane.
+            KeySource::Local => {
+                let holds = issuer.keys.set().signing_key().is_some();
+                let place = if holds {
+                    sets.follow(followed.clone(), file(&auth.local_keys, Content::Own));
+                    mark_known(issuer, index, retention);
+                    Place::Holder { file: auth.local_keys.clone(), tell: ledger.cloned() }
+                } else {
+                    Place::Follower
+                };
+                sets.follow(followed, Source::Own(OwnKeys { place, index: Arc::clone(index) }));
+            }
+        }
     }
     Ok(sets)
 }
 
-fn source(settings: &IssuerSettings, own: &Path) -> anyhow::Result<Option<Source>> {
-    let file = |path: &Path, content| Source::File(FollowedFile { path: path.to_owned(), content });
-    Ok(match &settings.keys {
-        KeySource::Secret(_) => None,
-        KeySource::Local => Some(file(own, Content::Own)),
-        KeySource::JwksFile(path) => Some(file(path, Content::Foreign)),
-        KeySource::JwksUrl(jwks) => Some(Source::Url(fetched(&settings.name, jwks)?)),
-    })
+/// What stands in the key file as revoked is revoked, whatever became of the ledger (T18).
+fn mark_known(issuer: &Issuer, index: &RevocationIndex, retention: Retention) {
+    let now = Timestamp::now();
+    for key in issuer.keys.set().keys.iter().filter(|key| key.life.revoked) {
+        if let Some(id) = key.id.clone() {
+            index.apply(&Entry::Key { id, issuer: Some((*issuer.name).into()) }, Arrival::by_hand(now), retention);
+        }
+    }
 }
 
 /// What fetches the key set of an issuer.

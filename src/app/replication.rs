@@ -1,6 +1,7 @@
 //! What a process with a Redis follows and publishes, built before anything is bound.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context as _, bail};
 use tokio::sync::Notify;
@@ -21,9 +22,15 @@ use crate::token::local_keys;
 pub struct Replicated {
     replica: Replica,
     publisher: Option<Publisher>,
+    leads: Arc<AtomicBool>,
 }
 
 impl Replicated {
+    /// Whether this process's own folder is what is followed ([`Publisher::leads`]).
+    pub(super) fn leads(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.leads)
+    }
+
     /// Runs both for as long as the process does.
     pub(super) async fn run(self) {
         let publish = async {
@@ -50,8 +57,7 @@ pub(super) fn open(
     redis: &RedisSettings,
     (index, retention): (&Arc<RevocationIndex>, Retention),
     freshness: &Arc<Freshness>,
-    ledger: Option<&Arc<Ledger>>,
-    metrics: &Metrics,
+    (ledger, metrics): (Option<&Arc<Ledger>>, &Metrics),
 ) -> anyhow::Result<Replicated> {
     let redis = Redis::new(redis.clone())?;
     let publication = &settings.publication;
@@ -79,17 +85,23 @@ pub(super) fn open(
 
     let broken = Arc::new(Notify::new());
     let counted = metrics.replication();
+    let leads = Arc::new(AtomicBool::new(false));
     let publisher = ledger.zip(key).map(|(ledger, key)| Publisher {
         redis: redis.clone(),
         ledger: Arc::clone(ledger),
         key: Arc::new(key),
         pinned,
         broken: Arc::clone(&broken),
+        leads: Arc::clone(&leads),
         metrics: Arc::clone(&counted),
     });
     counted.begin(publisher.is_some());
     let ledger = ledger.cloned();
-    Ok(Replicated { replica: Replica { redis, followed, ledger, last_good, broken, metrics: counted }, publisher })
+    Ok(Replicated {
+        replica: Replica { redis, followed, ledger, last_good, broken, metrics: counted },
+        publisher,
+        leads,
+    })
 }
 
 /// Whether there is a last good state.
@@ -101,7 +113,11 @@ fn restore(last_good: &LastGood, followed: &mut Followed, freshness: &Freshness)
             let heard = i64::try_from(restored.heard).unwrap_or(i64::MAX);
             freshness.restored(heard, now);
             let age = u64::try_from(now.saturating_sub(heard)).ok().map(std::time::Duration::from_millis);
-            tracing::info!(n = restored.n, ?age, "the last good state of revocations was read; Redis has to confirm it");
+            tracing::info!(
+                n = restored.n,
+                ?age,
+                "the last good state of revocations was read; Redis has to confirm it"
+            );
             true
         }
         Err(error) => {

@@ -15,7 +15,9 @@ use ipnet::IpNet;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::build::{Built, build, tell_of_snapshot};
+use super::elsewhere::Asking;
 use super::key_sets;
+use super::replication::Replicated;
 use super::upstreams::{Configured, Listeners, Reading, Ready, Reread, warn_of_unprotected};
 use crate::admin_api::{self, ControlSocket, SocketError};
 use crate::clock::Timestamp;
@@ -35,6 +37,9 @@ use crate::telemetry::{AccessLog, Limit, Listener, WorkerMetrics};
 
 /// How often what is idle or expired is cleared away.
 const SWEEP: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether what is known has turned stale; open exchanges hear of it then (T20).
+const LOOK_AT_AGE: Duration = Duration::from_millis(250);
 
 /// How long before the end of the grace time streams are told.
 const LEAVE: Duration = Duration::from_secs(3);
@@ -59,6 +64,8 @@ pub struct Doorward {
     grace: Duration,
     gateway: Option<SocketAddr>,
     admin: Option<SocketAddr>,
+    /// Asks elsewhere for as long as somebody may want to know.
+    _asking: Option<Asking>,
 }
 
 /// What the control thread listens on.
@@ -103,6 +110,7 @@ impl Doorward {
             grace: settings.gateway.grace,
             gateway: address_of(gateway.as_ref().and_then(|listeners| listeners.first())),
             admin: address_of(listeners.admin.as_ref()),
+            _asking: built.asking.take(),
         };
         let probes = address_of(listeners.probes.as_ref());
         if let Some(listeners) = gateway {
@@ -110,6 +118,16 @@ impl Doorward {
         }
         let key_sets = std::mem::take(&mut built.key_sets);
         running.spawn_control(settings, &built, key_sets, listeners, reread, &control_drain)?;
+        if let Some(replicated) = built.replicated.take() {
+            let mut drain = control_drain.clone();
+            // Of its own: what is revoked is on its way while the console lists users.
+            running.control.push(spawn("replication", async move {
+                tokio::select! {
+                    () = replicated.run() => {}
+                    () = drain.begun() => {}
+                }
+            })?);
+        }
         // Its end is what is waited for.
         let _ = asked.recv_timeout(key_sets::wait(&settings.auth));
         running.readiness.set(true);
@@ -234,9 +252,11 @@ impl Doorward {
             follow_certificates(built, Listener::Admin, built.admin_tls.as_ref()),
         ];
         let following = follow_files(settings, built, reread);
+        let (fresh, counted) = (Arc::clone(&built.freshness), built.metrics.replication());
         let ledger = built.ledger.clone();
-        // With Redis a process hears of its control plane by heartbeats.
-        let truth = settings.redis.is_none().then(|| Arc::clone(&built.freshness));
+        let truth = Arc::clone(&built.truth);
+        let own = Arc::clone(&built.truth);
+        let leads = built.replicated.as_ref().map_or_else(|| Arc::new(true.into()), Replicated::leads);
         let looking_after = built.gateway.clone();
         let admin = self.admin(settings, built, listeners.admin, drain.clone());
         let probes = probes(settings, built, listeners.probes, drain.clone());
@@ -251,10 +271,16 @@ impl Doorward {
                 net::return_memory();
             }));
             let following = tokio::spawn(following);
+            let aging = tokio::spawn(every(LOOK_AT_AGE, move || {
+                let now = sync::replica::now();
+                fresh.look(now);
+                own.look(now);
+                counted.set_staleness(fresh.staleness_at(now));
+            }));
             let key_sets = tokio::spawn(key_sets.run());
             let ledger = ledger.map(|ledger| {
                 [
-                    tokio::spawn(sync::ledger::follow(Arc::clone(&ledger), truth)),
+                    tokio::spawn(sync::ledger::follow(Arc::clone(&ledger), truth, leads)),
                     tokio::spawn(sync::ledger::tend(ledger)),
                 ]
             });
@@ -267,6 +293,7 @@ impl Doorward {
             tokio::join!(admin, probes, socket, drain.begun());
             following.abort();
             key_sets.abort();
+            aging.abort();
             ledger.into_iter().flatten().for_each(|following| following.abort());
             certificates.into_iter().flatten().for_each(|following| following.abort());
             sweeping.abort();

@@ -84,15 +84,19 @@ impl Listeners {
     /// A gateway in front of itself would forward for ever, and its admin listener behind it would be open (T24).
     fn refuse(&self, name: &str, endpoint: &Endpoint) -> anyhow::Result<()> {
         let Address::Tcp { host, port } = &endpoint.address else { return Ok(()) };
-        for (listener, listen) in self.0.iter().filter(|(_, listen)| listen.port() == *port) {
-            if reaches(host, listen.ip().to_canonical()) {
-                bail!(
-                    "[upstreams.{name}] endpoints: {endpoint} is doorward's own {listener} listener; \
-                     name the service behind it"
-                );
-            }
+        if let Some(listener) = self.reached_by(host, *port) {
+            bail!(
+                "[upstreams.{name}] endpoints: {endpoint} is doorward's own {listener} listener; name the service behind it"
+            );
         }
         Ok(())
+    }
+
+    /// The listener at which a connection to this place may arrive.
+    pub(super) fn reached_by(&self, host: &str, port: u16) -> Option<&'static str> {
+        let reached =
+            |(_, listen): &&(_, SocketAddr)| listen.port() == port && reaches(host, listen.ip().to_canonical());
+        self.0.iter().find(reached).map(|(listener, _)| *listener)
     }
 }
 

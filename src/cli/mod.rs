@@ -11,6 +11,7 @@ mod completions;
 mod config;
 mod demo;
 mod health;
+mod keys;
 mod override_grants;
 mod policy;
 mod revoke;
@@ -56,6 +57,9 @@ enum Command {
     /// Make and read tokens
     #[command(subcommand)]
     Token(token::Command),
+    /// Rotate and show doorward's own signing keys
+    #[command(subcommand)]
+    Keys(keys::Command),
     /// Shut out a token, a session, a subject or a key, on every gateway
     Revoke(revoke::Args),
     /// Set what a subject holds from now on, also for its tokens that are out already
@@ -130,6 +134,7 @@ impl Cli {
             Command::Demo(args) => demo::run(&args, &mut context),
             Command::Policy(command) => policy::run(command, &mut context),
             Command::Token(command) => token::run(command, &mut context),
+            Command::Keys(command) => keys::run(command, &mut context),
             Command::Revoke(args) => revoke::run(&args, &mut context),
             Command::Override(args) => override_grants::run(&args, &mut context),
             Command::Health(args) => health::run(&args, &mut context),

@@ -15,6 +15,28 @@ pub fn load(auth: &AuthSettings) -> Result<Vec<Issuer>, Vec<Mistake>> {
     all(auth, auth.issuers.iter())
 }
 
+/// As [`load`], for a process that follows a control plane: where doorward's own keys are not on this machine, they are on their way
+/// (`Entry::Keys`), and none are made that nobody else would know.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_following(auth: &AuthSettings) -> Result<Vec<Issuer>, Vec<Mistake>> {
+    let absent = !auth.local_keys.exists();
+    let mut issuers = Vec::new();
+    let mut mistakes = Vec::new();
+    for settings in &auth.issuers {
+        if absent && settings.keys == KeySource::Local {
+            issuers.push(issuer(settings, auth, IssuerKeys::awaited()));
+            continue;
+        }
+        match all(auth, std::iter::once(settings)) {
+            Ok(loaded) => issuers.extend(loaded),
+            Err(found) => mistakes.extend(found),
+        }
+    }
+    if mistakes.is_empty() { Ok(issuers) } else { Err(mistakes) }
+}
+
 /// As [`load`], for commands that only look: where doorward's own keys do not exist yet, its issuer is left out.
 ///
 /// # Errors

@@ -23,8 +23,9 @@ mod tests;
 pub use self::builtin::{DEFAULT_CONFIG, read};
 pub use self::mistake::{ConfigError, Mistake, Warning};
 pub use self::settings::{
-    AdminSettings, AssertionSettings, AuthSettings, EventSettings, GatewaySettings, IssuerSettings, JwksUrl, KeySource,
-    Limits, LogSettings, RevocationSettings, Settings, UpstreamSettings, UpstreamTls,
+    AdminSettings, AssertionSettings, AuthSettings, EventSettings, GatewaySettings, IamSettings, IssuerSettings,
+    JwksUrl, KeySource, Limits, LogSettings, RevocationMode, RevocationSettings, Settings, UpstreamSettings,
+    UpstreamTls,
 };
 
 /// The process's environment, for [`Settings::load`]. Variables that are not UTF-8 are none of doorward's.

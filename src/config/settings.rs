@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use super::mistake::{ConfigError, Warning};
 use super::{sources, validate};
 use crate::admission::DecisionSettings;
+use crate::delegate::KeyTemplate;
 use crate::gateway::upstream::{EjectionSettings, Endpoint, HealthSettings, RequestLimits};
 use crate::net::TlsFiles;
 use crate::replication::RedisSettings;
@@ -59,6 +60,12 @@ impl Settings {
     ) -> Result<(Self, Vec<Warning>), ConfigError> {
         let tree = sources::read(config, env)?;
         validate::settings(&tree)
+    }
+
+    /// Whether the process follows a control plane through Redis: it pins public keys and has none to publish with.
+    #[must_use]
+    pub fn follows(&self) -> bool {
+        self.redis.is_some() && self.publication.key_file.is_none()
     }
 
     /// The shipped `config/doorward.toml` as it stands in the binary, whatever file and environment there are.
@@ -182,6 +189,33 @@ pub struct AuthSettings {
     pub local_keys: PathBuf,
     /// The issuers, in the order of the file.
     pub issuers: Vec<IssuerSettings>,
+    /// `mode = "iam_service"`: the user service that is asked in place of the issuers.
+    pub iam: Option<IamSettings>,
+}
+
+/// An external user service (SPEC 5.5).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IamSettings {
+    /// Its URL, without `/` at its end.
+    pub url: String,
+    /// How old an answer may be.
+    pub cache: Duration,
+    /// How long a question may take.
+    pub timeout: Duration,
+    /// To establish a connection.
+    pub connect: Duration,
+    /// Certificates that it is verified against; `None` for those of the system.
+    pub ca: Option<PathBuf>,
+    /// Questions at a time.
+    pub questions: usize,
+    /// Which roles it may confer.
+    pub confers: Confers,
+    /// Whether it may confer administrators' roles and open the admin listener (T7).
+    pub admin: bool,
+    /// Whether addresses count as verified of which it does not say so (T42).
+    pub verifies_email: bool,
+    /// How long its tokens live at most: revocations made here are kept as long (T5).
+    pub max_lifetime: Duration,
 }
 
 /// One accepted issuer. Its keys are still to be loaded.
@@ -279,6 +313,12 @@ pub struct RevocationSettings {
     pub max_staleness: Duration,
     /// What is done then.
     pub on_stale: OnStale,
+    /// `mode = "lookup"`: the key of a token.
+    pub lookup_key: KeyTemplate,
+    /// How old an answer about it may be (T15).
+    pub lookup_age: Duration,
+    /// How long asking for it may take.
+    pub lookup_timeout: Duration,
     /// The folder of the last good state of a process that follows through Redis (T16).
     pub last_good: PathBuf,
 }

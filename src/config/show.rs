@@ -5,7 +5,9 @@ use std::path::Path;
 use toml::{Table, Value};
 
 use super::quantity::{show_duration, show_size};
-use super::settings::{IssuerSettings, KeySource, RevocationMode, Settings, UpstreamSettings, UpstreamTls};
+use super::settings::{
+    IamSettings, IssuerSettings, KeySource, RevocationMode, Settings, UpstreamSettings, UpstreamTls,
+};
 use crate::net::{ClientAuth, TlsFiles};
 use crate::replication::RedisSettings;
 use crate::revocation::OnStale;
@@ -67,13 +69,17 @@ impl Settings {
         root.insert("upstreams".into(), Value::Table(upstreams.collect()));
         let auth = &self.auth;
         let mut shown = Table::from_iter([
-            ("mode".to_owned(), Value::from("local")),
+            ("mode".to_owned(), Value::from(if auth.iam.is_some() { "iam_service" } else { "local" })),
             ("token_cache".to_owned(), Value::from(show_size(auth.token_cache))),
             ("leeway".to_owned(), Value::from(show_duration(auth.leeway))),
             ("local_keys".to_owned(), Value::from(auth.local_keys.display().to_string())),
         ]);
         if auth.issuers.iter().any(|issuer| matches!(issuer.keys, KeySource::Secret(_))) {
             shown.insert("secret".into(), Value::from("***"));
+        }
+        if let Some(iam) = &auth.iam {
+            shown.insert("iam_service_url".into(), iam.url.as_str().into());
+            shown.insert("iam_service".into(), show_iam(iam));
         }
         shown.insert("issuers".into(), Value::Array(auth.issuers.iter().map(show_issuer).collect()));
         root.insert("auth".into(), Value::Table(shown));
@@ -138,6 +144,11 @@ impl Settings {
         shown.extend([path("folder", &revocation.folder), path("last_good", &revocation.last_good)]);
         let mode = if revocation.mode == RevocationMode::Lookup { "lookup" } else { "replicated" };
         shown.insert("mode".into(), mode.into());
+        if revocation.mode == RevocationMode::Lookup {
+            shown.insert("lookup_key".into(), revocation.lookup_key.text().into());
+            shown.insert("lookup_age".into(), show_duration(revocation.lookup_age).into());
+            shown.insert("lookup_timeout".into(), show_duration(revocation.lookup_timeout).into());
+        }
         shown.insert("max_staleness".into(), show_duration(revocation.max_staleness).into());
         shown.insert("on_stale".into(), if revocation.on_stale == OnStale::Allow { "allow" } else { "deny" }.into());
         Value::Table(shown)
@@ -162,6 +173,36 @@ fn show_redis(redis: &RedisSettings) -> Value {
         shown.insert("sentinel_password".into(), "***".into());
     }
     Value::Table(shown)
+}
+
+fn show_iam(iam: &IamSettings) -> Value {
+    let mut shown = Table::new();
+    let mut put = |key: &str, value: Value| {
+        shown.insert(key.to_owned(), value);
+    };
+    put("cache", show_duration(iam.cache).into());
+    put("timeout", show_duration(iam.timeout).into());
+    put("connect_timeout", show_duration(iam.connect).into());
+    put("questions", number(iam.questions));
+    put("admin", iam.admin.into());
+    put("verifies_email", iam.verifies_email.into());
+    put("max_lifetime", show_duration(iam.max_lifetime).into());
+    put("confers", show_confers(&iam.confers));
+    if let Some(ca) = &iam.ca {
+        put("ca", ca.display().to_string().into());
+    }
+    Value::Table(shown)
+}
+
+fn show_confers(confers: &Confers) -> Value {
+    match confers {
+        Confers::Nothing => Value::Array(Vec::new()),
+        Confers::Any => "any".into(),
+        Confers::List(roles) => texts(roles),
+        Confers::Map(map) => {
+            Value::Table(map.iter().map(|(word, role)| (word.clone(), Value::from(role.as_str()))).collect())
+        }
+    }
 }
 
 fn show_tls(tls: &TlsFiles) -> Value {
@@ -275,15 +316,7 @@ fn show_issuer(issuer: &IssuerSettings) -> Value {
         }
         put("roles_from", if issuer.roles_from == RolesFrom::Token { "token" } else { "doorward" }.into());
         put("admin", issuer.admin.into());
-        match &issuer.confers {
-            Confers::Nothing => put("confers", Value::Array(Vec::new())),
-            Confers::Any => put("confers", "any".into()),
-            Confers::List(roles) => put("confers", texts(roles)),
-            Confers::Map(map) => {
-                let map = map.iter().map(|(word, role)| (word.clone(), Value::from(role.as_str())));
-                put("confers", Value::Table(map.collect()));
-            }
-        }
+        put("confers", show_confers(&issuer.confers));
     }
     put(
         "claims",

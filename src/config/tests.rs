@@ -261,8 +261,40 @@ fn what_is_not_built_is_refused_when_switched_on() {
         let said = mistakes("", &[(name, value)]);
         assert!(said.contains("not part of this version") && said.contains(name), "{said}");
     }
-    let remote = foreign("subject_prefix = \"kc:\"").replace("jwks+file://kc.json", "jwks+https://kc/jwks");
-    assert!(mistakes(&remote, &[]).contains("jwks+file://"));
+}
+
+#[test]
+fn t18_keys_behind_a_url_come_by_tls_or_from_this_machine_and_are_never_over_an_hour_old() {
+    let remote = |url: &str, more: &str| {
+        foreign(&format!("subject_prefix = \"kc:\"\n{more}")).replace("jwks+file://kc.json", &format!("jwks+{url}"))
+    };
+    let settings = good(&remote("https://kc/jwks", ""), &[]);
+    let KeySource::JwksUrl(jwks) = &settings.auth.issuers[0].keys else { panic!("{settings:?}") };
+    let seconds = [jwks.refresh, jwks.max_age, jwks.cool_down, jwks.timeout].map(|time| time.as_secs());
+    assert_eq!((jwks.url.as_str(), seconds, jwks.max_bytes), ("https://kc/jwks", [300, 3600, 30, 5], 1 << 18));
+    let table =
+        "confers = \"any\"\njwks = { refresh = \"1m\", max_age = \"2m\", ca = \"ca.pem\", max_bytes = \"1KiB\" }";
+    let mut settings = good(&remote("http://[::1]:9/jwks?a=b", table), &[]);
+    let mut again = good(&settings.show(), &[]);
+    (settings.source, again.source) = (None, None);
+    assert_eq!(settings, again);
+    for (url, more, said) in [
+        ("http://kc/jwks", "", "in plain text over a network"),
+        ("http://127.0.0.1.evil.example/", "", "in plain text over a network"),
+        ("https://", "", "names no URL"),
+        ("https:///jwks", "", "names no URL"),
+        ("httpss://kc/jwks", "", "names no URL"),
+        ("https://kc/jwks#x", "", "names no URL"),
+        ("https://me:secret@kc/jwks", "", "a user name"),
+        ("https://kc/jwks", "jwks = { max_age = \"61m\" }", "a duration from \"1s\" to \"1h\""),
+        ("https://kc/jwks", "jwks = { refresh = \"1h\" }", "is not shorter than `max_age`"),
+        ("https://kc/jwks", "jwks = { refesh = \"1m\" }", "Did you mean `refresh`?"),
+        ("https://kc/jwks", "algorithms = [\"HS256\"]", "a secret that is published at a URL is none"),
+        ("file://kc.json", "jwks = { refresh = \"1m\" }", "is for keys that are fetched"),
+    ] {
+        let found = mistakes(&remote(url, more), &[]);
+        assert!(found.contains(said), "{url} {more}: {found}");
+    }
 }
 
 #[test]

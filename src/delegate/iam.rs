@@ -257,7 +257,9 @@ impl<E: Send + Sync + 'static> Iam<E> {
     fn ask_singly(&self) {
         let until = (self.started.elapsed() + SINGLES_FOR).as_secs();
         if self.singles_until.swap(usize::try_from(until).unwrap_or(usize::MAX), Ordering::Relaxed) == 0 {
-            tracing::info!("the user service does not answer for several permissions at once; it is asked for each alone");
+            tracing::info!(
+                "the user service does not answer for several permissions at once; it is asked for each alone"
+            );
         }
     }
 }
@@ -282,7 +284,3 @@ fn left_of(expires_at: Option<Timestamp>) -> Duration {
     let end = UNIX_EPOCH + Duration::from_secs(u64::try_from(expires_at.0).unwrap_or(0));
     end.duration_since(SystemTime::now()).unwrap_or_default()
 }
-
-#[cfg(test)]
-#[path = "iam_tests.rs"]
-mod tests;

@@ -20,6 +20,9 @@ use crate::token::vouched::Unverified;
 /// Most answers that are remembered at a time; each is good for a second or so.
 const MOST_ANSWERS: u64 = 200_000;
 
+/// For whoever keeps its own time.
+const GRACE: Duration = Duration::from_millis(100);
+
 /// The blacklist could not be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the blacklist cannot be asked")]
@@ -30,7 +33,8 @@ pub type Holding = Result<bool, Unreachable>;
 
 /// Where the blacklist is. The connection belongs to another room, so it is handed in.
 pub trait Blacklist: Send + Sync + 'static {
-    /// Whether there is something under this key, whatever it is. The key may hold a token, and is for no log.
+    /// Whether there is something under this key, whatever it is. The key may hold a token, and is for no log. It keeps its own time,
+    /// which is at most twice the lookup's `timeout`.
     fn holds<'a>(&'a self, key: &'a str) -> Pin<Box<dyn Future<Output = Holding> + Send + 'a>>;
 }
 
@@ -64,6 +68,14 @@ const VARIABLES: [(&str, Variable); 5] = [
     ("sub", Variable::Subject),
     ("sid", Variable::Session),
 ];
+
+impl Default for KeyTemplate {
+    /// `blacklist:{jti}`.
+    fn default() -> Self {
+        let parts = vec![Part::Text("blacklist:".into()), Part::Variable(Variable::TokenId)];
+        Self { text: "blacklist:{jti}".into(), parts }
+    }
+}
 
 impl KeyTemplate {
     /// Reads a template. Braces are for variables only.
@@ -242,7 +254,7 @@ impl Lookup {
                 self.runtime.spawn(async move {
                     let asked = Instant::now();
                     let open = this.count.open(DelegateQuestion::Lookup, usize::MAX);
-                    let held = timeout(this.settings.timeout, this.blacklist.holds(&key)).await;
+                    let held = timeout(this.settings.timeout * 2 + GRACE, this.blacklist.holds(&key)).await;
                     let held = held.unwrap_or(Err(Unreachable));
                     drop(open);
                     let (answer, age) = match held {
@@ -266,5 +278,6 @@ impl fmt::Debug for Lookup {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
 #[path = "lookup_tests.rs"]
 mod tests;

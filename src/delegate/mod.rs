@@ -11,7 +11,7 @@ pub mod lookup;
 mod memory;
 mod told;
 
-pub use self::iam::{Iam, IamLimits, PermissionAnswer, UserinfoAnswer};
-pub use self::lookup::{Blacklist, Holding, KeyTemplate, Lookup, LookupSettings, Unreachable};
+pub use self::iam::{Iam, IamLimits, Known, NoAnswer, PermissionKey, TokenId};
+pub use self::lookup::{Blacklist, Holding, KeyTemplate, LookedUp, Lookup, LookupSettings, Unreachable};
 pub use self::memory::Heard;
 pub use self::told::{Question, Told};

@@ -1,6 +1,5 @@
 //! What is asked for one request, and what has been told to it.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::iam::{NoAnswer, PermissionAnswer, PermissionKey, UserinfoAnswer};
@@ -35,14 +34,7 @@ const MOST_ROUNDS: u8 = 6;
 
 impl<E> Default for Told<E> {
     fn default() -> Self {
-        Self {
-            userinfo: None,
-            permissions: Vec::new(),
-            blacklist: None,
-            rounds: 0,
-            uncounted: None,
-            good_until: None,
-        }
+        Self { userinfo: None, permissions: Vec::new(), blacklist: None, rounds: 0, uncounted: None, good_until: None }
     }
 }
 
@@ -61,11 +53,7 @@ impl<E> Question<E> {
 
     /// Waits for the answer, which comes within the time that the one who is asked has. Whoever ends without answering has not
     /// answered.
-    pub async fn answer(self, told: &mut Told<E>)
-    where
-        E: Send + Sync + 'static,
-        Arc<E>: Clone,
-    {
+    pub async fn answer(self, told: &mut Told<E>) {
         let began = Instant::now();
         match self.0 {
             Asked::Userinfo(receiver) => {

@@ -30,7 +30,7 @@ use super::splitmix;
 use super::upgrade::Handshake;
 use super::upstream::Lease;
 use super::watch::{Call, End, Notice, OPEN_LONG};
-use crate::admission::{Expiry, Identified, Judged, Readmission};
+use crate::admission::{Expiry, Identified, Judged, Readmission, Readmitted, Told};
 use crate::clock::Timestamp;
 use crate::net::guard::InFlight;
 use crate::policy::{Route, RouteId, Service, Snapshot};
@@ -432,10 +432,16 @@ impl Exchange {
 
     /// Whether it has to end, if it was called upon since the last look. One load where it was not.
     pub fn called(&mut self) -> Option<End> {
-        let call = self.notice.as_ref().filter(|notice| notice.is_raised())?.take()?;
-        match self.decide_again() {
-            Ok(readmission) => self.goes_on_by(readmission),
-            Err(reason) => {
+        let notice = Arc::clone(self.notice.as_ref().filter(|notice| notice.is_raised())?);
+        let call = notice.take()?;
+        let mut told = notice.take_told();
+        match self.decide_again(&mut told) {
+            Readmitted::GoesOn(readmission) => {
+                notice.is_good_until(readmission.until);
+                self.goes_on_by(readmission);
+            }
+            Readmitted::Ask(question) => notice.calls_upon(question, told),
+            Readmitted::Ends(reason) => {
                 self.ended = true;
                 self.reason = Some(reason);
                 self.worker.count().exchange_ended(reason);
@@ -462,7 +468,7 @@ impl Exchange {
         }
     }
 
-    fn decide_again(&self) -> Result<Readmission, Reason> {
+    fn decide_again(&self, told: &mut Told) -> Readmitted {
         let facts = RequestFacts {
             method: self.method.as_str(),
             host: self.host.as_ref(),
@@ -470,13 +476,13 @@ impl Exchange {
             target: match &self.path {
                 Path::Raw(uri) => uri.path(),
                 Path::Clean(path) => path,
-                Path::Unknown => return Err(Reason::BadRequest),
+                Path::Unknown => return Readmitted::Ends(Reason::BadRequest),
             },
             client: self.peer,
         };
         let caller = self.caller.as_ref().map(|caller| &caller.entry);
         let expiry = if self.expires_at().is_some() { Expiry::Counts } else { Expiry::Lifted };
-        self.worker.admission().readmit(&facts, caller, expiry, Timestamp::now(), self.worker.desk())
+        self.worker.admission().readmit(&facts, caller, expiry, Timestamp::now(), self.worker.desk(), told)
     }
 
     /// When its token's expiry ends it: only streams end so, and not where the route lets them outlive it.

@@ -240,7 +240,12 @@ impl Worker {
                 return Ok(exchange.answer(answer));
             }
         }
-        let admitted = self.gateway.admission.admit(&facts, &parts.headers, exchange.now(), &self.desk);
+        let admission = &self.gateway.admission;
+        let admitted = match admission.admit(&facts, &parts.headers, exchange.now(), &self.desk) {
+            Ok(admitted) => admitted,
+            // In a box, so that those who need not ask carry nothing of it.
+            Err(question) => Box::pin(admission.answered(question, &facts, &parts.headers, &self.desk)).await,
+        };
         exchange.crosses(cors::cross_origin(admitted.judged(), asked.host.as_ref(), &parts.headers));
         let permit = match admitted {
             Admitted::Permit(permit) => permit,

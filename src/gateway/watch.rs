@@ -2,14 +2,15 @@
 //!
 //! A fast request never comes here. An exchange that is open for [`OPEN_LONG`] enters its worker's [`Watch`] and is decided
 //! again at once; from then on a look at a few counters every [`PERIOD`] says whether anything has changed, and only
-//! then every exchange in the list is woken to ask [`crate::admission::Admission::readmit`]. What expires is woken at its time.
+//! then every exchange in the list is woken to ask [`crate::admission::Admission::readmit`]. What expires is woken at its time,
+//! and so is what was decided by an answer from elsewhere, when that is too old.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::Waker;
 use std::time::Duration;
 
-use crate::admission::Changes;
+use crate::admission::{Changes, Question, Told};
 use crate::clock::Timestamp;
 use crate::reason::Reason;
 
@@ -40,10 +41,13 @@ struct Open {
 }
 
 /// How one open exchange hears that it has to look. Who drops it is forgotten.
-#[derive(Debug)]
 pub struct Notice {
     call: AtomicU8,
     expires_at: Option<Timestamp>,
+    /// Unix seconds from which on it has to be decided again, though nothing changed: what was asked elsewhere is too old then.
+    until: AtomicI64,
+    /// What was told to it since.
+    told: Mutex<Option<Told>>,
     waker: Mutex<Option<Waker>>,
 }
 
@@ -66,7 +70,13 @@ impl Watch {
     pub fn enter(&self, expires_at: Option<Timestamp>) -> Arc<Notice> {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let call = AtomicU8::new(if open.leaving { LEAVE } else { DECIDE });
-        let notice = Arc::new(Notice { call, expires_at, waker: Mutex::default() });
+        let notice = Arc::new(Notice {
+            call,
+            expires_at,
+            until: AtomicI64::new(i64::MAX),
+            told: Mutex::default(),
+            waker: Mutex::default(),
+        });
         open.notices.push(Arc::downgrade(&notice));
         notice
     }
@@ -77,7 +87,8 @@ impl Watch {
         let changed = open.seen.replace(changes) != Some(changes);
         open.notices.retain(|notice| {
             let Some(notice) = notice.upgrade() else { return false };
-            if changed || notice.expires_at.is_some_and(|at| now >= at) {
+            let too_old = now.0 >= notice.until.load(Ordering::Acquire);
+            if changed || too_old || notice.expires_at.is_some_and(|at| now >= at) {
                 notice.raise(DECIDE);
             }
             true
@@ -121,6 +132,29 @@ impl Notice {
         }
     }
 
+    /// From when on it has to be decided again, though nothing changed.
+    pub fn is_good_until(&self, until: Option<Timestamp>) {
+        self.until.store(until.map_or(i64::MAX, |until| until.0), Ordering::Release);
+    }
+
+    /// What was told to it since it last asked, if it asked.
+    #[must_use]
+    pub fn take_told(&self) -> Told {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default()
+    }
+
+    /// Has it decided once more when this is answered. It goes on until then: who is asked answers within a bounded time, or has not
+    /// answered, which is an answer too.
+    pub fn calls_upon(self: &Arc<Self>, question: Question, mut told: Told) {
+        let notice = Arc::downgrade(self);
+        tokio::spawn(async move {
+            question.answer(&mut told).await;
+            let Some(notice) = notice.upgrade() else { return };
+            *notice.told.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
+            notice.raise(DECIDE);
+        });
+    }
+
     fn raise(&self, call: u8) {
         self.call.fetch_max(call, Ordering::AcqRel);
         if let Some(waker) = &*self.waker.lock().unwrap_or_else(PoisonError::into_inner) {
@@ -152,6 +186,22 @@ mod tests {
         }
         watch.leave();
         assert_eq!((forever.take(), watch.enter(None).take()), (Some(Call::Leave), Some(Call::Leave)));
+    }
+
+    #[test]
+    fn t15_what_was_asked_elsewhere_is_decided_again_when_it_is_too_old() {
+        let watch = Watch::default();
+        let notice = watch.enter(None);
+        watch.look(Changes::of([1, 0, 0, 0]), Timestamp(10));
+        assert_eq!(notice.take(), Some(Call::Decide));
+        notice.is_good_until(Some(Timestamp(15)));
+        watch.look(Changes::of([1, 0, 0, 0]), Timestamp(14));
+        assert_eq!(notice.take(), None);
+        watch.look(Changes::of([1, 0, 0, 0]), Timestamp(15));
+        assert_eq!(notice.take(), Some(Call::Decide));
+        notice.is_good_until(None);
+        watch.look(Changes::of([1, 0, 0, 0]), Timestamp(i64::MAX - 1));
+        assert_eq!(notice.take(), None);
     }
 
     #[test]

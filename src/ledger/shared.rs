@@ -118,15 +118,21 @@ impl Shared {
         if self.key.is_none() || disk.log.as_ref().is_none_or(|log| log.torn == 0) {
             return Ok(());
         }
-        // A writer may be at it just now: under the lock there is none.
-        let _held = self.folder.lock()?;
-        self.refresh(&mut disk, Reading::AtStart)?;
-        let path = self.folder.log();
-        match (&mut disk.log, OpenOptions::new().append(true).open(&path)) {
-            (Some(log), Ok(file)) => self.cut_torn(log, &file),
-            (Some(_), Err(error)) => Err(LedgerError::io(&path, "a half-written line cannot be cut off")(error)),
-            (None, _) => Ok(()),
+        // Reading passes over it, so a folder that cannot be written is no reason not to start.
+        if let Err(error) = self.mend(&mut disk) {
+            tracing::warn!(%error, "half a line is left in the log until it can be written");
         }
+        Ok(())
+    }
+
+    /// Cuts off half a line; a writer may be at it just now, but under the lock there is none.
+    fn mend(&self, disk: &mut Disk) -> Result<(), LedgerError> {
+        let _held = self.folder.lock()?;
+        self.refresh(disk, Reading::AtStart)?;
+        let path = self.folder.log();
+        let file = OpenOptions::new().append(true).open(&path);
+        let file = file.map_err(LedgerError::io(&path, "it cannot be opened for writing"))?;
+        disk.log.as_mut().map_or(Ok(()), |log| self.cut_torn(log, &file))
     }
 
     /// Reads and applies what the folder holds beyond what is known. Whether there was anything.

@@ -1,10 +1,11 @@
 //! The one decision: pure, total, in two steps, the second of which needs the caller.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use super::snapshot::{Answer, Formula, HostTable, MethodKey, Report, RouteId, Shape, Snapshot, client_in};
 use crate::clock::Timestamp;
-use crate::rbac::{Grants, PermissionId};
+use crate::rbac::{Grants, PermissionCode, PermissionId};
 use crate::reason::Reason;
 use crate::request::target::{Case, clean};
 use crate::request::{CleanTarget, PathRules, RequestFacts};
@@ -199,6 +200,18 @@ impl<'s, 'r> Pending<'s, 'r> {
     #[must_use]
     pub fn service(&self) -> &'s str {
         &self.snapshot.services[self.service as usize].name
+    }
+
+    /// The same name, to keep.
+    #[must_use]
+    pub fn service_name(&self) -> &'s Arc<str> {
+        &self.snapshot.services[self.service as usize].name
+    }
+
+    /// The code of a permission of the snapshot.
+    #[must_use]
+    pub fn permission_code(&self, id: PermissionId) -> &'s PermissionCode {
+        self.snapshot.roles.permission_code(id)
     }
 
     /// The permissions that the requirement mentions, from the left, each once: all that has to be known of a caller's.

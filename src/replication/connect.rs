@@ -26,8 +26,8 @@ const HOPS: usize = 5;
 /// A Redis as it is configured, not yet connected to.
 #[derive(Clone)]
 pub struct Redis {
-    settings: Arc<RedisSettings>,
-    tls: Option<TlsCertificates>,
+    pub(super) settings: Arc<RedisSettings>,
+    pub(super) tls: Option<TlsCertificates>,
     keys: Arc<Keys>,
 }
 
@@ -39,7 +39,7 @@ impl std::fmt::Debug for Redis {
 
 /// As whom to log in.
 #[derive(Clone, Copy)]
-struct Login<'s> {
+pub(super) struct Login<'s> {
     user: Option<&'s str>,
     password: Option<&'s Secret>,
     database: u16,
@@ -133,12 +133,12 @@ impl Redis {
         &self.settings.url.topology
     }
 
-    fn login(&self) -> Login<'_> {
+    pub(super) fn login(&self) -> Login<'_> {
         let url = &self.settings.url;
         Login { user: url.user.as_deref(), password: url.password.as_ref(), database: url.database }
     }
 
-    fn client(&self, place: &RedisPlace, login: Login<'_>) -> RedisResult<Client> {
+    pub(super) fn client(&self, place: &RedisPlace, login: Login<'_>) -> RedisResult<Client> {
         let address = match place {
             RedisPlace::Unix(path) => ConnectionAddr::Unix(path.clone()),
             RedisPlace::Tcp(host, port) if self.settings.url.tls => {

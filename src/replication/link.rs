@@ -19,6 +19,8 @@ const SEGMENT_LIMIT: Duration = Duration::from_secs(20);
 /// How long an uploaded segment stays that no manifest names: a reader may still be on its way to it, or its publisher died.
 const UNNAMED: Duration = Duration::from_mins(10);
 
+pub(super) const LOOKING: &str = "looking for a token";
+
 /// The names of the keys.
 #[derive(Debug)]
 pub(super) struct Keys {
@@ -327,6 +329,15 @@ impl Link {
         let asked = call.invoke_async::<String>(&mut connection);
         let word = self.within(self.response, what, asked).await?;
         Said::parse(&word).ok_or(RedisFailure::Answer { what })
+    }
+
+    /// Whether there is a value under a key of another program.
+    ///
+    /// # Errors
+    /// [`RedisFailure`]
+    pub(super) async fn get(&self, key: &str, limit: Duration) -> Result<bool, RedisFailure> {
+        let value: Option<Vec<u8>> = self.ask_within(limit, LOOKING, redis::cmd("GET").arg(key)).await?;
+        Ok(value.is_some())
     }
 
     async fn ask<T: FromRedisValue>(&self, what: &'static str, command: &Cmd) -> Result<T, RedisFailure> {

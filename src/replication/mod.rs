@@ -15,6 +15,7 @@
 
 pub mod connect;
 pub mod error;
+pub mod foreign;
 pub mod link;
 pub mod lookup;
 pub mod script;
@@ -22,6 +23,7 @@ pub mod settings;
 
 pub use self::connect::Redis;
 pub use self::error::RedisFailure;
+pub use self::foreign::ForeignKeys;
 pub use self::link::{Eviction, Head, Link, News, StreamEntry};
 pub use self::lookup::KeyLookup;
 pub use self::script::{Beat, Installation, Said};

@@ -31,6 +31,8 @@ pub struct Freshness {
     /// `None`: this process is its own truth, and always fresh.
     bound: Option<(Duration, OnStale)>,
     heard: Arc<Heard>,
+    /// Another way to hear of it, either of which will do.
+    besides: Option<Arc<Heard>>,
 }
 
 /// What several listeners know together.
@@ -62,21 +64,22 @@ impl Freshness {
     }
 
     fn made(bound: Option<(Duration, OnStale)>) -> Self {
-        let heard = Heard {
-            at: AtomicI64::new(i64::MIN),
-            proven: AtomicBool::new(false),
-            restored: AtomicBool::new(false),
-            stale: AtomicBool::new(false),
-            changes: AtomicU64::new(0),
-        };
-        Self { bound, heard: Arc::new(heard) }
+        Self { bound, heard: Arc::new(Heard::never()), besides: None }
     }
 
     /// The same, for whom `on_stale = "allow"` is not meant: the admin listener (T21).
     #[must_use]
     pub fn strict(&self) -> Self {
         let bound = self.bound.map(|(max, _)| (max, OnStale::Deny));
-        Self { bound, heard: Arc::clone(&self.heard) }
+        Self { bound, heard: Arc::clone(&self.heard), besides: self.besides.clone() }
+    }
+
+    /// As [`Freshness::strict`], for a process that has the truth itself: it may hear of it there ([`Freshness::heard`] of what this
+    /// gives), or as all others do. With Redis gone its administrators can still revoke, which is recorded and published later.
+    #[must_use]
+    pub fn beside_own_truth(&self) -> Self {
+        let bound = self.bound.map(|(max, _)| (max, OnStale::Deny));
+        Self { bound, heard: Arc::new(Heard::never()), besides: Some(Arc::clone(&self.heard)) }
     }
 
     /// A heartbeat of this time (Unix milliseconds) counted: everything up to its number is in the index.
@@ -105,9 +108,8 @@ impl Freshness {
             None => true,
             Some((_, OnStale::Allow)) => heard.proven.load(Ordering::Acquire) || heard.restored.load(Ordering::Acquire),
             Some((max, OnStale::Deny)) => {
-                heard.proven.load(Ordering::Acquire)
-                    && !heard.stale.load(Ordering::Acquire)
-                    && self.staleness(now).is_some_and(|age| age <= max)
+                let now = now.0.saturating_mul(1000);
+                heard.is_fresh(now, max) || self.besides.as_ref().is_some_and(|other| other.is_fresh(now, max))
             }
         }
     }
@@ -125,20 +127,15 @@ impl Freshness {
         if self.bound.is_none() {
             return Some(Duration::ZERO);
         }
-        let heard = self.heard.at.load(Ordering::Acquire);
-        // A second is cut off where a decision has only seconds.
-        let age = now.checked_sub(heard)?;
-        if age < -(CLOCK_SKEW + 1000) {
-            return None;
-        }
-        Some(Duration::from_millis(u64::try_from(age).unwrap_or(0)))
+        let other = self.besides.as_ref().and_then(|other| other.age(now));
+        self.heard.age(now).into_iter().chain(other).min()
     }
 
     /// What a timer does, a few times a second (`now` in Unix milliseconds): turning stale is told to open exchanges (T20). Whether it
     /// is stale now.
     pub fn look(&self, now: i64) -> bool {
         let Some((max, _)) = self.bound else { return false };
-        let stale = self.staleness_at(now).is_none_or(|age| age > max);
+        let stale = self.heard.age(now).is_none_or(|age| age > max);
         // What was never proven has no open exchanges, and no fresh state to lose.
         let stale = stale && self.heard.proven.load(Ordering::Acquire);
         if self.heard.stale.swap(stale, Ordering::AcqRel) != stale && stale {
@@ -156,7 +153,38 @@ impl Freshness {
     /// A number that is another one after every turn from fresh to stale (T20).
     #[must_use]
     pub fn changes(&self) -> u64 {
-        self.heard.changes.load(Ordering::Acquire)
+        let other = self.besides.as_ref().map_or(0, |other| other.changes.load(Ordering::Acquire));
+        self.heard.changes.load(Ordering::Acquire).wrapping_add(other)
+    }
+}
+
+impl Heard {
+    const fn never() -> Self {
+        Self {
+            at: AtomicI64::new(i64::MIN),
+            proven: AtomicBool::new(false),
+            restored: AtomicBool::new(false),
+            stale: AtomicBool::new(false),
+            changes: AtomicU64::new(0),
+        }
+    }
+
+    #[inline]
+    fn is_fresh(&self, now: i64, max: Duration) -> bool {
+        self.proven.load(Ordering::Acquire)
+            && !self.stale.load(Ordering::Acquire)
+            && self.age(now).is_some_and(|age| age <= max)
+    }
+
+    /// See [`Freshness::staleness`].
+    #[inline]
+    fn age(&self, now: i64) -> Option<Duration> {
+        let age = now.checked_sub(self.at.load(Ordering::Acquire))?;
+        // A second is cut off where a decision has only seconds.
+        if age < -(CLOCK_SKEW + 1000) {
+            return None;
+        }
+        Some(Duration::from_millis(u64::try_from(age).unwrap_or(0)))
     }
 }
 
@@ -224,6 +252,26 @@ mod tests {
         assert!(!freshness.look(NOW * 1000 + 30_500));
         assert_eq!(freshness.changes(), before + 1);
         assert!(decides(&freshness, NOW + 30));
+    }
+
+    #[test]
+    fn who_has_the_truth_hears_of_it_there_or_as_all_others_do() {
+        let shared = Freshness::following(MAX, OnStale::Allow);
+        let own = shared.beside_own_truth();
+        assert!(!decides(&own, NOW));
+        shared.heard(NOW * 1000);
+        assert!(decides(&own, NOW + 30) && !decides(&own, NOW + 31));
+        own.heard((NOW + 40) * 1000);
+        assert!(decides(&own, NOW + 70) && !decides(&own, NOW + 71));
+        assert_eq!(own.staleness(Timestamp(NOW + 50)), Some(Duration::from_secs(10)));
+        assert_eq!(
+            shared.staleness(Timestamp(NOW + 50)),
+            Some(Duration::from_secs(50)),
+            "gateways are told nothing by it"
+        );
+        let before = own.changes();
+        assert!(own.look((NOW + 80) * 1000) && shared.look((NOW + 80) * 1000));
+        assert_eq!(own.changes(), before + 2);
     }
 
     #[test]

@@ -16,6 +16,9 @@ mod table;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
+use arc_swap::ArcSwapOption;
+use serde_json::Value;
+
 use self::disabled::DisabledCell;
 use self::floors::{FloorCell, Height, Issued};
 use self::id::Hashing;
@@ -104,6 +107,8 @@ pub struct RevocationIndex {
     subjects: Table<FloorCell>,
     sessions_below: Table<FloorCell>,
     overrides: Table<OverridesCell>,
+    /// See [`RevocationIndex::announced_keys`].
+    announced: ArcSwapOption<(u64, Value)>,
     ends: Ends,
     sweep_next: AtomicUsize,
     /// See [`RevocationIndex::changes`].
@@ -223,10 +228,31 @@ impl RevocationIndex {
                 self.ends.add(held, now);
                 self.overrides.write(&id(&held.subject), now, |cell| overrides::add(cell, arrival, held, end));
             }
-            // Whose concern they are reads them where they arrive.
-            Entry::Keys { .. } => {}
+            Entry::Keys { jwks } => self.announce(arrival.number.unwrap_or_default(), jwks),
         }
         self.changes.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The newest counts, in whatever order they arrive.
+    fn announce(&self, number: u64, jwks: &Value) {
+        self.announced.rcu(|held| match held {
+            Some(held) if held.0 > number => Some(Arc::clone(held)),
+            _ => Some(Arc::new((number, jwks.clone()))),
+        });
+    }
+
+    /// The public halves of doorward's own keys, as the control plane announced them last, with the number of that change.
+    #[must_use]
+    pub fn announced_keys(&self) -> Option<Arc<(u64, Value)>> {
+        self.announced.load_full()
+    }
+
+    /// Whether a key of this issuer is revoked (T18).
+    #[must_use]
+    pub fn is_key_revoked(&self, issuer: &str, key_id: &str, now: Timestamp) -> bool {
+        let counts = |cell: &EndCell| cell.counts_at(now);
+        self.keys.find(&self.hashing.id(key_id), counts) == Some(true)
+            || self.keys_of_issuers.find(&self.hashing.id_of(issuer, key_id), counts) == Some(true)
     }
 
     fn raise(&self, of: &FloorOf, height: Height, end: Timestamp, now: Timestamp) {

@@ -13,6 +13,7 @@
 
 mod fetch;
 mod file;
+mod own;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use tokio::task::JoinSet;
 
 pub use self::fetch::{FetchError, Fetched, fetch};
 pub use self::file::{Content, FollowedFile};
+pub use self::own::{OwnKeys, Place};
 use crate::clock::Timestamp;
 use crate::telemetry::{KeyFetch, KeySetMetrics};
 use crate::token::jwk::Trust;
@@ -47,6 +49,8 @@ pub enum Source {
     Url(Fetched),
     /// A file.
     File(FollowedFile),
+    /// doorward's own, beside the file.
+    Own(OwnKeys),
 }
 
 /// Held by every loop until it has had its first answer, good or bad.
@@ -119,6 +123,7 @@ impl KeySets {
             match source {
                 Source::Url(fetched) => loops.spawn(fetched.follow(followed, first)),
                 Source::File(file) => loops.spawn(file.follow(followed)),
+                Source::Own(own) => loops.spawn(own.follow(followed)),
             };
         }
         while loops.join_next().await.is_some() {}

@@ -2,6 +2,7 @@
 //! small.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::MissedTickBehavior;
@@ -14,15 +15,15 @@ const LOOK: Duration = Duration::from_millis(200);
 /// How often it is asked whether there is something to tend.
 const TEND: Duration = Duration::from_secs(5);
 
-/// Follows the folder until the task is dropped. Every look that succeeds counts as having heard of `truth`, where the folder is
-/// the only one to hear of.
-pub async fn follow(ledger: Arc<Ledger>, truth: Option<Arc<Freshness>>) {
+/// Follows the folder until the task is dropped. As long as the folder `leads`, every look that succeeds counts as having heard of the
+/// truth: there is nobody else to hear of it from, and an outage of Redis takes nothing from what this process knows.
+pub async fn follow(ledger: Arc<Ledger>, freshness: Arc<Freshness>, leads: Arc<AtomicBool>) {
     let mut told = Told::default();
     each(LOOK, ledger, move |ledger| {
         let began = now();
         let looked = ledger.follow();
-        if let (Ok(_), Some(truth)) = (&looked, &truth) {
-            truth.heard(began);
+        if looked.is_ok() && leads.load(Ordering::Acquire) {
+            freshness.heard(began);
         }
         told.of("the revocation folder cannot be followed", looked.err());
     })

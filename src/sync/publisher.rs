@@ -6,6 +6,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -41,6 +42,9 @@ pub struct Publisher {
     pub pinned: Arc<PinnedKeys>,
     /// Told by the replica when what stands in Redis is no state.
     pub broken: Arc<Notify>,
+    /// Whether the folder is what gateways follow. Set by the first publication, which proves that the folder is not behind what was
+    /// published once; from then on this process need not hear of its own truth through Redis.
+    pub leads: Arc<AtomicBool>,
     /// Counters.
     pub metrics: Arc<ReplicationMetrics>,
 }
@@ -161,6 +165,7 @@ impl Publisher {
             };
             if changes.is_empty() {
                 self.metrics.set_pending(0);
+                self.leads.store(true, Ordering::Release);
                 return Ok(memory.stand.as_mut());
             }
             self.metrics.set_pending(changes.len() as u64);
@@ -405,6 +410,7 @@ impl Publisher {
             }
         }
         self.metrics.set_blocked(!is_old);
+        self.leads.store(false, Ordering::Release);
         Ok(false)
     }
 

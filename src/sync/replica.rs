@@ -28,7 +28,7 @@ const TIDY: Duration = Duration::from_secs(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// How often the last good state is written, at most.
-const KEEP: Duration = Duration::from_secs(5);
+const KEEP: Duration = Duration::from_secs(2);
 
 /// Why the whole state is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -133,7 +133,8 @@ impl DelegateMetrics {
                 histogram.add_to(&mut total);
                 total
             };
-            let answers = ANSWERS.iter().zip(&counted.answers).map(|((_, answer), histogram)| (*answer, total(histogram)));
+            let answers =
+                ANSWERS.iter().zip(&counted.answers).map(|((_, answer), histogram)| (*answer, total(histogram)));
             Gathered {
                 question,
                 answers: answers.collect(),

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 
+use super::delegate::DelegateMetrics;
 use super::histogram::{Bounds, HistogramTotal};
 use super::key_sets::{KeyFetch, KeySetMetrics};
 use super::ledger::{LedgerMetrics, SYNC_BOUNDS};
@@ -76,6 +77,10 @@ families! {
     LEDGER_SEGMENTS = GAUGE "doorward_ledger_segments" "Segments of the revocation folder.";
     LEDGER_RECORDS = GAUGE "doorward_ledger_records" "Records in segments of the revocation folder, and changes after them.";
     LEDGER_FAILURES = COUNTER "doorward_ledger_failures_total" "Times the revocation folder could not be read or written.";
+    DELEGATE_QUESTION = HISTOGRAM "doorward_delegate_question_seconds" "Time that a question took which was asked elsewhere: of the user service, or of a blacklist.";
+    DELEGATE_COALESCED = COUNTER "doorward_delegate_coalesced_total" "Requests that waited for a question which another one had asked.";
+    DELEGATE_OPEN = GAUGE "doorward_delegate_questions_open" "Questions that are asked now, or wait for a place.";
+    LOOKUP_UNANSWERED = COUNTER "doorward_lookup_unanswered_total" "Requests that went on though the blacklist did not answer (on_stale = \"allow\").";
     PROCESS_CPU = COUNTER "process_cpu_seconds_total" "CPU time of the process, user and system.";
     PROCESS_RESIDENT = GAUGE "process_resident_memory_bytes" "Resident memory of the process.";
     PROCESS_OPEN_FDS = GAUGE "process_open_fds" "Open file descriptors of the process.";
@@ -142,6 +147,8 @@ labels! {
         Rate = "rate",
         /// The requests to one upstream at a time.
         UpstreamRequests = "upstream_requests",
+        /// The questions to a user service at a time, those that wait included.
+        Questions = "questions",
     }
 }
 
@@ -251,6 +258,7 @@ pub struct Metrics {
     endpoints: Mutex<Vec<EndpointHealth>>,
     log_dropped: Arc<AtomicU64>,
     ledger: Arc<LedgerMetrics>,
+    delegate: Arc<DelegateMetrics>,
     /// Denials, samples, and the bytes of both.
     decisions: [AtomicU64; 3],
     replication: Arc<ReplicationMetrics>,
@@ -284,6 +292,7 @@ impl Metrics {
             endpoints: Mutex::default(),
             log_dropped: Arc::default(),
             ledger: Arc::default(),
+            delegate: Arc::default(),
             decisions: Default::default(),
             replication: Arc::default(),
         })
@@ -395,6 +404,12 @@ impl Metrics {
         Arc::clone(lock(&self.key_sets).entry(issuer.into()).or_default())
     }
 
+    /// The counters of what is asked elsewhere.
+    #[must_use]
+    pub fn delegate(&self) -> &Arc<DelegateMetrics> {
+        &self.delegate
+    }
+
     /// The counter of lost access lines, for the access log to count on.
     #[must_use]
     pub fn log_dropped(&self) -> Arc<AtomicU64> {
@@ -417,7 +432,9 @@ impl Metrics {
         for worker in lock(&self.workers).iter() {
             worker.add_to(&mut totals);
         }
+        *totals.limit_rejections.entry(Limit::Questions).or_default() += self.delegate.refused();
         let mut out = Gathered(Vec::with_capacity(FAMILY_NAMES.len()));
+        gather_delegate(&mut out, &self.delegate);
         gather_requests(&mut out, &totals);
         gather_tokens(&mut out, &totals);
         gather_replication(&mut out, &self.replication.totals());
@@ -634,6 +651,22 @@ fn gather_ledger(out: &mut Gathered, ledger: &LedgerMetrics) {
     let mut syncs = HistogramTotal::new(SYNC_BOUNDS);
     ledger.syncs.add_to(&mut syncs);
     out.add(&LEDGER_SYNC, [histogram(&[], &syncs)]);
+}
+
+/// Nothing, where nothing was asked elsewhere.
+fn gather_delegate(out: &mut Gathered, delegate: &DelegateMetrics) {
+    let gathered = delegate.gather();
+    let each = |question| [("question", question)];
+    out.add(
+        &DELEGATE_QUESTION,
+        gathered.iter().flat_map(|of| {
+            of.answers.iter().map(|(result, total)| histogram(&[("question", of.question), ("result", result)], total))
+        }),
+    );
+    out.add(&DELEGATE_COALESCED, gathered.iter().map(|of| number(&each(of.question), of.coalesced as f64)));
+    out.add(&DELEGATE_OPEN, gathered.iter().map(|of| number(&each(of.question), of.open as f64)));
+    let looked_up = gathered.iter().any(|of| of.question == "lookup");
+    out.add(&LOOKUP_UNANSWERED, looked_up.then(|| number(&[], delegate.unanswered() as f64)));
 }
 
 fn gather_process(out: &mut Gathered) {

@@ -6,6 +6,7 @@
 pub mod access_log;
 pub mod audit;
 pub mod change_audit;
+pub mod delegate;
 pub mod histogram;
 pub mod key_sets;
 pub mod ledger;
@@ -19,6 +20,7 @@ pub mod tracing;
 pub use self::access_log::{AccessDecision, AccessLog, AccessRecord, AccessSink};
 pub use self::audit::{AuditEvent, AuditRecord};
 pub use self::change_audit::{ChangeEvent, ChangeRecord};
+pub use self::delegate::{DelegateAnswer, DelegateMetrics, DelegateQuestion};
 pub use self::key_sets::{KeyFetch, KeySetMetrics};
 pub use self::ledger::LedgerMetrics;
 pub use self::metrics::{CONTENT_TYPE, EndpointHealth, Limit, Listener, Metrics, Stream, ValidationSource};

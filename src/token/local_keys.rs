@@ -3,6 +3,8 @@
 //! The only file access in this room: the file is read and written nowhere else, and its mode and exclusive
 //! creation are part of what makes the keys trustworthy.
 
+mod rotate;
+
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -16,6 +18,8 @@ use super::jwk::{KeySet, KeySetError, Trust};
 use super::key_material::ed25519_pkcs8;
 use crate::secret::Secret;
 
+pub use self::rotate::{RotateError, Rotated, Rotation, mark_revoked, rotate};
+
 /// Largest key file that is read.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
@@ -28,6 +32,32 @@ const MAX_FILE_BYTES: u64 = 1024 * 1024;
 /// [`KeySetError`] when the file cannot be read or made, is readable by group or others, or holds no usable private key.
 pub fn load_or_create(path: &Path, algorithms: &[Algorithm]) -> Result<KeySet, KeySetError> {
     parse(path, &document(path, algorithms)?, algorithms)
+}
+
+/// What the key file at `path` holds now, to be handed to [`parse`].
+///
+/// # Errors
+/// As [`load_or_create`]; it is not made where it is missing.
+pub fn read(path: &Path) -> Result<Secret, KeySetError> {
+    let file = File::open(path)
+        .map_err(|error| KeySetError(format!("{}: the key file cannot be read: {error}", path.display())))?;
+    read_private(path, file)
+}
+
+/// The keys of a key file's content.
+///
+/// # Errors
+/// [`KeySetError`] where there is no usable private key.
+pub fn parse(path: &Path, document: &Secret, algorithms: &[Algorithm]) -> Result<KeySet, KeySetError> {
+    let keys = KeySet::parse(document.expose(), algorithms, Trust::File)
+        .map_err(|error| KeySetError(format!("{}: {error}", path.display())))?;
+    if keys.signing_key().is_none() {
+        return Err(KeySetError(format!(
+            "{}: none of the keys has its private half; doorward signs with it",
+            path.display()
+        )));
+    }
+    Ok(keys)
 }
 
 /// The bytes of the key file, made where there is none.
@@ -82,32 +112,6 @@ pub fn load_or_create_publication(path: &Path) -> Result<PublicationFile, KeySet
     let public = keys.public_jwks();
     let public = public["keys"].as_array().into_iter().flatten().filter_map(|jwk| jwk["x"].as_str());
     Ok(PublicationFile { pkcs8: Secret::new(pkcs8.to_vec()), public: public.map(str::to_owned).collect() })
-}
-
-/// What the key file at `path` holds now, to be handed to [`parse`].
-///
-/// # Errors
-/// As [`load_or_create`]; it is not made where it is missing.
-pub fn read(path: &Path) -> Result<Secret, KeySetError> {
-    let file = File::open(path)
-        .map_err(|error| KeySetError(format!("{}: the key file cannot be read: {error}", path.display())))?;
-    read_private(path, file)
-}
-
-/// The keys of a key file's content.
-///
-/// # Errors
-/// [`KeySetError`] where there is no usable private key.
-pub fn parse(path: &Path, document: &Secret, algorithms: &[Algorithm]) -> Result<KeySet, KeySetError> {
-    let keys = KeySet::parse(document.expose(), algorithms, Trust::File)
-        .map_err(|error| KeySetError(format!("{}: {error}", path.display())))?;
-    if keys.signing_key().is_none() {
-        return Err(KeySetError(format!(
-            "{}: none of the keys has its private half; doorward signs with it",
-            path.display()
-        )));
-    }
-    Ok(keys)
 }
 
 fn read_private(path: &Path, file: File) -> Result<Secret, KeySetError> {

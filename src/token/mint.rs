@@ -48,6 +48,14 @@ pub enum MintError {
         /// The key that was asked for.
         key_id: Option<String>,
     },
+    /// There are private keys, and none of them may sign now.
+    #[error(
+        "none of the private keys of issuer {issuer} may sign now: they are revoked, or not yet in use; doorward keys rotate --now makes one that does"
+    )]
+    NoneSigns {
+        /// Name of the issuer.
+        issuer: String,
+    },
     /// The token would be refused for its lifetime (T5).
     #[error("a lifetime of {asked} s is not between 1 s and the issuer's max_lifetime of {longest} s")]
     Lifetime {
@@ -82,7 +90,10 @@ pub fn mint(issuer: &Issuer, request: &MintRequest<'_>, now: Timestamp) -> Resul
         Some(id) => named(id).filter(|key| key.signs_at(now)),
         None => set.signing_key_at(now),
     }
-    .ok_or_else(no_key)?;
+    .ok_or_else(|| {
+        let held = request.key_id.is_none() && set.signing_key().is_some();
+        if held { MintError::NoneSigns { issuer: issuer.name.to_string() } } else { no_key() }
+    })?;
     let signing = key.signing().ok_or_else(no_key)?;
     let (asked, longest) = (whole_seconds(request.ttl), whole_seconds(issuer.max_lifetime));
     if !(1..=longest).contains(&asked) {

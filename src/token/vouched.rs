@@ -103,9 +103,9 @@ impl Vouching {
                 .ok_or("it names no subject (`sub`, `user_id` or `id`)")
                 .and_then(|subject| identifier(subject).ok_or("its subject is not an identifier"))?,
             roles: self.roles(given("roles").or_else(|| given("role"))),
+            roles_published: false,
             memberships: given("memberships").map(memberships).unwrap_or_default(),
             admin: self.admin,
-            roles_published: false,
             session,
             token_id: unverified.token_id,
             uv: None,

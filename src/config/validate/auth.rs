@@ -8,7 +8,7 @@ use figment::value::Value;
 
 use super::{KIB, MIB, path};
 use crate::config::quantity;
-use crate::config::settings::{AuthSettings, IssuerSettings, JwksUrl, KeySource};
+use crate::config::settings::{AuthSettings, IamSettings, IssuerSettings, JwksUrl, KeySource};
 use crate::config::sources;
 use crate::config::walk::Section;
 use crate::rbac::RoleKey;
@@ -28,12 +28,7 @@ const ALGORITHMS: [(&str, Algorithm); 4] = [
 
 /// Reads `[auth]` and its issuers.
 pub(super) fn auth(section: &Section<'_>) -> AuthSettings {
-    if section.word("mode", &[("local", false), ("iam_service", true)]) == Some(true) {
-        section.refuse("mode");
-    }
-    let _ = section.parsed("iam_service_url", "an http:// or https:// URL", |text| {
-        text.parse::<http::Uri>().ok().filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")))
-    });
+    let iam = iam(section);
     let secret = secret(section);
     let sections = section.sections("issuers");
     let only = sections.len() == 1;
@@ -68,7 +63,53 @@ pub(super) fn auth(section: &Section<'_>) -> AuthSettings {
         leeway: leeway(section),
         local_keys: path(section, "local_keys").unwrap_or_else(|| "data/local-keys.jwks.json".into()),
         issuers,
+        iam,
     }
+}
+
+/// The user service. Its settings are checked in either mode, and used in the mode `iam_service`.
+fn iam(section: &Section<'_>) -> Option<IamSettings> {
+    const FORM: &str = "an http:// or https:// URL without user, query and fragment";
+    let asked = section.word("mode", &[("local", false), ("iam_service", true)]).unwrap_or(false);
+    let url = section.parsed("iam_service_url", FORM, |text| {
+        let uri = text.parse::<http::Uri>().ok()?;
+        let plain = uri.query().is_none() && !text.contains(['#', '@', '?']);
+        let good = matches!(uri.scheme_str(), Some("http" | "https")) && plain && uri.host().is_some();
+        good.then(|| text.trim_end_matches('/').to_owned())
+    });
+    let url = url.unwrap_or_else(|| "http://127.0.0.1:8001".to_owned());
+    let loopback = |uri: &http::Uri| {
+        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+        host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    };
+    if asked && url.parse::<http::Uri>().is_ok_and(|uri| uri.scheme_str() == Some("http") && !loopback(&uri)) {
+        section.warn(
+            "iam_service_url",
+            "is plain HTTP to another machine: tokens and answers can be read and changed on the way",
+        );
+    }
+    let inner = section.section("iam_service");
+    let within = |key: &str, default: Duration, most: Duration| {
+        let found = inner.duration(key).unwrap_or(default);
+        if found > most {
+            let most = quantity::show_duration(most);
+            inner.mistake(key, format!("is longer than {most}"), format!("Write {most} or less."));
+        }
+        found
+    };
+    let settings = IamSettings {
+        url,
+        cache: within("cache", Duration::from_secs(5), Duration::from_mins(5)),
+        timeout: within("timeout", Duration::from_secs(2), Duration::from_mins(1)),
+        connect: within("connect_timeout", Duration::from_secs(1), Duration::from_mins(1)),
+        ca: path(&inner, "ca"),
+        questions: inner.number("questions", 1, 10_000).unwrap_or(64),
+        confers: if inner.has("confers") { confers(&inner) } else { Confers::Any },
+        admin: inner.boolean("admin").unwrap_or(false),
+        verifies_email: inner.boolean("verifies_email").unwrap_or(false),
+        max_lifetime: within("max_lifetime", Duration::from_hours(24), LONGEST_LIFETIME),
+    };
+    asked.then_some(settings)
 }
 
 fn leeway(section: &Section<'_>) -> Duration {

@@ -6,6 +6,7 @@ use super::path;
 use crate::config::settings::{PublicationSettings, RevocationMode, RevocationSettings, Settings};
 use crate::config::sources;
 use crate::config::walk::Section;
+use crate::delegate::KeyTemplate;
 use crate::replication::settings::FORMS;
 use crate::replication::{RedisSettings, RedisTls, RedisUrl};
 use crate::revocation::{OnStale, PinnedKeys};
@@ -21,11 +22,6 @@ pub(super) fn revocation(section: &Section<'_>) -> RevocationSettings {
     let mode = section
         .word("mode", &[("replicated", RevocationMode::Replicated), ("lookup", RevocationMode::Lookup)])
         .unwrap_or_default();
-    if mode == RevocationMode::Lookup {
-        section.refuse("mode");
-    }
-    // Read in the mode "lookup" only.
-    let _ = section.text("lookup_key");
     let max_staleness = section.duration("max_staleness").unwrap_or(Duration::from_secs(30));
     if max_staleness < LEAST_STALENESS {
         section.mistake(
@@ -38,10 +34,23 @@ pub(super) fn revocation(section: &Section<'_>) -> RevocationSettings {
         file: path(section, "file"),
         folder: path(section, "folder").unwrap_or_else(|| "data/revocations".into()),
         mode,
+        lookup_key: lookup_key(section),
+        lookup_age: section.duration("lookup_age").unwrap_or(Duration::from_secs(1)),
+        lookup_timeout: section.duration("lookup_timeout").unwrap_or(Duration::from_millis(500)),
         max_staleness,
         on_stale: section.word("on_stale", &[("deny", OnStale::Deny), ("allow", OnStale::Allow)]).unwrap_or_default(),
         last_good: path(section, "last_good").unwrap_or_else(|| "data/replica".into()),
     }
+}
+
+fn lookup_key(section: &Section<'_>) -> KeyTemplate {
+    let shipped = KeyTemplate::default();
+    let Some(text) = section.text("lookup_key") else { return shipped };
+    KeyTemplate::parse(text).unwrap_or_else(|wrong| {
+        let forms = "Write a key with {jti}, {token}, {token_sha256}, {sub} or {sid}, such as \"blacklist:{jti}\".";
+        section.mistake("lookup_key", wrong, forms);
+        shipped
+    })
 }
 
 /// Reads `[redis]`; `None` without a URL.
@@ -138,6 +147,11 @@ pub(super) fn check(settings: &Settings, root: &Section<'_>) {
             "makes this process a follower, and there is no Redis to follow",
             "Set `redis.url` (REDIS_URL), or name a `key_file`.",
         );
+    }
+    if settings.revocation.mode == RevocationMode::Lookup && !redis.has("url") {
+        let section = root.section("revocation");
+        section.ignore_rest();
+        section.mistake("mode", "is \"lookup\", and there is no Redis to look in", "Set `redis.url` (REDIS_URL).");
     }
     if settings.publication.key_file.as_ref() == Some(&settings.auth.local_keys) {
         let section = root.section("publication");

@@ -4,18 +4,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use http::header::ACCEPT;
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
 use serde_json::{Map, Value, json};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::NoAnswer;
+use crate::https::{AskError, read_limited};
 use crate::telemetry::{DelegateAnswer, DelegateMetrics, DelegateQuestion};
 use crate::token::json::parse_object;
 
 /// The longest answer that is read, in bytes.
 const LONGEST_ANSWER: usize = 256 * 1024;
+const TOO_LONG: &str = "it takes too long";
 /// How many questions may wait for a place, for each that has one.
 const WAITING_FOR_EACH: usize = 64;
 
@@ -70,7 +73,7 @@ impl Wire {
     }
 
     /// What the service says of the bearer, and when it was asked.
-    pub(super) async fn userinfo(&self, token: &str) -> (Instant, Result<Vec<u8>, NoAnswer>) {
+    pub(super) async fn userinfo(&self, token: &str) -> (Instant, Result<Bytes, NoAnswer>) {
         let (asked, answered) = self.ask(DelegateQuestion::Userinfo, token, || self.client.get(&self.userinfo)).await;
         (asked, answered.map_err(no_answer))
     }
@@ -110,8 +113,8 @@ impl Wire {
         }
     }
 
-    async fn post(&self, token: &str, body: &str) -> (Instant, Result<Vec<u8>, Failure>) {
-        let request = || self.client.post(&self.check).header("content-type", "application/json").body(body.to_owned());
+    async fn post(&self, token: &str, body: &str) -> (Instant, Result<Bytes, Failure>) {
+        let request = || self.client.post(&self.check).header(CONTENT_TYPE, "application/json").body(body.to_owned());
         self.ask(DelegateQuestion::Permission, token, request).await
     }
 
@@ -121,7 +124,7 @@ impl Wire {
         question: DelegateQuestion,
         token: &str,
         request: impl Fn() -> reqwest::RequestBuilder,
-    ) -> (Instant, Result<Vec<u8>, Failure>) {
+    ) -> (Instant, Result<Bytes, Failure>) {
         let _open = match self.count.open(question, self.most) {
             Some(open) => open,
             None => {
@@ -142,9 +145,7 @@ impl Wire {
         };
         bearer.set_sensitive(true);
         let exchange = async {
-            let send = || {
-                request().header(ACCEPT, "application/json").header("authorization", bearer.clone()).send()
-            };
+            let send = || request().header(ACCEPT, "application/json").header(AUTHORIZATION, bearer.clone()).send();
             let answer = match send().await {
                 // A connection that was kept may end at the moment when it is used again. Asking twice changes nothing.
                 Err(error) if !error.is_connect() && !error.is_timeout() => send().await,
@@ -152,7 +153,7 @@ impl Wire {
             };
             read(answer).await
         };
-        let answered = timeout(self.timeout, exchange).await.unwrap_or(Err(("it takes too long", Failure::Other)));
+        let answered = timeout(self.timeout, exchange).await.unwrap_or(Err((TOO_LONG, Failure::Other)));
         let kind = match &answered {
             Ok(_) => DelegateAnswer::Answered,
             Err((_, Failure::Status(StatusCode::UNAUTHORIZED))) => DelegateAnswer::Rejected,
@@ -166,28 +167,23 @@ impl Wire {
     }
 }
 
-/// The body of a success. The texts of reqwest's errors hold addresses and are not passed on.
-async fn read(answer: reqwest::Result<reqwest::Response>) -> Result<Vec<u8>, (&'static str, Failure)> {
-    let mut answer = answer.map_err(|error| {
-        let what = if error.is_connect() { "it cannot be reached" } else { "it breaks off before an answer" };
+/// The body of a success.
+async fn read(answer: reqwest::Result<reqwest::Response>) -> Result<Bytes, (&'static str, Failure)> {
+    let what = |error: AskError| {
+        let what = match error {
+            AskError::Timeout => TOO_LONG,
+            AskError::Connect(_) => "it cannot be reached",
+            AskError::Broken(_) => "its answer breaks off",
+            AskError::TooLarge(_) => "its answer is too long",
+            AskError::Encoded => "its answer is compressed, which was not asked for",
+        };
         (what, Failure::Other)
-    })?;
+    };
+    let answer = answer.map_err(|error| what(error.into()))?;
     if !answer.status().is_success() {
         return Err(("it answers with a status that is no success", Failure::Status(answer.status())));
     }
-    let too_long = ("its answer is too long", Failure::Other);
-    if answer.content_length().is_some_and(|length| length > LONGEST_ANSWER as u64) {
-        return Err(too_long);
-    }
-    let mut body = Vec::new();
-    loop {
-        match answer.chunk().await {
-            Ok(Some(piece)) if body.len() + piece.len() > LONGEST_ANSWER => return Err(too_long),
-            Ok(Some(piece)) => body.extend_from_slice(&piece),
-            Ok(None) => return Ok(body),
-            Err(_) => return Err(("it breaks off within an answer", Failure::Other)),
-        }
-    }
+    read_limited(answer, LONGEST_ANSWER).await.map_err(what)
 }
 
 fn no_answer(failure: Failure) -> NoAnswer {
@@ -243,8 +239,8 @@ impl Complaints {
     fn may_speak(&self) -> Option<u64> {
         let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let next = self.next.load(Ordering::Relaxed);
-        let spoken = now >= next
-            && self.next.compare_exchange(next, now + 1000, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        let spoken =
+            now >= next && self.next.compare_exchange(next, now + 1000, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if !spoken {
             self.left_out.fetch_add(1, Ordering::Relaxed);
             return None;

@@ -12,7 +12,7 @@ use tokio::task::AbortHandle;
 use tokio::time::sleep_until;
 
 use super::{Exchange, Path, Transfer, Worker};
-use crate::admission::{Expiry, Identified};
+use crate::admission::{Expiry, Identified, Readmitted};
 use crate::clock::Timestamp;
 use crate::gateway::watch::Notice;
 use crate::request::{Host, RequestFacts};
@@ -70,17 +70,23 @@ impl Upload {
         self.transfer.cut();
     }
 
-    fn poll_end(&self, notice: &Notice, cx: &Context<'_>) -> Poll<()> {
+    fn poll_end(&self, notice: &Arc<Notice>, cx: &Context<'_>) -> Poll<()> {
         notice.wakes(cx.waker());
-        let may_go_on = notice.take().is_none() || self.is_admitted();
+        let may_go_on = notice.take().is_none() || self.is_admitted(notice);
         if may_go_on { Poll::Pending } else { Poll::Ready(()) }
     }
 
-    fn is_admitted(&self) -> bool {
+    fn is_admitted(&self, notice: &Arc<Notice>) -> bool {
         let (method, host) = (self.method.as_str(), self.host.as_ref());
         let facts = RequestFacts { method, host, target: &self.path, client: self.client };
         let caller = self.caller.as_ref().map(|caller| &caller.entry);
         let expiry = if self.expires_at.is_some() { Expiry::Counts } else { Expiry::Lifted };
-        self.worker.admission().readmit(&facts, caller, expiry, Timestamp::now(), self.worker.desk()).is_ok()
+        let mut told = notice.take_told();
+        match self.worker.admission().readmit(&facts, caller, expiry, Timestamp::now(), self.worker.desk(), &mut told) {
+            Readmitted::GoesOn(readmission) => notice.is_good_until(readmission.until),
+            Readmitted::Ask(question) => notice.calls_upon(question, told),
+            Readmitted::Ends(_) => return false,
+        }
+        true
     }
 }

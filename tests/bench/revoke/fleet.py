@@ -1,8 +1,6 @@
 """One Redis, a small upstream, and doorward processes that share what is revoked through that Redis."""
 
 import base64
-import hashlib
-import hmac
 import json
 import multiprocessing
 import os
@@ -13,7 +11,9 @@ import subprocess
 import sys
 import time
 
-SECRET = "a secret of more than thirty-two bytes"
+import ed25519
+
+KEY = ed25519.Key(os.urandom(32))
 ISSUER = "http://bench"
 POLICY = """version: 1
 service: oms
@@ -40,9 +40,9 @@ def token(subject, session="-", number="-", roles=("ROLE_VIEWER",)):
     now = int(time.time())
     claims = {"iss": ISSUER, "aud": "oms", "sub": subject, "iat": now, "exp": now + 3000, "roles": list(roles)}
     claims |= {"sid": session, "jti": number}
-    header = {"alg": "HS256", "typ": "at+jwt", "kid": "bench"}
+    header = {"alg": "EdDSA", "typ": "at+jwt", "kid": "bench"}
     text = ".".join(encoded(json.dumps(part).encode()) for part in (header, claims))
-    return text + "." + encoded(hmac.new(SECRET.encode(), text.encode(), hashlib.sha256).digest())
+    return text + "." + encoded(KEY.sign(text.encode()))
 
 
 def free_port():
@@ -158,7 +158,7 @@ name = "doorward"
 issuer = "{ISSUER}"
 audience = ["oms"]
 keys = "local"
-algorithms = ["HS256"]
+algorithms = ["EdDSA"]
 [roles]
 file = "roles.yaml"
 [identity]
@@ -176,7 +176,8 @@ access = false
         for name, text in files.items():
             with open(os.path.join(folder, name), "w") as file:
                 file.write(text)
-        keys = {"keys": [{"kty": "oct", "kid": "bench", "alg": "HS256", "k": encoded(SECRET.encode())}]}
+        pair = {"d": encoded(KEY.seed), "x": encoded(KEY.public)}
+        keys = {"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "bench", "alg": "EdDSA", **pair}]}
         path = os.path.join(folder, "local-keys.json")
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             json.dump(keys, file)

@@ -312,11 +312,16 @@ impl Doorward {
         self.child.wait().unwrap();
     }
 
-    /// Starts what has ended again, in the same folder and on the same ports, and does not wait for it ([`Self::is_ready`]).
+    /// Starts what has ended again, in the same folder and on the same ports, and waits until the gateway listens, ready or not
+    /// ([`Self::is_ready`]).
     pub(crate) fn start_again(&mut self) {
         assert!(!self.is_running());
         self.child = self.command.spawn().unwrap();
         self.listen();
+        eventually("it listens again", START_LIMIT, || {
+            assert!(self.is_running(), "doorward ended:\n{}", self.stderr());
+            std::net::TcpStream::connect(self.gateway).ok()
+        });
     }
 
     /// Whether `/readyz` says so.

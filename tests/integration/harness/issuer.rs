@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der, PublicKeyX509Der};
+use aws_lc_rs::encoding::{AsBigEndian as _, AsDer as _, Curve25519SeedBin, Pkcs8V1Der, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256};
@@ -169,6 +169,17 @@ impl Issuer {
         key["alg"] = self.algorithm.into();
         key["use"] = "sig".into();
         json!({"keys": [key]})
+    }
+
+    /// The key with its private half, as doorward's own stand in a file. Only for EdDSA.
+    pub(crate) fn private_jwks(&self) -> Value {
+        let Private::EdDsa(pair) = &self.private else { panic!("{} has no private JWK here", self.algorithm) };
+        let mut set = self.jwks();
+        set["keys"][0]["d"] = {
+            let seed: Curve25519SeedBin<'_> = pair.seed().unwrap().as_be_bytes().unwrap();
+            URL_SAFE_NO_PAD.encode(seed.as_ref()).into()
+        };
+        set
     }
 
     /// A good token, to be made bad claim by claim.

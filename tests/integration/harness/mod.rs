@@ -5,6 +5,7 @@ mod client;
 mod corpora;
 mod doorward;
 mod issuer;
+pub(crate) mod key_server;
 pub(crate) mod link;
 pub(crate) mod redis;
 pub(crate) mod served;

@@ -451,12 +451,14 @@ impl Reply {
         }
     }
 
+    /// What an array consists of.
+    pub(crate) fn items(&self) -> &[Self] {
+        if let Self::Array(Some(items)) = self { items } else { &[] }
+    }
+
     /// The texts of an array.
     pub(crate) fn words(&self) -> Vec<String> {
-        match self {
-            Self::Array(Some(items)) => items.iter().map(Self::text).collect(),
-            _ => Vec::new(),
-        }
+        self.items().iter().map(Self::text).collect()
     }
 }
 

@@ -1,4 +1,4 @@
-//! Programs that nobody here wrote, used through doorward as their users would: curl, grpcio, Jupyter Server, h2load,
+//! Programs that nobody here wrote, used through doorward as their users would: curl, grpcio, Jupyter Server, FastAPI, h2load,
 //! slowhttptest, sslscan. `tests/run` installs them; without them these tests fail and say so.
 //!
 //! Each part is started on a port of its own in a folder of its own, and stopped with the test that started it. What the
@@ -15,3 +15,4 @@ mod sslscan;
 mod strangers;
 mod table;
 mod upstreams;
+mod user_service;

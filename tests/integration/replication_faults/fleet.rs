@@ -49,10 +49,10 @@ impl Setup {
     /// Starts all, each waited for.
     pub(super) fn start(self) -> Fleet {
         let upstream = Upstream::start(Behaviour::With(Vec::new()));
-        let issuer = Issuer::hs256();
+        let issuer = Issuer::eddsa();
         let keys = tempfile::tempdir().unwrap();
         let file = keys.path().join("local-keys.json");
-        std::fs::write(&file, issuer.jwks().to_string()).unwrap();
+        std::fs::write(&file, issuer.private_jwks().to_string()).unwrap();
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
         let describe = |url: &str| {
             // Its own keys, because only they name sessions that are believed (T7).
@@ -60,7 +60,7 @@ impl Setup {
                 name = "doorward"
                 audience = ["oms"]
                 keys = "local"
-                algorithms = ["HS256"]
+                algorithms = ["EdDSA"]
             };
             let mut own = own.clone();
             own.insert("issuer".into(), issuer.url.clone().into());

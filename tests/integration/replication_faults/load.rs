@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 use super::fleet::{Fleet, MAX_STALENESS, RECOVERY};
 use crate::harness::{Connection, eventually};
 
+/// How long after its acknowledgement a revocation may be unknown to a gateway that denies when it is stale: decisions know seconds.
+pub(super) const BOUND: Duration = Duration::from_secs(MAX_STALENESS.as_secs() + 1);
 /// Tokens that are there to be revoked.
 const TOKENS: usize = 600;
 /// How long a token is used before it is revoked.
@@ -306,6 +308,3 @@ impl Client {
         }
     }
 }
-
-/// How long after its acknowledgement a revocation may be unknown to a gateway that denies when it is stale.
-pub(super) const BOUND: Duration = MAX_STALENESS;

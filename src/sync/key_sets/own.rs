@@ -1,0 +1,124 @@
+//! doorward's own keys beyond the file: who has them tells the others, who has none takes what it is told, and a revoked one signs
+//! nothing more.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::Followed;
+use crate::clock::Timestamp;
+use crate::ledger::Ledger;
+use crate::revocation::{Entry, RevocationIndex};
+use crate::token::local_keys;
+
+/// How often it is looked: keys are published minutes before they sign.
+const PERIOD: Duration = Duration::from_millis(500);
+
+/// Where this process stands.
+#[derive(Debug, Clone)]
+pub enum Place {
+    /// It has the key file.
+    Holder {
+        /// `auth.local_keys`
+        file: PathBuf,
+        /// Where a changed set of public keys is recorded for those who have no file; `None`: there are none.
+        tell: Option<Arc<Ledger>>,
+    },
+    /// It has no key file, and takes what the control plane announces (T11: signed by its publication key, and public).
+    Follower,
+}
+
+/// doorward's own keys, and what was heard of them.
+pub struct OwnKeys {
+    /// Where this process stands.
+    pub place: Place,
+    /// What was announced, and which keys are revoked.
+    pub index: Arc<RevocationIndex>,
+}
+
+impl OwnKeys {
+    /// Looks after the keys until the task is dropped.
+    pub(super) async fn follow(self, followed: Followed) {
+        let mut ticks = tokio::time::interval(PERIOD);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut taken = None;
+        let mut told: Option<Value> = None;
+        // What could not be marked is told of once.
+        let mut unmarked = Vec::new();
+        loop {
+            ticks.tick().await;
+            match &self.place {
+                Place::Follower => self.take(&followed, &mut taken),
+                Place::Holder { file, tell } => {
+                    self.mark_revoked(&followed, file, &mut unmarked).await;
+                    if let Some(ledger) = tell {
+                        self.tell(&followed, ledger, &mut told).await;
+                    }
+                }
+            }
+        }
+    }
+
+    fn take(&self, followed: &Followed, taken: &mut Option<u64>) {
+        let Some(announced) = self.index.announced_keys() else { return };
+        if *taken == Some(announced.0) {
+            return;
+        }
+        *taken = Some(announced.0);
+        // What is refused is told of there, and leaves the old keys.
+        let _ = followed.announced(&announced.1);
+    }
+
+    /// Only what has changed here is told: two that hold different files must not answer each other for ever.
+    async fn tell(&self, followed: &Followed, ledger: &Ledger, told: &mut Option<Value>) {
+        let jwks = followed.keys.set().public_jwks_at(Timestamp::now());
+        let known = match told {
+            Some(told) => *told == jwks,
+            None => self.index.announced_keys().is_some_and(|announced| announced.1 == jwks),
+        };
+        if known {
+            *told = Some(jwks);
+            return;
+        }
+        match ledger.recorded(Entry::Keys { jwks: Box::new(jwks.clone()) }).await {
+            Ok(_) => {
+                tracing::info!(issuer = &*followed.issuer, "the public halves of doorward's own keys are announced");
+                *told = Some(jwks);
+            }
+            Err(error) => {
+                tracing::error!(%error, "the public halves of doorward's own keys cannot be announced; trying again")
+            }
+        }
+    }
+
+    /// The index refuses the tokens of a revoked key; the mark in the file keeps every process from signing with it, also those that
+    /// have no index, such as `token mint`.
+    async fn mark_revoked(&self, followed: &Followed, file: &std::path::Path, unmarked: &mut Vec<Box<str>>) {
+        let now = Timestamp::now();
+        let set = followed.keys.set();
+        let revoked = set.keys.iter().filter(|key| !key.life.revoked).filter_map(|key| key.id.clone());
+        for key_id in revoked.filter(|key_id| self.index.is_key_revoked(&followed.issuer, key_id, now)) {
+            if unmarked.contains(&key_id) {
+                continue;
+            }
+            let (path, algorithms, kid) = (file.to_owned(), Arc::clone(&followed.algorithms), key_id.clone());
+            let marking = tokio::task::spawn_blocking(move || local_keys::mark_revoked(&path, &algorithms, &kid)).await;
+            match marking {
+                Ok(Ok(true)) => {
+                    tracing::warn!(
+                        key = &*key_id,
+                        "a key of doorward's own is revoked and signs nothing more; `doorward keys rotate --now` makes another"
+                    );
+                }
+                Ok(Err(error)) => {
+                    tracing::error!(key = &*key_id, %error, "a revoked key cannot be marked in the key file");
+                    unmarked.push(key_id);
+                }
+                // Another process was quicker, and the file is about to be read again.
+                Ok(Ok(false)) | Err(_) => {}
+            }
+        }
+    }
+}
