@@ -121,6 +121,7 @@ pub(super) fn publisher(
         key: Arc::new(PublicationKey::from_pkcs8(file.pkcs8.expose()).context("[publication] key_file")?),
         pinned: Arc::new(pinned.context("[publication] public_keys")?),
         broken: Arc::new(Notify::new()),
+        leads: Arc::default(),
         metrics: metrics.replication(),
     })
 }
