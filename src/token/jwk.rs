@@ -378,7 +378,33 @@ fn strong_secret(bytes: &[u8]) -> Result<(), &'static str> {
             "is shorter than the 32 bytes that HS256 needs (RFC 7518 section 3.2); `openssl rand -base64 48` makes one",
         );
     }
+    if is_published(bytes) {
+        return Err("is a public key or a certificate, which everybody has; anybody could sign with it");
+    }
     Ok(())
+}
+
+/// Whether these bytes are what public keys are published as. An issuer that changed from RS256 to a secret, with the old
+/// key left where the secret belongs, would be open to whoever can read that key (CVE-2015-9235).
+fn is_published(bytes: &[u8]) -> bool {
+    use x509_parser::prelude::{FromDer as _, SubjectPublicKeyInfo, X509Certificate};
+    let text = bytes.trim_ascii();
+    let is_pem =
+        [b"-----BEGIN PUBLIC KEY-----".as_slice(), b"-----BEGIN RSA PUBLIC KEY-----", b"-----BEGIN CERTIFICATE-----"]
+            .iter()
+            .any(|start| text.starts_with(start));
+    let is_openssh =
+        [b"ssh-rsa ".as_slice(), b"ssh-ed25519 ", b"ecdsa-sha2-"].iter().any(|start| text.starts_with(start));
+    let is_jwk = || {
+        let asymmetric = |kty: &Value| kty != "oct";
+        parse_object(text).is_ok_and(|jwk| jwk.get("kty").is_some_and(asymmetric) || jwk.contains_key("keys"))
+    };
+    let is_der = || {
+        SubjectPublicKeyInfo::from_der(bytes).is_ok_and(|(rest, _)| rest.is_empty())
+            || X509Certificate::from_der(bytes).is_ok_and(|(rest, _)| rest.is_empty())
+            || super::key_material::is_pkcs1(bytes)
+    };
+    is_pem || is_openssh || is_jwk() || is_der()
 }
 
 fn text<'j>(jwk: &'j Map<String, Value>, member: &'static str) -> Result<Option<&'j str>, Unfit> {

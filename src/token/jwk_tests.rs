@@ -153,3 +153,48 @@ fn a_shared_secret_has_32_bytes_at_least() {
     assert_eq!((set.keys.len(), set.keys[0].id.as_deref()), (1, None));
     assert!(!format!("{set:?}").contains("[0, 1, 2, 3"), "Debug shows no secret");
 }
+
+#[test]
+fn a_published_key_is_no_shared_secret() {
+    use aws_lc_rs::encoding::{AsDer as _, PublicKeyX509Der};
+    use aws_lc_rs::signature::KeyPair as _;
+    use base64::Engine as _;
+
+    let rsa = aws_lc_rs::rsa::KeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048).unwrap();
+    let ed25519 = aws_lc_rs::signature::Ed25519KeyPair::generate().unwrap();
+    let der = |key: PublicKeyX509Der<'_>| key.as_ref().to_vec();
+    let spki = [der(rsa.public_key().as_der().unwrap()), der(ed25519.public_key().as_der().unwrap())];
+    let pair = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::default().self_signed(&pair).unwrap();
+    let pem = pair.public_key_pem();
+    let jwk = public_jwk(Algorithm::ES256);
+    let published: Vec<Vec<u8>> = [
+        spki.to_vec(),
+        vec![rsa.public_key().as_ref().to_vec(), certificate.der().to_vec()],
+        [pem.clone(), pem.trim().into(), pem.replace('\n', "\r\n"), pem.replace('\n', ""), certificate.pem()]
+            .map(String::into_bytes)
+            .into(),
+        [jwk.to_string(), json!({ "keys": [jwk] }).to_string(), "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA you@host".into()]
+            .map(String::into_bytes)
+            .into(),
+    ]
+    .concat();
+    for bytes in published {
+        let shown = String::from_utf8_lossy(&bytes).into_owned();
+        let refused = KeySet::shared_secret(&Secret::new(bytes.clone())).unwrap_err();
+        assert!(refused.0.contains("public key"), "{shown}: {refused}");
+        let encoded = crate::token::json::encode_base64url(&bytes);
+        let oct = parse(&[json!({ "kty": "oct", "kid": "a", "k": encoded })], Trust::File).unwrap_err();
+        assert!(oct.contains("public key"), "{shown}: {oct}");
+    }
+    // What people use as secrets is none of that.
+    let random = base64::engine::general_purpose::STANDARD.encode([7; 48]);
+    for secret in [
+        &*random,
+        "0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.",
+        &"0".repeat(50),
+        "{\"a\": \"secret that looks like JSON\"}",
+    ] {
+        assert!(KeySet::shared_secret(&Secret::new(secret.as_bytes().to_vec())).is_ok(), "{secret}");
+    }
+}

@@ -205,6 +205,15 @@ fn rsa_numbers(pkcs8: &[u8]) -> Option<[&[u8]; 8]> {
     Some(numbers)
 }
 
+/// Whether these bytes are an `RSAPublicKey` (RFC 8017 appendix A.1.1), and nothing else.
+pub(super) fn is_pkcs1(bytes: &[u8]) -> bool {
+    let numbers = |key| {
+        let (_modulus, rest) = read_der(key, 0x02)?;
+        read_der(rest, 0x02).map(|(_exponent, rest)| rest.is_empty())
+    };
+    read_der(bytes, 0x30).filter(|(_, rest)| rest.is_empty()).and_then(|(key, _)| numbers(key)).unwrap_or(false)
+}
+
 /// The content of the element at the start, which has to have this tag, and what follows it.
 fn read_der(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     let rest = der.strip_prefix(&[tag])?;

@@ -22,6 +22,9 @@ use std::time::{Duration, Instant};
 use super::state::{BadState, Followed, Kept, Reading};
 use crate::revocation::{Heartbeat, Kind, PinnedKeys};
 
+/// How often it is written at most where there is something new.
+const NEWS: Duration = Duration::from_secs(1);
+
 /// The folder.
 #[derive(Debug, Clone)]
 pub struct LastGood {
@@ -127,14 +130,16 @@ impl LastGood {
 
     /// Writes a state beside the loop, unless that was done a moment ago.
     pub(super) fn keep(&mut self, kept: &Kept, at_most_every: Duration) {
+        let last = kept.changes.back().map_or(0, |(n, _)| *n);
+        let same = !self.failing.load(Ordering::Acquire)
+            && self.written.as_ref().is_some_and(|written| written.last == last && written.manifest == kept.manifest);
+        // What is new in it would be forgotten by a process that dies now and starts without Redis.
+        let at_most_every = if same { at_most_every } else { NEWS };
         if self.written.as_ref().is_some_and(|written| written.at.elapsed() < at_most_every)
             || self.busy.swap(true, Ordering::AcqRel)
         {
             return;
         }
-        let last = kept.changes.back().map_or(0, |(n, _)| *n);
-        let same = !self.failing.load(Ordering::Acquire)
-            && self.written.as_ref().is_some_and(|written| written.last == last && written.manifest == kept.manifest);
         self.written = Some(Written { at: Instant::now(), manifest: Arc::clone(&kept.manifest), last });
         let (folder, busy, failing) = (Arc::clone(&self.folder), Arc::clone(&self.busy), Arc::clone(&self.failing));
         let state = (!same).then(|| kept.clone());

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::check::Cases;
 use super::forge::{Forge, encode, parts, resigned, signature_of, with};
+use super::set_ups::own;
 use crate::harness::Issuer;
 
 /// The order of the group of P-256, big-endian (FIPS 186-5, SP 800-186 section 3.2.1.3).
@@ -293,7 +294,7 @@ fn hmac(forge: &Forge<'_>, cases: &mut Cases) {
 }
 
 /// `SEQUENCE { INTEGER r, INTEGER s }` (RFC 3279 section 2.2.3).
-pub(super) fn der_signature(r: &[u8], s: &[u8]) -> Vec<u8> {
+fn der_signature(r: &[u8], s: &[u8]) -> Vec<u8> {
     let integer = |number: &[u8]| {
         let number: Vec<u8> = number.iter().copied().skip_while(|byte| *byte == 0).collect();
         let sign = usize::from(number.first().is_none_or(|byte| byte & 0x80 != 0));
@@ -316,7 +317,7 @@ fn plus(a: &[u8], b: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// `n − s`: the other signature that ECDSA has for the same message.
-pub(super) fn mirrored(signature: &[u8]) -> Vec<u8> {
+fn mirrored(signature: &[u8]) -> Vec<u8> {
     let (r, s) = signature.split_at(32);
     let mut mirrored = P256_ORDER;
     let mut borrow = 0;
@@ -326,4 +327,23 @@ pub(super) fn mirrored(signature: &[u8]) -> Vec<u8> {
         *byte = difference.rem_euclid(256) as u8;
     }
     [r, &mirrored].concat()
+}
+
+/// JWS asks for neither half of `s`, and issuers make both, so both are taken (RFC 7518 section 3.4). They are one token all the
+/// same: what is revoked is its id, whichever way it is signed.
+#[test]
+fn the_twin_of_an_ecdsa_signature_is_the_same_token_and_is_revoked_with_it() {
+    let set_up = own("ES256");
+    let token = set_up.forges()[0].claim("jti", "one-token");
+    let twin = resigned(&token, mirrored(&signature_of(&token)));
+    assert_ne!(token, twin);
+    for spelled in [&token, &twin] {
+        assert_eq!(set_up.running.get_as("/me", spelled).status, 200);
+    }
+    let body = r#"{"jti": "one-token"}"#;
+    let revoked = set_up.running.admin_request("POST", "/api/revocations", Some(&set_up.auditor()), body);
+    assert_eq!(revoked.status, 200, "{revoked:?}");
+    for spelled in [&token, &twin] {
+        assert_eq!(set_up.running.get_as("/me", spelled).denial(), (401, "revoked".into()));
+    }
 }

@@ -12,6 +12,7 @@ mod service;
 mod h2load;
 mod slow;
 mod sslscan;
+mod strangers;
 mod table;
 mod upstreams;
 mod user_service;

@@ -35,6 +35,8 @@ struct Shared {
     held: Vec<Held>,
     /// How many of `held` somebody has begun to revoke.
     begun: AtomicUsize,
+    /// How many of those calls were not answered.
+    unanswered: AtomicUsize,
 }
 
 /// A token that is revoked on the way.
@@ -83,6 +85,7 @@ impl Load {
             good: fleet.token("good", "good", "good"),
             held: held.collect(),
             begun: AtomicUsize::new(0),
+            unanswered: AtomicUsize::new(0),
         });
         let clients = fleet.gateways.iter().enumerate().map(|(gateway, running)| {
             let (shared, address) = (Arc::clone(&shared), running.gateway);
@@ -140,6 +143,7 @@ impl Report {
     pub(super) fn holds(&self, bound: Duration, killed: &[usize]) {
         let summary = self.summary();
         let Shared { held, .. } = &*self.shared;
+        assert!(killed.contains(&0) || self.unanswered() == 0, "revocations were not taken ({summary})");
         for seen in &self.seen {
             let Seen { gateway, held: index, sent, answered, status, reason } = seen;
             let told = format!("gateway {gateway} answered {status} {reason} in {:?}", *answered - *sent);
@@ -184,6 +188,11 @@ impl Report {
     /// How many revocations were acknowledged before they were propagated.
     pub(super) fn accepted(&self) -> usize {
         self.shared.acknowledged().filter(|held| held.answered.get().is_some_and(|answer| answer.1 == 202)).count()
+    }
+
+    /// How many revocations the control plane could not take.
+    pub(super) fn unanswered(&self) -> usize {
+        self.shared.unanswered.load(Ordering::SeqCst)
     }
 
     fn summary(&self) -> String {
@@ -259,7 +268,9 @@ impl Shared {
                  Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
                 body.len()
             ));
-            if status == 0 {
+            // Killed, or started and not sure of its truth yet: nobody was told that anything is revoked.
+            if status == 0 || (status, &*reason) == (503, "auth_unavailable") {
+                self.unanswered.fetch_add(1, Ordering::SeqCst);
                 thread::sleep(Duration::from_millis(100));
                 continue;
             }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::fleet::{Fleet, MAX_STALENESS, RECOVERY, fleet};
+use super::fleet::{Fleet, RECOVERY, fleet};
 use super::load::{BOUND, Load};
 use crate::harness::eventually;
 use crate::harness::redis::{Data, Redis};
@@ -63,8 +63,9 @@ fn t16_with_allow_a_gateway_starts_by_its_last_good_state() {
     assert_eq!(fleet.revoke(&json!({"subject": "mallory"})).0, 200);
     fleet.all_refuse(&bad);
     fleet.all_accept(&good);
-    // What is on its disk is written soon behind what it has in memory.
-    std::thread::sleep(MAX_STALENESS);
+    // Its disk is written to soon behind its memory.
+    let state = fleet.gateways[1].path("data/replica/state");
+    eventually("it is on disk", RECOVERY, || std::fs::read_to_string(&state).ok()?.contains("mallory").then_some(()));
     fleet.gateways[1].kill9();
     redis.kill9();
     fleet.gateways[1].start_again();
