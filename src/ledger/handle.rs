@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::error::LedgerError;
 use super::folder::Folder;
-use super::shared::{Reading, Shared};
+use super::truth::{Reading, Shared};
 use super::writer::{self, Job, WAITING};
 use super::{segments, tend};
 use crate::revocation::{Change, Entry, Manifest, PinnedKeys, PublicationKey, Retention, RevocationIndex};

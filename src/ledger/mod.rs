@@ -30,9 +30,9 @@ mod lines;
 mod peek;
 mod records;
 mod segments;
-mod shared;
 mod steps;
 mod tend;
+mod truth;
 mod writer;
 
 pub use self::error::LedgerError;

@@ -14,8 +14,8 @@ use super::error::LedgerError;
 use super::handle::Recorded;
 use super::records::{collapse, over};
 use super::segments;
-use super::shared::{Disk, Log, Reading, Shared, median};
 use super::steps::Step;
+use super::truth::{Disk, Log, Reading, Shared, median};
 use crate::clock::Timestamp;
 use crate::revocation::{Manifest, Record, SegmentOf};
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 use aws_lc_rs::signature::Ed25519KeyPair;
 use serde_json::json;
 
-use super::shared::milliseconds;
 use super::steps::{self, Step};
+use super::truth::milliseconds;
 use super::*;
 use crate::clock::Timestamp;
 use crate::revocation::{

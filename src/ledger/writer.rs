@@ -6,7 +6,7 @@ use std::sync::mpsc::Receiver;
 
 use super::error::LedgerError;
 use super::handle::Recorded;
-use super::shared::Shared;
+use super::truth::Shared;
 use crate::revocation::Entry;
 
 /// Callers that may wait; more are told to come again.

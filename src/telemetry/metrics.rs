@@ -64,7 +64,7 @@ families! {
     LOG_DROPPED = COUNTER "doorward_log_dropped_total" "Access lines lost because the log's reader was too slow or gone.";
     DECISIONS = GAUGE "doorward_decisions_remembered" "Decisions that GET /api/decisions/{request_id} can explain: denials, and a sample of the rest.";
     DECISION_BYTES = GAUGE "doorward_decisions_remembered_bytes" "Memory that these decisions take, roughly.";
-    STALENESS = GAUGE "doorward_revocation_staleness_seconds" "How long ago the control plane was last heard; +Inf: never. 0 for a process without Redis.";
+    STALENESS = GAUGE "doorward_revocation_staleness_seconds" "How long ago the control plane was last heard; +Inf: never. Without Redis: when its folder was last looked at.";
     REPLICATION_CONNECTED = GAUGE "doorward_replication_connected" "1 while Redis answers: to what follows (role replica), and to what publishes.";
     REPLICATION_LOADS = COUNTER "doorward_replication_loads_total" "Times the whole state was read from Redis.";
     REPLICATION_CHANGES = COUNTER "doorward_replication_changes_total" "Changes that came through Redis.";
@@ -757,7 +757,7 @@ mod tests {
     /// SPEC 11, without the families of rooms that do not exist yet (logins, events, JWKS age, certificates).
     const SPEC: &str = "doorward_requests_total doorward_request_duration_seconds doorward_upstream_duration_seconds \
         doorward_token_validation_seconds doorward_decision_seconds doorward_auth_failures_total \
-        doorward_token_cache_hits_total doorward_token_cache_misses_total doorward_revocations doorward_subject_overrides doorward_policy_info \
+        doorward_token_cache_hits_total doorward_token_cache_misses_total doorward_revocations doorward_revocation_staleness_seconds doorward_subject_overrides doorward_policy_info \
         doorward_policy_reload_failed doorward_snapshot_version doorward_upstream_connections doorward_connections \
         doorward_limit_rejections_total doorward_report_only_total doorward_parse_errors_total doorward_build_info \
         doorward_upstream_unprotected doorward_log_dropped_total doorward_decisions_remembered \

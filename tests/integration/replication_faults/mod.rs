@@ -6,6 +6,7 @@
 //! refuses all that was ever acknowledged and lets good tokens through.
 
 mod fleet;
+mod forged;
 mod load;
 
 mod network;
