@@ -163,7 +163,7 @@ pub async fn serve(
                 let socket = path.display();
                 match error {
                     SocketError::Taken => {
-                        tracing::info!(%socket, "the control socket is another process's; it does the same")
+                        tracing::info!(%socket, "the control socket is another process's; it does the same");
                     }
                     error => tracing::warn!(
                         %socket, %error,
