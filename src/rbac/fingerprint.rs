@@ -20,7 +20,7 @@ pub(super) fn fingerprint(data: &RoleData) -> Box<str> {
     for (service, codes) in data.permissions.iter().filter(|listing| listed(*listing)) {
         let own = |code: &&str| service.as_str() == ADMIN_SERVICE && OWN_PERMISSIONS.contains(code);
         digest.word(service.as_str());
-        digest.set(codes.iter().map(|code| code.as_str()).filter(|code| !own(code)));
+        digest.set(codes.iter().map(PermissionCode::as_str).filter(|code| !own(code)));
     }
     digest.count(data.roles.len());
     for (key, role) in &data.roles {
@@ -28,7 +28,7 @@ pub(super) fn fingerprint(data: &RoleData) -> Box<str> {
         // No key and no service is an empty word.
         digest.word(role.parent.as_ref().map_or("", |parent| parent.as_str()));
         digest.word(role.scope.as_ref().map_or("", |scope| scope.as_str()));
-        digest.set(role.permissions.iter().map(|grant| grant.as_str()));
+        digest.set(role.permissions.iter().map(super::code::Grant::as_str));
     }
     digest.count(data.tiers.len());
     for (service, tiers) in &data.tiers {
@@ -36,7 +36,7 @@ pub(super) fn fingerprint(data: &RoleData) -> Box<str> {
         digest.count(tiers.len());
         for tier in tiers {
             digest.word(tier.key.as_str());
-            digest.set(tier.permissions.iter().map(|grant| grant.as_str()));
+            digest.set(tier.permissions.iter().map(super::code::Grant::as_str));
         }
     }
     let bytes = digest.0.finish();

@@ -218,7 +218,7 @@ impl Replica {
         match bad {
             BadState::Absent => tracing::info!("there is no state in Redis yet; waiting for a publisher"),
             bad => {
-                tracing::warn!(%bad, "what stands in Redis is no whole state; what is known stays in force until it is")
+                tracing::warn!(%bad, "what stands in Redis is no whole state; what is known stays in force until it is");
             }
         }
         *told = Some(bad.clone());

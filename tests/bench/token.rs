@@ -127,7 +127,7 @@ fn revocation(criterion: &mut Criterion) {
     let ids: Vec<String> = (0..100_000).map(|n| token_id(n * 7_919_777)).collect();
     let mut ids = ids.iter().cycle();
     criterion.bench_function("drawing an id, to be taken off the above", |bencher| {
-        bencher.iter(|| black_box(ids.next()).is_some())
+        bencher.iter(|| black_box(ids.next()).is_some());
     });
     for n in 0..100_000 {
         for entry in [

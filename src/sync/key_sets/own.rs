@@ -88,7 +88,7 @@ impl OwnKeys {
                 *told = Some(jwks);
             }
             Err(error) => {
-                tracing::error!(%error, "the public halves of doorward's own keys cannot be announced; trying again")
+                tracing::error!(%error, "the public halves of doorward's own keys cannot be announced; trying again");
             }
         }
     }
