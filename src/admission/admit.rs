@@ -440,7 +440,7 @@ impl Admission {
     ) -> Readmitted {
         let snapshot = self.snapshot.get();
         let again = |service: &Arc<str>, told: &mut Told| match caller {
-            Some(entry) => self.identify_again(entry, &snapshot, service, expiry, now, desk, told),
+            Some(entry) => self.identify_again(entry, (&snapshot, service), expiry, now, desk, told),
             None => Err(Halt::of(Reason::MissingToken, "no token was sent", None)),
         };
         let decision = match snapshot.begin(facts, now) {
@@ -488,8 +488,7 @@ impl Admission {
     fn identify_again(
         &self,
         entry: &Arc<Entry<Identity>>,
-        snapshot: &Snapshot,
-        service: &Arc<str>,
+        (snapshot, service): (&Snapshot, &Arc<str>),
         expiry: Expiry,
         now: Timestamp,
         desk: &Desk,

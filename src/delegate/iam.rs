@@ -164,7 +164,6 @@ impl<E: Send + Sync + 'static> Iam<E> {
 
     /// Asks for permissions of the bearer of one token in one service, of which nothing is remembered. Those that others have
     /// asked for a moment ago are waited for.
-    #[must_use]
     pub fn ask_permissions(self: &Arc<Self>, entry: &Arc<Entry<E>>, keys: Vec<PermissionKey>) -> Question<E> {
         let mut waiting: Vec<(PermissionKey, Receiver<PermissionAnswer>)> = Vec::with_capacity(keys.len());
         let mut landings = Vec::new();

@@ -254,10 +254,7 @@ impl Redis {
         for _ in 0..HOPS {
             let mut connection = self.open(&node, self.login()).await?;
             let asked: RedisResult<i64> = redis::cmd("EXISTS").arg(&self.keys.head).query_async(&mut connection).await;
-            let error = match asked {
-                Ok(_) => return Ok((node, connection)),
-                Err(error) => error,
-            };
+            let Err(error) = asked else { return Ok((node, connection)) };
             let Some((host, port)) = error.redirect_node().and_then(|(place, _)| place.rsplit_once(':')) else {
                 return Err(RedisFailure::Refused { what: "looking for the node of the keys", error });
             };

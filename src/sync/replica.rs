@@ -400,7 +400,6 @@ pub(super) fn unix_millis() -> u64 {
 }
 
 /// What came on the heartbeat stream, for others who look at it.
-#[must_use]
 pub(super) fn lines(news: &News) -> impl Iterator<Item = &str> {
     news.heartbeats.iter().filter_map(|entry| entry.line.as_deref())
 }

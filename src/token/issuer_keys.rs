@@ -217,11 +217,11 @@ mod tests {
         let keys = IssuerKeys::awaited();
         assert!(!keys.is_good(NOW));
         let a = named(Algorithm::EdDSA, "a");
-        keys.publish(set(&[a.clone()]), Some(NOW.plus(60)));
+        keys.publish(set(std::slice::from_ref(&a)), Some(NOW.plus(60)));
         let key = Arc::clone(&keys.set().keys[0]);
         assert!(keys.is_good(NOW.plus(59)) && key.is_good(NOW.plus(59)));
         assert!(!keys.is_good(NOW.plus(60)) && !key.is_good(NOW.plus(60)));
-        assert!(!keys.publish(set(&[a.clone()]), Some(NOW.plus(120))).is_change());
+        assert!(!keys.publish(set(std::slice::from_ref(&a)), Some(NOW.plus(120))).is_change());
         assert!(keys.is_good(NOW.plus(60)) && key.is_good(NOW.plus(60)));
         keys.expire();
         assert!(!keys.is_good(NOW.plus(-9999)) && !key.is_good(NOW.plus(-9999)));

@@ -75,14 +75,14 @@ impl Wire {
     /// What the service says of the bearer, and when it was asked.
     pub(super) async fn userinfo(&self, token: &str) -> (Instant, Result<Bytes, NoAnswer>) {
         let (asked, answered) = self.ask(DelegateQuestion::Userinfo, token, || self.client.get(&self.userinfo)).await;
-        (asked, answered.map_err(no_answer))
+        (asked, answered.map_err(|failure| no_answer(&failure)))
     }
 
     /// Whether the bearer holds one permission.
     pub(super) async fn check(&self, token: &str, service: &str, code: &str) -> (Instant, Result<bool, NoAnswer>) {
         let body = json!({"permission": code, "service": service}).to_string();
         let (asked, answered) = self.post(token, &body).await;
-        let held = answered.map_err(no_answer).and_then(|body| {
+        let held = answered.map_err(|failure| no_answer(&failure)).and_then(|body| {
             one_answer(&body, code).ok_or_else(|| {
                 self.complain("an answer about a permission does not say `allowed`");
                 NoAnswer::Unavailable
@@ -101,7 +101,7 @@ impl Wire {
             Err(Failure::Status(
                 StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY | StatusCode::NOT_IMPLEMENTED,
             )) => Checked::Unknown,
-            Err(failure) => Checked::Failed(no_answer(failure)),
+            Err(failure) => Checked::Failed(no_answer(&failure)),
         };
         (asked, checked)
     }
@@ -125,12 +125,9 @@ impl Wire {
         token: &str,
         request: impl Fn() -> reqwest::RequestBuilder,
     ) -> (Instant, Result<Bytes, Failure>) {
-        let _open = match self.count.open(question, self.most) {
-            Some(open) => open,
-            None => {
-                self.complain("too many questions wait for it");
-                return (Instant::now(), Err(Failure::Other));
-            }
+        let Some(_open) = self.count.open(question, self.most) else {
+            self.complain("too many questions wait for it");
+            return (Instant::now(), Err(Failure::Other));
         };
         let place = timeout(self.timeout, self.places.acquire()).await;
         let asked = Instant::now();
@@ -186,7 +183,7 @@ async fn read(answer: reqwest::Result<reqwest::Response>) -> Result<Bytes, (&'st
     read_limited(answer, LONGEST_ANSWER).await.map_err(what)
 }
 
-fn no_answer(failure: Failure) -> NoAnswer {
+fn no_answer(failure: &Failure) -> NoAnswer {
     match failure {
         Failure::Status(StatusCode::UNAUTHORIZED) => NoAnswer::Rejected,
         _ => NoAnswer::Unavailable,

@@ -98,7 +98,7 @@ pub fn rotate(
     new.insert(SIGNS_FROM.into(), signs_from.0.into());
     let key_id = new.get("kid").and_then(Value::as_str).unwrap_or_default().to_owned();
     keys.push(new);
-    write(path, keys, algorithms)?;
+    write(path, &keys, algorithms)?;
     Ok(Rotated { key_id, signs_from, old_until })
 }
 
@@ -115,7 +115,7 @@ pub fn mark_revoked(path: &Path, algorithms: &[Algorithm], key_id: &str) -> Resu
     };
     let Some(key) = keys.iter_mut().find(open) else { return Ok(false) };
     key.insert(REVOKED.into(), true.into());
-    write(path, keys, algorithms)?;
+    write(path, &keys, algorithms)?;
     Ok(true)
 }
 
@@ -134,7 +134,7 @@ fn members(path: &Path, algorithms: &[Algorithm]) -> Result<Vec<Map<String, Valu
 }
 
 /// Replaces the file whole: who reads it sees the old one or the new one.
-fn write(path: &Path, keys: Vec<Map<String, Value>>, algorithms: &[Algorithm]) -> Result<(), KeySetError> {
+fn write(path: &Path, keys: &[Map<String, Value>], algorithms: &[Algorithm]) -> Result<(), KeySetError> {
     let failed = |error: std::io::Error| KeySetError(format!("{}: it cannot be written: {error}", path.display()));
     let document = Secret::new(json!({ "keys": keys }).to_string().into_bytes());
     // What could not be read again is not written.
@@ -212,7 +212,7 @@ mod tests {
         );
         assert_eq!(published(path, NOW), [old.clone(), new.clone()]);
         assert_eq!(published(path, NOW.plus(4229)), [old, new.clone()]);
-        assert_eq!(published(path, NOW.plus(4230)), [new.clone()]);
+        assert_eq!(published(path, NOW.plus(4230)), std::slice::from_ref(&new));
         assert_eq!(std::fs::metadata(path).unwrap().mode() & 0o777, 0o600);
         assert!(matches!(
             rotate(path, &ALL, rotation(Some(600)), NOW.plus(9)),
@@ -233,7 +233,7 @@ mod tests {
         assert!(mark_revoked(path, &ALL, &old).unwrap());
         assert!(!mark_revoked(path, &ALL, &old).unwrap() && !mark_revoked(path, &ALL, "nobody's").unwrap());
         assert!(keys(path).signing_key_at(NOW).is_none(), "a revoked key signs nothing");
-        assert_eq!(published(path, NOW), [waiting.clone()]);
+        assert_eq!(published(path, NOW), std::slice::from_ref(&waiting));
         let new = rotate(path, &ALL, rotation(None), NOW).unwrap();
         assert_eq!((signs(path, NOW), new.signs_from), (new.key_id.clone(), NOW));
         assert_eq!(published(path, NOW), [new.key_id]);

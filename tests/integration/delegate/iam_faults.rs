@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::service::{UserService, response};
-use crate::harness::{Behaviour, Upstream, eventually};
+use crate::harness::{Behaviour, Connection, Upstream, eventually};
 
 const UNAVAILABLE: (u16, &str) = (503, "auth_unavailable");
 
@@ -144,7 +144,7 @@ fn questions_at_a_time_have_a_bound() {
     for (number, connection) in open.iter_mut().enumerate() {
         connection.send(format!("GET /me HTTP/1.1\r\nHost: oms.test\r\nAuthorization: Bearer t{number}\r\n\r\n"));
     }
-    let answers: Vec<_> = open.iter_mut().map(|connection| connection.response()).collect();
+    let answers: Vec<_> = open.iter_mut().map(Connection::response).collect();
     assert!(answers.iter().all(|answer| answer.status == 503 || answer.status == 401), "nobody gets in");
     assert!(service.userinfos() <= 4, "{} were asked", service.userinfos());
     assert!(gateway.metric("doorward_limit_rejections_total", &["limit=\"questions\""]) >= 10.0);

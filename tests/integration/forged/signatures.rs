@@ -39,7 +39,7 @@ fn of_any_algorithm(forge: &Forge<'_>, cases: &mut Cases) {
     let signature = signature_of(&good);
     let length = signature.len();
     let mut wrong = |what: &str, signature: &[u8]| {
-        cases.bearer(format!("signature {what}"), resigned(&good, signature), "bad_signature")
+        cases.bearer(format!("signature {what}"), resigned(&good, signature), "bad_signature");
     };
     wrong("empty", b"");
     for byte in [0_u8, 1, 0x7f, 0x80, 0xff] {
@@ -116,7 +116,7 @@ fn ecdsa(forge: &Forge<'_>, cases: &mut Cases) {
     let signature = signature_of(&good);
     let (r, s) = signature.split_at(32);
     let mut wrong = |what: &str, signature: &[u8]| {
-        cases.bearer(format!("ECDSA: {what}"), resigned(&good, signature), "bad_signature")
+        cases.bearer(format!("ECDSA: {what}"), resigned(&good, signature), "bad_signature");
     };
     // CVE-2022-21449, "psychic signatures", and their neighbours.
     let zero = [0; 32];
@@ -160,7 +160,7 @@ fn ed25519(forge: &Forge<'_>, cases: &mut Cases) {
     let signature = signature_of(&good);
     let (r, s) = signature.split_at(32);
     let mut wrong = |what: &str, signature: &[u8]| {
-        cases.bearer(format!("Ed25519: {what}"), resigned(&good, signature), "bad_signature")
+        cases.bearer(format!("Ed25519: {what}"), resigned(&good, signature), "bad_signature");
     };
     // RFC 8032 section 5.1.7: S below the order, or every signature has twins.
     for times in 1..=8_u8 {
@@ -225,7 +225,7 @@ fn rsa(forge: &Forge<'_>, cases: &mut Cases) {
     }
     let length = pair.public_modulus_len();
     let mut wrong = |what: &str, signature: &[u8]| {
-        cases.bearer(format!("RSA: {what}"), resigned(&good, signature), "bad_signature")
+        cases.bearer(format!("RSA: {what}"), resigned(&good, signature), "bad_signature");
     };
     let one = {
         let mut one = vec![0; length];
@@ -256,7 +256,7 @@ fn rsa(forge: &Forge<'_>, cases: &mut Cases) {
     let filler = vec![0xff; length - 3 - info.len() - 32];
     let padded = [&[0, 1][..], &filler, &[0], &info, hash.as_ref()].concat();
     let mut wrong = |what: &str, signature: &[u8]| {
-        cases.bearer(format!("RSA: {what}"), resigned(&good, signature), "bad_signature")
+        cases.bearer(format!("RSA: {what}"), resigned(&good, signature), "bad_signature");
     };
     wrong("the padded hash in the clear", &padded);
 }

@@ -15,8 +15,11 @@ use crate::harness::{Doorward, Issuer, Upstream, doorward, now};
 
 const ISSUER: &str = "https://strangers.test";
 
+/// A stranger's name, and how to ask it.
+type Stranger = (&'static str, fn() -> Command);
+
 /// Both of them; each is asked in the same words.
-const STRANGERS: [(&str, fn() -> Command); 2] = [("PyJWT", || python("pyjwt.py")), ("jose", jose)];
+const STRANGERS: [Stranger; 2] = [("PyJWT", || python("pyjwt.py")), ("jose", jose)];
 
 fn jose() -> Command {
     let mut command = Command::new("node");
