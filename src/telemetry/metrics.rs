@@ -751,13 +751,14 @@ fn status_text(status: u16) -> String {
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::telemetry::RequestLabels;
+    use crate::telemetry::{DelegateAnswer, DelegateQuestion, RequestLabels};
     use std::time::Duration;
 
-    /// SPEC 11, without the families of rooms that do not exist yet (logins, events, JWKS age, certificates).
+    /// SPEC 11, without the families of rooms that do not exist yet (logins, events), and those that doorward has besides.
     const SPEC: &str = "doorward_requests_total doorward_request_duration_seconds doorward_upstream_duration_seconds \
         doorward_token_validation_seconds doorward_decision_seconds doorward_auth_failures_total \
-        doorward_token_cache_hits_total doorward_token_cache_misses_total doorward_revocations doorward_revocation_staleness_seconds doorward_subject_overrides doorward_policy_info \
+        doorward_token_cache_hits_total doorward_token_cache_misses_total doorward_revocations \
+        doorward_revocation_staleness_seconds doorward_subject_overrides doorward_policy_info \
         doorward_policy_reload_failed doorward_snapshot_version doorward_upstream_connections doorward_connections \
         doorward_limit_rejections_total doorward_report_only_total doorward_parse_errors_total doorward_build_info \
         doorward_upstream_unprotected doorward_log_dropped_total doorward_decisions_remembered \
@@ -765,8 +766,12 @@ mod tests {
         doorward_certificate_expiry_timestamp_seconds doorward_certificate_reload_failed \
         doorward_tls_handshakes_failed_total doorward_upstream_healthy doorward_upstream_retries_total \
         doorward_config_reload_failed doorward_ledger_changes_total doorward_ledger_fsync_seconds \
-        doorward_ledger_segments doorward_ledger_records doorward_ledger_failures_total doorward_jwks_age_seconds doorward_jwks_fetches_total \
-        doorward_jwks_failing doorward_jwks_unknown_kids_total process_cpu_seconds_total \
+        doorward_ledger_segments doorward_ledger_records doorward_ledger_failures_total doorward_jwks_age_seconds \
+        doorward_jwks_fetches_total doorward_jwks_failing doorward_jwks_unknown_kids_total \
+        doorward_replication_connected doorward_replication_loads_total doorward_replication_changes_total \
+        doorward_replication_refused_total doorward_publication_pending doorward_publication_blocked \
+        doorward_publication_rewrites_total doorward_delegate_question_seconds doorward_delegate_coalesced_total \
+        doorward_delegate_questions_open doorward_lookup_unanswered_total process_cpu_seconds_total \
         process_resident_memory_bytes process_open_fds process_max_fds process_start_time_seconds process_threads";
 
     fn labels<'a>(service: &'a Arc<str>, route: &'a Arc<str>, status: u16) -> RequestLabels<'a> {
@@ -790,6 +795,12 @@ mod tests {
         metrics.set_upstream_unprotected("oms", true);
         metrics.set_certificates(Listener::Gateway, 1);
         metrics.key_set("keycloak").unknown_kid();
+        let replication = metrics.replication();
+        replication.begin(true);
+        replication.load_began("start");
+        replication.line_refused("forged");
+        replication.rewritten("first");
+        metrics.delegate().answered(DelegateQuestion::Lookup, DelegateAnswer::Answered, Duration::ZERO);
         let endpoint = || "http://127.0.0.1:8000".into();
         let healthy = Arc::new(AtomicBool::new(true));
         metrics.set_upstream_endpoints(vec![EndpointHealth { upstream: "oms".into(), endpoint: endpoint(), healthy }]);
