@@ -189,7 +189,7 @@ fn a_folder_that_was_changed_on_disk_stops_the_start_with_file_line_and_mend() {
     let path = running.path("data/revocations/changes.log");
     let log = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, log.replace("t-1", "t-9")).unwrap();
-    running.start_again();
+    running.spawn_again();
     assert!(!running.wait(PATIENCE).success());
     let said = eventually("the reason", PATIENCE, || {
         let said = running.stderr();

@@ -315,13 +315,18 @@ impl Doorward {
     /// Starts what has ended again, in the same folder and on the same ports, and waits until the gateway listens, ready or not
     /// ([`Self::is_ready`]).
     pub(crate) fn start_again(&mut self) {
-        assert!(!self.is_running());
-        self.child = self.command.spawn().unwrap();
-        self.listen();
+        self.spawn_again();
         eventually("it listens again", START_LIMIT, || {
             assert!(self.is_running(), "doorward ended:\n{}", self.stderr());
             std::net::TcpStream::connect(self.gateway).ok()
         });
+    }
+
+    /// As [`Self::start_again`], without waiting for anything: it may well end.
+    pub(crate) fn spawn_again(&mut self) {
+        assert!(!self.is_running());
+        self.child = self.command.spawn().unwrap();
+        self.listen();
     }
 
     /// Whether `/readyz` says so.
