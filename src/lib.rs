@@ -17,7 +17,7 @@
 //! | 1 | [`rbac`] | permission codes, roles, scopes, tiers → bitsets | HTTP |
 //! | 2 | [`policy`] | a file as written → diagnostics → a compiled snapshot → a decision; explain, cases | I/O, clocks, the environment |
 //! | 3 | [`token`] | exactly one credential; claims, keys, verification, the cache; minting | the network |
-//! | 3 | [`revocation`] | what has been revoked, in memory | where entries come from |
+//! | 3 | [`revocation`] | what has been revoked or changed, in memory; the signed form in which it travels; how fresh it is | where entries come from |
 //! | 3 | [`telemetry`] | every metric; the access log; program messages | business rules |
 //! | 4 | [`delegate`] | what is asked elsewhere: of a user service, of a blacklist; coalesced, remembered for a stated age | decisions |
 //! | 4 | [`net`] | accept, guard and serve connections; drain | what is served |
@@ -26,7 +26,7 @@
 //! | 6 | [`ledger`] | the truth on disk: signed, numbered changes | Redis, HTTP, what a change means |
 //! | 9 | [`gateway`] | the life of a request; headers; upstream pools; replies | administration |
 //! | 9 | [`admin_api`] | health, metrics, guarded admin calls | the gateway |
-//! | 9 | [`sync`] | every loop beside requests: the files of policies, roles and upstreams; endpoints' health | the handling of requests |
+//! | 9 | [`sync`] | every loop beside requests: files and key sets that are followed; endpoints' health; publishing and following changes | the handling of requests |
 //! | 10 | [`config`] | a file and the environment → validated settings | behaviour |
 //! | 11 | [`app`] | settings → build, bind, serve, drain | arguments |
 //! | 12 | [`cli`] | one file a command | internals of rooms |
@@ -42,6 +42,16 @@
 //! sends it on one of the worker's own connections → bodies stream both ways, or a WebSocket becomes a [`gateway::tunnel`]; what stays
 //! open is decided again ([`gateway::watch`]) → [`gateway::exchange`] tells metrics
 //! and the access log, once, whatever became of it.
+//!
+//! # The life of a change
+//!
+//! Somebody revokes: by the admin listener or the control socket ([`admin_api`]), or with `doorward revoke` ([`cli`]) →
+//! [`ledger`] gives it a number, signs it, has it on disk, and applies it to this process's [`revocation::RevocationIndex`] →
+//! `sync::publisher` appends it to a stream in Redis by a script that checks before it writes ([`replication`]), and tells with a
+//! heartbeat each second up to where it has read and published → `sync::replica` of every other process, which has proven a whole state
+//! before, believes what a pinned key has signed ([`revocation::signed`]) and what follows without a gap, and applies it to its own
+//! index → the next request is judged by it, and what is open is decided again. [`revocation::Freshness`] says at each decision
+//! whether the control plane was heard of late enough. Processes without Redis that share a folder follow that (`sync::ledger`).
 //!
 //! # What must not move
 //!
