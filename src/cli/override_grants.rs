@@ -13,7 +13,7 @@ use crate::rbac::{RoleKey, ServiceName, TierKey};
 ///
 /// Tokens that were issued before are judged by these roles and memberships and not by their claims; it is all that the subject holds,
 /// so roles that are not named are taken. Tokens that are issued afterwards are judged by their own claims again. For whoever owns the
-/// machine: like `doorward revoke`, it asks the running doorward over its control socket, or writes to [revocation] folder. The roles
+/// machine: like `doorward revoke`, it asks the running doorward over its control socket, or writes to `[revocation] folder`. The roles
 /// must be those of the roles file in force.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  doorward override --subject alice --role ROLE_EDITOR\n  \

@@ -13,8 +13,8 @@ use crate::token::verify::MAX_TOKEN_BYTES;
 
 /// Shut out a token, a session, a subject or a key, on every gateway
 ///
-/// Asks the doorward that runs with this configuration, over its control socket ([admin] socket); where none runs, it is written to
-/// [revocation] folder, which every process that shares it follows. Exit 0 once it is on disk, with a warning if it is not published
+/// Asks the doorward that runs with this configuration, over its control socket (`[admin] socket`); where none runs, it is written to
+/// `[revocation] folder`, which every process that shares it follows. Exit 0 once it is on disk, with a warning if it is not published
 /// yet; 1 if nothing was changed. Repeating it is harmless.
 #[derive(Debug, clap::Args)]
 #[command(

@@ -1,6 +1,6 @@
 //! The concurrent index: what a token is held against, read without locks.
 //!
-//! Kinds of which there is no entry cost one load, which is the usual case; the others a hash and a look into a [`table`]. Writers
+//! Kinds of which there is no entry cost one load, which is the usual case; the others a hash and a look into a `table`. Writers
 //! hold one shard of one table for one insertion, or while it is written anew without what has expired; readers wait for nobody.
 //!
 //! Entries only ever merge (T10): the later expiry, the higher floor, the newest state and the newest override win, whatever order they
