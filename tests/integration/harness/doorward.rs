@@ -29,6 +29,7 @@ pub(crate) fn doorward() -> Builder {
         environment: BTreeMap::new(),
         files: BTreeMap::new(),
         unread: false,
+        unready: false,
         largest_file: None,
     }
 }
@@ -61,6 +62,7 @@ pub(crate) struct Builder {
     environment: BTreeMap<String, String>,
     files: BTreeMap<String, Vec<u8>>,
     unread: bool,
+    unready: bool,
     /// Of 512 bytes.
     largest_file: Option<u32>,
 }
@@ -237,6 +239,12 @@ impl Builder {
         panic!("no free ports in five tries");
     }
 
+    /// As [`Self::start`], for one that will not be ready soon: waits until its admin listener answers.
+    pub(crate) fn start_unready(mut self) -> Doorward {
+        self.unready = true;
+        self.start()
+    }
+
     /// Runs a process that is expected to give up by itself.
     pub(crate) fn fails(self) -> Failed {
         match self.try_start() {
@@ -274,7 +282,13 @@ impl Builder {
             }
             // Asked twice: an answer may come from a stranger on a port that this process did not get.
             // What the admin listener says by TLS nobody here reads; the log says that it serves.
-            let is_ready = if admin_tls { running.stdout().contains("\"serving\"") } else { ready(running.admin) };
+            let is_ready = if admin_tls {
+                running.stdout().contains("\"serving\"")
+            } else if self.unready {
+                std::net::TcpStream::connect(running.admin).is_ok()
+            } else {
+                ready(running.admin)
+            };
             if is_ready && running.child.try_wait().unwrap().is_none() {
                 return Ok(running);
             }
