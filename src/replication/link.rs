@@ -19,6 +19,9 @@ const SEGMENT_LIMIT: Duration = Duration::from_secs(20);
 /// How long an uploaded segment stays that no manifest names: a reader may still be on its way to it, or its publisher died.
 const UNNAMED: Duration = Duration::from_mins(10);
 
+/// Lua counts exactly up to here.
+const EXACT: u64 = 1 << 53;
+
 pub(super) const LOOKING: &str = "looking for a token";
 
 /// The names of the keys.
@@ -48,7 +51,7 @@ impl Keys {
     }
 }
 
-/// What publishers tell one another.
+/// What publishers tell one another. Nobody has signed it: whoever writes to Redis writes this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
     /// The epoch.
@@ -57,8 +60,66 @@ pub struct Head {
     pub truth: Uuid,
     /// The last change that is published.
     pub n: u64,
-    /// The manifest's base.
-    pub base: u64,
+}
+
+/// What stands where the head should.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing.
+    Absent,
+    /// Something that no publisher has written.
+    Broken(Mark),
+    /// A head.
+    Head(Head),
+}
+
+/// Epoch and truth of a head, byte for byte, and empty where they are missing: by them a script sees that the head is still what its
+/// caller has read, whatever that is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Mark {
+    pub(super) epoch: Vec<u8>,
+    pub(super) truth: Vec<u8>,
+}
+
+impl Standing {
+    /// Of the fields `epoch`, `truth` and `n`. What a publisher would have written in another way is none of ours: a script would not
+    /// find it equal to what was read, and writing it anew would fail for ever.
+    fn of(fields: [Option<Vec<u8>>; 3]) -> Self {
+        if fields.iter().all(Option::is_none) {
+            return Self::Absent;
+        }
+        let text = |index: usize| std::str::from_utf8(fields[index].as_deref()?).ok();
+        let number = |index: usize| {
+            let number = text(index)?.parse::<u64>().ok()?;
+            (number < EXACT && number.to_string() == text(index)?).then_some(number)
+        };
+        let truth = || {
+            let truth = Uuid::parse_str(text(1)?).ok()?;
+            (truth.to_string() == text(1)?).then_some(truth)
+        };
+        let head = (|| Some(Head { epoch: number(0)?, truth: truth()?, n: number(2)? }))();
+        let [epoch, truth, _] = fields;
+        let broken = || Self::Broken(Mark { epoch: epoch.unwrap_or_default(), truth: truth.unwrap_or_default() });
+        head.map_or_else(broken, Self::Head)
+    }
+
+    /// What a script knows it by.
+    #[must_use]
+    pub fn mark(&self) -> Mark {
+        match self {
+            Self::Absent => Mark::default(),
+            Self::Broken(mark) => mark.clone(),
+            Self::Head(head) => Mark::of(head.epoch, head.truth),
+        }
+    }
+}
+
+impl Mark {
+    /// Of a head with this epoch and truth.
+    #[must_use]
+    pub fn of(epoch: u64, truth: Uuid) -> Self {
+        Self { epoch: epoch.to_string().into(), truth: truth.to_string().into() }
+    }
 }
 
 /// One entry of a stream.
@@ -140,17 +201,16 @@ impl Link {
         }
     }
 
-    /// The head; `None` if there is none, or a broken one.
+    /// The head.
     ///
     /// # Errors
     /// [`RedisFailure`]
-    pub async fn head(&self) -> Result<Option<Head>, RedisFailure> {
+    pub async fn head(&self) -> Result<Standing, RedisFailure> {
         let mut command = redis::cmd("HMGET");
-        command.arg(&self.keys.head).arg(&["epoch", "truth", "n", "base"]);
-        let fields: Vec<Option<String>> = self.ask("reading the head", &command).await?;
-        let number = |index: usize| fields.get(index)?.as_deref()?.parse::<u64>().ok();
-        let truth = || Uuid::parse_str(fields.get(1)?.as_deref()?).ok();
-        Ok((|| Some(Head { epoch: number(0)?, truth: truth()?, n: number(2)?, base: number(3)? }))())
+        command.arg(&self.keys.head).arg(&["epoch", "truth", "n"]);
+        let fields: Vec<Option<Vec<u8>>> = self.ask("reading the head", &command).await?;
+        let fields = fields.try_into().map_err(|_| RedisFailure::Answer { what: "reading the head" })?;
+        Ok(Standing::of(fields))
     }
 
     /// The signed manifest, if there is one.
@@ -231,7 +291,8 @@ impl Link {
         Ok(news)
     }
 
-    /// Appends changes in order: `prev`, `n` and line of each. Those with numbers below `keep_from` may go, if the manifest has them.
+    /// Appends changes in order: `prev`, `n` and line of each. Those with numbers below `keep_from` may go, if they are not behind `base`,
+    /// which is the manifest's: the head's is nobody's word.
     ///
     /// # Errors
     /// [`RedisFailure`]
@@ -239,11 +300,13 @@ impl Link {
         &self,
         epoch: u64,
         truth: Uuid,
+        base: u64,
         keep_from: u64,
         changes: impl IntoIterator<Item = (u64, u64, &'l str)>,
     ) -> Result<Said, RedisFailure> {
         let mut call = APPEND.prepare_invoke();
-        call.key(&self.keys.head).key(&self.keys.changes).arg(epoch).arg(truth.to_string()).arg(keep_from);
+        call.key(&self.keys.head).key(&self.keys.changes).arg(epoch).arg(truth.to_string());
+        call.arg(keep_from.min(base.saturating_add(1)));
         for (prev, n, line) in changes {
             call.arg(prev).arg(n).arg(line);
         }
@@ -285,12 +348,14 @@ impl Link {
     pub async fn install(&self, installation: &Installation<'_>) -> Result<Said, RedisFailure> {
         let Installation { instead_of, epoch, truth, base, records, manifest, segments, anew } = *installation;
         let mut call = INSTALL.prepare_invoke();
-        call.key(&self.keys.head).key(&self.keys.changes).key(&self.keys.manifest);
-        let (old_epoch, old_truth) = match instead_of {
-            Some((epoch, truth)) => (epoch.to_string(), truth.to_string()),
-            None => (String::new(), String::new()),
-        };
-        call.arg(old_epoch).arg(old_truth).arg(epoch).arg(truth.to_string()).arg(base).arg(records).arg(manifest);
+        call.key(&self.keys.head).key(&self.keys.changes).key(&self.keys.manifest).key(&self.keys.heartbeats);
+        call.arg(&*instead_of.epoch)
+            .arg(&*instead_of.truth)
+            .arg(epoch)
+            .arg(truth.to_string())
+            .arg(base)
+            .arg(records)
+            .arg(manifest);
         call.arg(if anew { "anew" } else { "kept" });
         for (sha256, bytes) in segments {
             call.key(self.keys.segment(sha256)).arg(*bytes);
@@ -327,7 +392,10 @@ impl Link {
     async fn script(&self, what: &'static str, call: &redis::ScriptInvocation<'_>) -> Result<Said, RedisFailure> {
         let mut connection = self.connection.clone();
         let asked = call.invoke_async::<String>(&mut connection);
-        let word = self.within(self.response, what, asked).await?;
+        let word = self.within(self.response, what, asked).await.map_err(|failure| match failure {
+            RedisFailure::Refused { what, error } => RedisFailure::Script { what, error },
+            other => other,
+        })?;
         Said::parse(&word).ok_or(RedisFailure::Answer { what })
     }
 
@@ -385,5 +453,41 @@ impl StreamEntry {
             _ => None,
         };
         Some(Self { id, line })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_is_one_only_as_a_publisher_writes_it() {
+        let truth = Uuid::from_u128(7);
+        let fields = |epoch: &str, truth: &str, n: &str| {
+            let field = |text: &str| (text != "-").then(|| text.as_bytes().to_vec());
+            Standing::of([field(epoch), field(truth), field(n)])
+        };
+        let text = truth.to_string();
+        assert_eq!(fields("-", "-", "-"), Standing::Absent);
+        assert_eq!(fields("12", &text, "0"), Standing::Head(Head { epoch: 12, truth, n: 0 }));
+        assert_eq!(fields("12", &text, "0").mark(), Mark::of(12, truth));
+        let upper = Uuid::from_u128(0xabc).to_string().to_uppercase();
+        for (epoch, truth, n) in [
+            ("012", &*text, "1"),
+            ("+12", &text, "1"),
+            ("12", &upper, "1"),
+            ("12", "x", "1"),
+            ("12", &text, "9007199254740992"),
+            ("18446744073709551615", &text, "1"),
+            ("12", &text, "-"),
+            ("-", "-", "1"),
+        ] {
+            let mark = Mark { epoch: epoch.replace('-', "").into(), truth: truth.into() };
+            let standing = fields(epoch, truth, n);
+            assert!(matches!(standing, Standing::Broken(_)), "{epoch} {truth} {n}");
+            assert!(truth == "-" || standing.mark() == mark, "a script has to find what was read");
+        }
+        let bytes = Standing::of([Some(b"1".to_vec()), Some(vec![255]), Some(b"1".to_vec())]);
+        assert_eq!(bytes.mark().truth, [255]);
     }
 }

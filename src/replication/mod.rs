@@ -24,7 +24,7 @@ pub mod settings;
 pub use self::connect::Redis;
 pub use self::error::RedisFailure;
 pub use self::foreign::ForeignKeys;
-pub use self::link::{Eviction, Head, Link, News, StreamEntry};
+pub use self::link::{Eviction, Head, Link, Mark, News, Standing, StreamEntry};
 pub use self::lookup::KeyLookup;
 pub use self::script::{Beat, Installation, Said};
 pub use self::settings::{RedisPlace, RedisSettings, RedisTls, RedisUrl, Topology};

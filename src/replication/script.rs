@@ -5,6 +5,8 @@ use std::sync::LazyLock;
 use redis::Script;
 use uuid::Uuid;
 
+use super::link::Mark;
+
 /// What a script found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Said {
@@ -51,8 +53,8 @@ impl Said {
 /// A manifest that is put in force.
 #[derive(Debug, Clone, Copy)]
 pub struct Installation<'a> {
-    /// What the head must say for it, as the caller has read it; `None`: there must be no head. Who was quicker wins.
-    pub instead_of: Option<(u64, Uuid)>,
+    /// What the head must be for it, as the caller has read it. Who was quicker wins.
+    pub instead_of: &'a Mark,
     /// The epoch.
     pub epoch: u64,
     /// The truth.
@@ -88,57 +90,57 @@ pub struct Beat<'a> {
 
 /// KEYS head, changes; ARGV epoch, truth, the oldest number to keep, then prev, n and line of each change.
 ///
-/// What is held already is passed over; the stream is cut by age, never beyond the manifest's base. Numbers are below 2^53, so that
-/// Lua compares them exactly.
+/// What is held already is passed over, which only the stream itself proves: not even the head's own numbers are believed.
+/// The stream is cut by age. Numbers are below 2^53, so that Lua compares them exactly.
 pub(super) static APPEND: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
-local head = redis.call('HMGET', KEYS[1], 'epoch', 'truth', 'n', 'base', 'length')
-if not (head[1] and head[2] and head[3] and head[4] and head[5]) then return 'lost' end
+local head = redis.call('HMGET', KEYS[1], 'epoch', 'truth', 'n', 'length')
+local length = tonumber(head[4] or '')
+if not (head[1] and head[2] and tonumber(head[3] or '') and length) then return 'lost' end
 if head[2] ~= ARGV[2] then return 'truth' end
 if head[1] ~= ARGV[1] then return 'epoch' end
-if redis.call('XLEN', KEYS[2]) ~= tonumber(head[5]) then return 'tampered' end
-local last, base, said = head[3], tonumber(head[4]), 'done'
+if redis.call('XLEN', KEYS[2]) ~= length then return 'tampered' end
+local last, said = head[3], 'done'
 for i = 4, #ARGV, 3 do
   local prev, n, line = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   if prev == last then
     local added = redis.pcall('XADD', KEYS[2], n .. '-0', 'change', line)
     if type(added) == 'table' and added.err then said = 'tampered' break end
     last = n
-  elseif tonumber(n) > tonumber(last) then
-    said = 'gap' break
-  elseif tonumber(n) > base then
-    local held = redis.call('XRANGE', KEYS[2], n .. '-0', n .. '-0')
-    if not (held[1] and held[1][2][2] == line) then said = 'gap' break end
+  else
+    local held = redis.call('XRANGE', KEYS[2], n .. '-0', n .. '-0')[1]
+    if not (held and #held[2] == 2 and held[2][1] == 'change' and held[2][2] == line) then said = 'gap' break end
   end
 end
-local keep = math.min(tonumber(ARGV[3]), base + 1)
-redis.call('XTRIM', KEYS[2], 'MINID', '=', string.format('%.0f-0', keep))
+redis.call('XTRIM', KEYS[2], 'MINID', '=', ARGV[3] .. '-0')
 redis.call('HSET', KEYS[1], 'n', last, 'length', redis.call('XLEN', KEYS[2]))
 return said
 ",
     )
 });
 
-/// KEYS head, changes, manifest, segments…; ARGV the head's epoch and truth that are expected (empty: none), the new epoch and truth,
-/// base, records, the manifest, `anew` or `kept`, then the size of each segment.
+/// KEYS head, changes, manifest, heartbeats, segments…; ARGV the head's epoch and truth that are expected (empty: none), the new epoch
+/// and truth, base, records, the manifest, `anew` or `kept`, then the size of each segment.
+///
+/// Heartbeats of what stood there go with it: they would be taken for a sign that more was published than is.
 pub(super) static INSTALL: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
-local head = redis.call('HMGET', KEYS[1], 'epoch', 'truth', 'n', 'length')
+local head = redis.call('HMGET', KEYS[1], 'epoch', 'truth', 'n')
 if (head[1] or '') ~= ARGV[1] then return 'epoch' end
 if (head[2] or '') ~= ARGV[2] then return 'truth' end
-for i = 4, #KEYS do
-  if redis.call('STRLEN', KEYS[i]) ~= tonumber(ARGV[5 + i]) then return 'segment' end
+for i = 5, #KEYS do
+  if redis.call('STRLEN', KEYS[i]) ~= tonumber(ARGV[4 + i]) then return 'segment' end
 end
 if ARGV[8] == 'anew' then
-  redis.call('DEL', KEYS[2])
+  redis.call('DEL', KEYS[1], KEYS[2], KEYS[4])
   redis.call('HSET', KEYS[1], 'n', ARGV[5], 'length', '0')
-elseif not head[3] or tonumber(head[3]) < tonumber(ARGV[5]) then
+elseif (tonumber(head[3] or '') or -1) < tonumber(ARGV[5]) then
   return 'behind'
 end
 redis.call('SET', KEYS[3], ARGV[7])
-for i = 4, #KEYS do redis.call('PERSIST', KEYS[i]) end
+for i = 5, #KEYS do redis.call('PERSIST', KEYS[i]) end
 redis.call('HSET', KEYS[1], 'epoch', ARGV[3], 'truth', ARGV[4], 'base', ARGV[5], 'records', ARGV[6])
 return 'done'
 ",
@@ -147,21 +149,30 @@ return 'done'
 
 /// KEYS head, changes, manifest, heartbeats, segments…; ARGV epoch, truth, n, the manifest, the heartbeat, how many heartbeats are
 /// kept, then the size of each segment.
+///
+/// Somebody may have taken the last id that a stream can have, or made something else of it: then heartbeats begin anew.
 pub(super) static BEAT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
 local head = redis.call('HMGET', KEYS[1], 'epoch', 'truth', 'n', 'length')
-if not (head[1] and head[2] and head[3] and head[4]) then return 'lost' end
+local n, length = tonumber(head[3] or ''), tonumber(head[4] or '')
+if not (head[1] and head[2] and n and length) then return 'lost' end
 if head[2] ~= ARGV[2] then return 'truth' end
 if head[1] ~= ARGV[1] then return 'epoch' end
-if tonumber(head[3]) > tonumber(ARGV[3]) then return 'ahead' end
+if n > tonumber(ARGV[3]) then return 'ahead' end
 if head[3] ~= ARGV[3] then return 'behind' end
 if redis.call('GET', KEYS[3]) ~= ARGV[4] then return 'manifest' end
-if redis.call('XLEN', KEYS[2]) ~= tonumber(head[4]) then return 'tampered' end
+if redis.call('XLEN', KEYS[2]) ~= length then return 'tampered' end
 for i = 5, #KEYS do
   if redis.call('STRLEN', KEYS[i]) ~= tonumber(ARGV[2 + i]) then return 'segment' end
 end
-redis.call('XADD', KEYS[4], 'MAXLEN', '=', ARGV[6], '*', 'heartbeat', ARGV[5])
+local beat = {'XADD', KEYS[4], 'MAXLEN', '=', ARGV[6], '*', 'heartbeat', ARGV[5]}
+local added = redis.pcall(unpack(beat))
+if type(added) == 'table' and added.err then
+  if string.find(added.err, 'OOM', 1, true) then return added end
+  redis.call('DEL', KEYS[4])
+  redis.call(unpack(beat))
+end
 return 'done'
 ",
     )

@@ -2,20 +2,33 @@
 //! ours any more (THREATS T1, T2).
 //!
 //! Several processes that share a folder may all publish: they have one truth, and the scripts in Redis arbitrate. A process that finds
-//! somebody else's truth there, alive, does not publish and says so.
+//! somebody else there, alive, does not publish and says so: another truth, or another copy of its own folder.
+//!
+//! Who writes to Redis may stop the news and nothing else (T11): what is not signed there is held against the folder ([`standing`])
+//! before anything is said for its sake, to gateways or to who waits for a publication.
 
+mod check;
+mod establish;
+mod rival;
+mod standing;
+mod write;
+
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::replica::{Outage, Pause, lines, unix_millis};
-use crate::ledger::{Ledger, LedgerError, State};
-use crate::replication::{Beat, Eviction, Head, Installation, Link, News, Redis, RedisFailure, Said};
-use crate::revocation::{Change, Entry, FloorOf, Heartbeat, Kind, Manifest, PinnedKeys, PublicationKey};
+use self::rival::Rival;
+use self::standing::is_whole;
+use super::replica::{Outage, Pause, unix_millis};
+use crate::ledger::{Ledger, LedgerError, Recorded};
+use crate::replication::{Beat, Eviction, Link, Mark, Redis, RedisFailure, Said, Standing};
+use crate::revocation::{Heartbeat, Kind, PinnedKeys, PublicationKey};
 use crate::telemetry::ReplicationMetrics;
 
 /// How often a heartbeat is written.
@@ -24,10 +37,12 @@ const BEAT: Duration = Duration::from_secs(1);
 const AT_ONCE: usize = 256;
 /// How long a change stays in the stream besides the manifest, for readers that were away.
 const STAY: Duration = Duration::from_mins(10);
-/// Another truth whose last heartbeat is older is taken over, if nothing was seen to move for [`SILENT`].
-const DEAD: Duration = Duration::from_secs(5);
-/// As long as two heartbeats need, and then some: clocks need not agree for it.
-const SILENT: Duration = Duration::from_millis(2_500);
+/// How often one turn writes anew what somebody spoils at once; the next heartbeat tries again.
+const TRIES: usize = 3;
+/// How often a trouble that lasts is told.
+const TOLD: Duration = Duration::from_mins(1);
+/// Numbers that are remembered as published while this process ran: more than heartbeats and their changes in Redis can speak of.
+const OWN: usize = 8192;
 
 /// What publishes.
 #[derive(Debug)]
@@ -65,14 +80,49 @@ struct Stand {
 #[derive(Debug, Default)]
 struct Memory {
     stand: Option<Stand>,
-    /// The highest epoch that was ever seen: numbers rise also when Redis has forgotten it.
+    /// The highest epoch that was ever signed, as far as this process knows: numbers rise also when Redis has forgotten it.
     epoch: u64,
     /// The highest number that was published by this process.
     n: u64,
-    /// Another truth: when it was first seen as it stands.
-    other: Option<(Head, Vec<String>, Instant)>,
-    /// What was said of it.
-    blocked: Option<Uuid>,
+    /// Numbers of changes that it saw published, the latest.
+    own: BTreeSet<u64>,
+    /// Somebody else, who is alive or not gone for long enough.
+    rival: Option<Rival>,
+    /// Which manifest was last read as a gateway does, and when that began.
+    checked: Option<(String, Instant)>,
+    /// How often in a row everything was written and not taken.
+    in_vain: u32,
+    /// The last trouble that was told.
+    told: Option<(String, Instant)>,
+}
+
+impl Memory {
+    fn trouble(&mut self, trouble: &Trouble) {
+        let why = trouble.to_string();
+        if self.told.as_ref().is_none_or(|(told, at)| *told != why || at.elapsed() >= TOLD) {
+            tracing::error!(why, "revocations cannot be published");
+            self.told = Some((why, Instant::now()));
+        }
+    }
+
+    fn published(&mut self, changes: &[Arc<Recorded>]) {
+        self.own.extend(changes.iter().map(|recorded| recorded.change.n));
+        while self.own.len() > OWN {
+            self.own.pop_first();
+        }
+    }
+
+    /// What is to be read as a gateway does, if it is time.
+    fn take_due(&mut self) -> Option<Stand> {
+        let stand = self.stand.as_ref()?;
+        let is_due = self.checked.as_ref().is_none_or(|(manifest, at)| {
+            at.elapsed() >= if *manifest == stand.manifest { check::EVERY } else { check::APART }
+        });
+        is_due.then(|| {
+            self.checked = Some((stand.manifest.clone(), Instant::now()));
+            stand.clone()
+        })
+    }
 }
 
 /// Why nothing can be published now.
@@ -102,19 +152,31 @@ impl Publisher {
             self.metrics.set_publisher_connected(false);
             match &trouble {
                 Trouble::Redis(failure) => {
-                    if failure.is_wrong_type() {
-                        memory.stand = None;
-                        if let Ok(link) = self.redis.connect().await {
-                            let _ = link.clear().await;
-                        }
-                    }
                     outage.begins(&self.redis.shown(), failure);
+                    if failure.is_spoilt() {
+                        memory.stand = None;
+                        self.clear(failure).await;
+                    }
                 }
-                other => tracing::error!(why = %other, "revocations cannot be published"),
+                other => memory.trouble(other),
             }
             let pending = self.ledger.changes_after(memory.n).map_or(0, |changes| changes.len());
             self.metrics.set_pending(pending as u64);
             pause.wait().await;
+        }
+    }
+
+    /// Somebody made something of our keys that nobody can work on.
+    async fn clear(&self, why: &RedisFailure) {
+        let cleared = match self.redis.connect().await {
+            Ok(link) => link.clear().await,
+            Err(failure) => Err(failure),
+        };
+        match cleared {
+            Ok(()) => {
+                tracing::warn!(%why, "what somebody made of doorward's keys in Redis is removed; all is written anew");
+            }
+            Err(failure) => tracing::debug!(why = %failure, "what is no state in Redis cannot be removed yet"),
         }
     }
 
@@ -132,17 +194,33 @@ impl Publisher {
             );
         }
         self.blocking(|ledger| ledger.make().map(|_| ())).await?;
-        outage.ends(link.place());
         self.metrics.set_publisher_connected(true);
         let mut changed = self.ledger.subscribe();
         let mut beat = tokio::time::interval(BEAT);
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // One at a time; it ends with this connection.
+        let mut checks = JoinSet::new();
         loop {
+            if checks.is_empty()
+                && let Some(stand) = memory.take_due()
+            {
+                let (redis, ledger) = (self.redis.clone(), Arc::clone(&self.ledger));
+                checks.spawn(async move { (stand.manifest.clone(), check::check(redis, ledger, stand).await) });
+            }
             tokio::select! {
                 _ = changed.changed() => self.push(link, memory).await.map(|_| ())?,
                 () = self.broken.notified() => self.examine(link, memory).await?,
+                Some(Ok((manifest, found))) = checks.join_next() => match found {
+                    Ok(true) => {}
+                    Ok(false) => self.mend(link, memory, &manifest).await?,
+                    // Whether Redis can be used the heartbeat tells.
+                    Err(failure) => tracing::debug!(why = %failure, "what stands in Redis could not be read to its end"),
+                },
                 _ = beat.tick() => {
                     self.beat(link, memory).await?;
+                    if memory.rival.is_none() {
+                        outage.ends(link.place());
+                    }
                     *pause = Pause::default();
                 }
             }
@@ -151,38 +229,41 @@ impl Publisher {
 
     /// Publishes what is not yet; gives what stands there then, or `None` where it must not.
     async fn push<'m>(&self, link: &Link, memory: &'m mut Memory) -> Result<Option<&'m mut Stand>, Trouble> {
+        let mut tries = 0;
         loop {
-            if memory.stand.is_none() && !self.establish(link, memory).await? {
+            if memory.stand.is_none() && !self.establish(link, memory, None).await? {
                 return Ok(None);
             }
             let Some(stand) = &mut memory.stand else { return Ok(None) };
-            let Some(changes) = self.ledger.changes_after(stand.n) else {
+            let (changes, said) = match self.ledger.changes_after(stand.n) {
+                Some(changes) if changes.is_empty() => {
+                    self.metrics.set_pending(0);
+                    self.leads.store(true, Ordering::Release);
+                    return Ok(memory.stand.as_mut());
+                }
+                Some(changes) => {
+                    self.metrics.set_pending(changes.len() as u64);
+                    let some = changes[..changes.len().min(AT_ONCE)].to_vec();
+                    let keep_from = unix_millis().saturating_sub(STAY.as_millis().try_into().unwrap_or(0));
+                    let lines = some.iter().map(|recorded| (recorded.change.prev, recorded.change.n, &*recorded.line));
+                    let said = link.append(stand.epoch, stand.truth, stand.base, keep_from, lines).await?;
+                    (some, said)
+                }
                 // They stand in segments only, which the manifest in Redis does not know.
-                let head = Head { epoch: stand.epoch, truth: stand.truth, n: stand.n, base: stand.base };
-                memory.stand = None;
-                self.rewrite(link, memory, Some(head), "behind").await?;
-                continue;
+                None => (Vec::new(), Said::Behind),
             };
-            if changes.is_empty() {
-                self.metrics.set_pending(0);
-                self.leads.store(true, Ordering::Release);
-                return Ok(memory.stand.as_mut());
-            }
-            self.metrics.set_pending(changes.len() as u64);
-            let some = &changes[..changes.len().min(AT_ONCE)];
-            let keep_from = unix_millis().saturating_sub(STAY.as_millis().try_into().unwrap_or(0));
-            let lines = some.iter().map(|recorded| (recorded.change.prev, recorded.change.n, &*recorded.line));
-            let said = link.append(stand.epoch, stand.truth, keep_from, lines).await?;
             if said != Said::Done {
+                tries += 1;
                 self.amiss(link, memory, said).await?;
+                if tries == TRIES {
+                    return Ok(None);
+                }
                 continue;
             }
-            stand.n = some.last().map_or(stand.n, |recorded| recorded.change.n);
+            stand.n = changes.last().map_or(stand.n, |recorded| recorded.change.n);
             memory.n = stand.n;
-            self.ledger.published(stand.n);
-            if some.len() == changes.len() {
-                self.metrics.set_pending(0);
-            }
+            memory.published(&changes);
+            self.ledger.published(memory.n);
         }
     }
 
@@ -191,6 +272,8 @@ impl Publisher {
         let at = unix_millis();
         self.blocking(|ledger| ledger.follow().map(|_| ())).await?;
         if self.push(link, memory).await?.is_none() {
+            let pending = self.ledger.changes_after(memory.n).map_or(0, |changes| changes.len());
+            self.metrics.set_pending(pending as u64);
             return Ok(());
         }
         self.tidy(link, memory).await?;
@@ -214,316 +297,66 @@ impl Publisher {
         }
     }
 
-    /// Whether Redis is ahead only by what another process has just recorded in our folder.
+    /// Whether Redis is ahead only by what another process has just recorded in our folder. Nobody has signed the head: what it speaks
+    /// of is looked at.
     async fn knows_soon(&self, link: &Link, memory: &mut Memory) -> Result<bool, Trouble> {
-        self.blocking(|ledger| ledger.follow().map(|_| ())).await?;
-        let Some(head) = link.head().await? else { return Ok(false) };
-        let Some(stand) = memory.stand.as_mut().filter(|stand| (stand.epoch, stand.truth) == (head.epoch, head.truth))
-        else {
+        let (Standing::Head(head), Some(stand)) = (link.head().await?, &mut memory.stand) else { return Ok(false) };
+        if (stand.epoch, stand.truth) != (head.epoch, head.truth) {
             return Ok(false);
-        };
-        if head.n > self.ledger.last() {
+        }
+        let entries = check::stream(link, &self.ledger, stand.n).await?;
+        self.blocking(|ledger| ledger.follow().map(|_| ())).await?;
+        let Some(ours) = self.ledger.changes_after(stand.n) else { return Ok(false) };
+        let Some(last) = ours.iter().position(|recorded| recorded.change.n == head.n) else { return Ok(false) };
+        if !is_whole(&entries, &ours, stand.n, head.n) {
             return Ok(false);
         }
         stand.n = head.n;
         memory.n = head.n;
+        memory.published(&ours[..=last]);
         self.ledger.published(head.n);
         Ok(true)
     }
 
-    /// Redis is not as this process believed: another publisher of the same truth, or a loss.
+    /// Redis is not as this process believed: another publisher of the same truth, a loss, or somebody who writes what he should not.
     async fn amiss(&self, link: &Link, memory: &mut Memory, said: Said) -> Result<(), Trouble> {
         let stand = memory.stand.take();
-        let cause = match said {
+        let flaw = match said {
             // Whose epoch or truth it is, and whether it is alive, is looked at anew. The same for a manifest of another process.
-            Said::Done | Said::OtherEpoch | Said::OtherTruth | Said::Ahead => {
-                self.establish(link, memory).await?;
-                return Ok(());
-            }
+            Said::Done | Said::OtherEpoch | Said::OtherTruth | Said::Ahead => None,
             Said::OtherManifest => {
                 let standing = link.manifest().await?;
-                let same = stand.is_some_and(|stand| Some(&stand.manifest) == standing.as_ref());
-                if !same {
-                    self.establish(link, memory).await?;
-                    return Ok(());
-                }
-                "manifest"
+                stand.is_some_and(|stand| Some(stand.manifest) == standing).then_some("manifest")
             }
-            Said::Lost => "lost",
-            Said::Tampered => "tampered",
-            Said::Gap => "gap",
-            Said::Behind => "behind",
-            Said::Segment => "segment",
+            Said::Lost => Some("lost"),
+            Said::Tampered => Some("tampered"),
+            Said::Gap => Some("gap"),
+            Said::Behind => Some("behind"),
+            Said::Segment => Some("segment"),
         };
-        let head = link.head().await?;
-        self.rewrite(link, memory, head, cause).await
+        self.establish(link, memory, flaw).await.map(|_| ())
     }
 
-    /// The replica could make no state of what stands in Redis. Unless it is somebody else's, it is written again.
+    /// The replica could make no state of what stands in Redis. Unless it is somebody else's, it is read here too.
     async fn examine(&self, link: &Link, memory: &mut Memory) -> Result<(), Trouble> {
         let Some(stand) = &memory.stand else { return self.push(link, memory).await.map(|_| ()) };
-        let standing = link.manifest().await?;
-        let head = link.head().await?;
-        let is_ours = head.is_some_and(|head| (head.epoch, head.truth) == (stand.epoch, stand.truth));
-        if !is_ours || standing.as_deref() != Some(&*stand.manifest) {
+        let is_ours = link.head().await?.mark() == Mark::of(stand.epoch, stand.truth);
+        if !is_ours || link.manifest().await?.as_deref() != Some(&*stand.manifest) {
             return self.beat(link, memory).await;
         }
-        if !self.is_whole(link, stand).await? {
+        memory.checked = None;
+        Ok(())
+    }
+
+    /// What stands behind this manifest is not what it promises. Unless another one has come meanwhile, all is written anew.
+    async fn mend(&self, link: &Link, memory: &mut Memory, manifest: &str) -> Result<(), Trouble> {
+        if memory.stand.as_ref().is_some_and(|stand| stand.manifest == manifest)
+            && link.manifest().await?.as_deref() == Some(manifest)
+        {
             memory.stand = None;
-            return self.rewrite(link, memory, head, "broken").await;
+            self.establish(link, memory, Some("broken")).await?;
         }
         Ok(())
-    }
-
-    /// Reads what stands there as a gateway does.
-    async fn is_whole(&self, link: &Link, stand: &Stand) -> Result<bool, Trouble> {
-        for (sha256, bytes) in &stand.segments {
-            let held = link.segment(sha256).await?;
-            let name = sha256.clone();
-            let is_good = move || held.is_some_and(|held| is_named(&held, &name));
-            let good = tokio::task::spawn_blocking(is_good).await.unwrap_or(false);
-            if !good || *bytes == 0 {
-                return Ok(false);
-            }
-        }
-        let mut last = (stand.base, u64::MAX);
-        let mut ours = self.ledger.changes_after(stand.base).unwrap_or_default().into_iter();
-        loop {
-            let entries = link.changes_after(last).await?;
-            let Some(end) = entries.last().map(|entry| entry.id) else { return Ok(true) };
-            for entry in entries {
-                let expected = ours.next();
-                if entry.line.as_deref() != expected.as_ref().map(|recorded| &*recorded.line) && entry.id.0 <= stand.n {
-                    return Ok(false);
-                }
-            }
-            last = end;
-        }
-    }
-
-    /// Finds out what stands in Redis and makes it ours if it may be. `false`: it is somebody else's, who is alive.
-    async fn establish(&self, link: &Link, memory: &mut Memory) -> Result<bool, Trouble> {
-        self.blocking(|ledger| ledger.follow().map(|_| ())).await?;
-        let Some(truth) = self.ledger.truth() else { return Ok(false) };
-        let Some(head) = link.head().await? else {
-            self.rewrite(link, memory, None, if memory.n == 0 { "first" } else { "lost" }).await?;
-            return Ok(memory.stand.is_some());
-        };
-        memory.epoch = memory.epoch.max(head.epoch);
-        let latest = link.latest().await?;
-        if head.truth != truth {
-            return self.take_over(link, memory, head, &latest).await;
-        }
-        self.unblocked(memory);
-        let line = link.manifest().await?.unwrap_or_default();
-        let manifest = self.pinned.open::<Manifest>(Kind::Manifest, &line).ok();
-        let manifest = manifest.filter(|manifest| (manifest.epoch, manifest.truth) == (head.epoch, truth));
-        // T2: what is signed and ours, and ahead of our folder, was published by a folder that is lost.
-        let signed = self.signed_last(&latest, manifest.as_ref(), truth);
-        if signed > self.ledger.last() {
-            self.blocking(|ledger| ledger.follow().map(|_| ())).await?;
-        }
-        if signed > self.ledger.last() {
-            let ours = self.ledger.last();
-            tracing::error!(
-                ours,
-                published = signed,
-                "the revocation folder is older than what it once published: it was restored from a backup. What was revoked in \
-                 between is lost, so every token that was issued until now is refused"
-            );
-            let floor = Entry::Floor { of: FloorOf::Everything, issued_until: None };
-            self.blocking(move |ledger| ledger.record_above(signed, floor).map(|_| ())).await?;
-            self.rewrite(link, memory, Some(head), "restored").await?;
-            return Ok(memory.stand.is_some());
-        }
-        let cause = match manifest {
-            None => "manifest",
-            // A Redis that was set back, or lost its end in a fail-over.
-            Some(_) if head.n < memory.n => "behind",
-            Some(manifest) if manifest.base == head.base && self.ledger.changes_after(head.n).is_some() => {
-                let segments = named(&manifest);
-                let records = records(&manifest);
-                let (epoch, n, base) = (head.epoch, head.n, head.base);
-                tracing::info!(epoch, n, "what stands in Redis is of this truth; publishing goes on");
-                memory.stand = Some(Stand { epoch, truth, n, base, records, manifest: line, segments });
-                memory.n = memory.n.max(n);
-                self.ledger.published(n);
-                return Ok(true);
-            }
-            Some(_) => "behind",
-        };
-        self.rewrite(link, memory, Some(head), cause).await?;
-        Ok(memory.stand.is_some())
-    }
-
-    /// The highest number in Redis that has our signature and is of our truth.
-    fn signed_last(&self, latest: &News, manifest: Option<&Manifest>, truth: Uuid) -> u64 {
-        let heartbeats = lines(latest)
-            .filter_map(|line| self.pinned.open::<Heartbeat>(Kind::Heartbeat, line).ok())
-            .filter(|heartbeat| heartbeat.truth == truth)
-            .map(|heartbeat| heartbeat.n);
-        // A change does not say whose it is; beside our manifest it is ours.
-        let changes = latest
-            .changes
-            .iter()
-            .filter(|_| manifest.is_some())
-            .filter_map(|entry| self.pinned.open::<Change>(Kind::Change, entry.line.as_deref()?).ok())
-            .map(|change| change.n);
-        heartbeats.chain(changes).chain(manifest.map(|manifest| manifest.base)).max().unwrap_or(0)
-    }
-
-    /// Another truth stands there. While it shows signs of life it stays, and ours is not published.
-    async fn take_over(&self, link: &Link, memory: &mut Memory, head: Head, latest: &News) -> Result<bool, Trouble> {
-        let beats: Vec<String> = lines(latest).map(str::to_owned).collect();
-        let since = match &memory.other {
-            Some((seen, heard, since)) if *seen == head && *heard == beats => *since,
-            _ => {
-                let now = Instant::now();
-                memory.other = Some((head, beats.clone(), now));
-                now
-            }
-        };
-        let newest = beats
-            .iter()
-            .filter_map(|line| self.pinned.open::<Heartbeat>(Kind::Heartbeat, line).ok())
-            .filter(|heartbeat| heartbeat.truth == head.truth)
-            .map(|heartbeat| heartbeat.at)
-            .max();
-        let is_old = newest.is_none_or(|at| u128::from(unix_millis().saturating_sub(at)) > DEAD.as_millis());
-        if is_old && since.elapsed() > SILENT {
-            tracing::warn!(truth = %head.truth, "another truth was published in Redis by somebody who is gone; this process takes over");
-            self.unblocked(memory);
-            self.rewrite(link, memory, Some(head), "takeover").await?;
-            return Ok(memory.stand.is_some());
-        }
-        if memory.blocked != Some(head.truth) {
-            memory.blocked = Some(head.truth);
-            // At a start it may still turn out to be a leftover.
-            if is_old {
-                tracing::info!(truth = %head.truth, "another truth stands in Redis; looking whether it is alive");
-            } else {
-                tracing::error!(
-                    theirs = %head.truth,
-                    "another process publishes another truth in this Redis: what is revoked here is NOT published. Share its [revocation] \
-                     folder, follow it ([publication] public_keys without key_file), or give this deployment another [redis] prefix"
-                );
-            }
-        }
-        self.metrics.set_blocked(!is_old);
-        self.leads.store(false, Ordering::Release);
-        Ok(false)
-    }
-
-    fn unblocked(&self, memory: &mut Memory) {
-        (memory.other, memory.blocked) = (None, None);
-        self.metrics.set_blocked(false);
-    }
-
-    /// Writes everything from the truth under a new epoch. A reader sees what stood there, then the new manifest with its whole
-    /// segments; the changes after it follow, and no heartbeat speaks of them before they are all there.
-    async fn rewrite(
-        &self,
-        link: &Link,
-        memory: &mut Memory,
-        head: Option<Head>,
-        cause: &'static str,
-    ) -> Result<(), Trouble> {
-        let begun = Instant::now();
-        let Some(state) = self.ledger.state() else { return Ok(()) };
-        let epoch = unix_millis().max(memory.epoch + 1).max(head.map_or(0, |head| head.epoch + 1));
-        let old = self.old_segments(link).await?;
-        let Some(stand) = self.install(link, &state, head, epoch, &old, true).await? else { return Ok(()) };
-        let (segments, base) = (stand.segments.len(), stand.base);
-        (memory.epoch, memory.n) = (epoch, 0);
-        memory.stand = Some(stand);
-        self.metrics.rewritten(cause);
-        let took = begun.elapsed();
-        if cause == "first" {
-            tracing::info!(epoch, segments, base, ?took, "revocations are published in Redis for the first time");
-        } else {
-            tracing::warn!(
-                cause,
-                epoch,
-                segments,
-                base,
-                ?took,
-                "state and stream in Redis were written anew from the truth, under a new epoch"
-            );
-        }
-        Ok(())
-    }
-
-    /// A newer manifest of the folder has more in its segments: the stream can be cut behind it.
-    async fn tidy(&self, link: &Link, memory: &mut Memory) -> Result<(), Trouble> {
-        let (Some(stand), Some(state)) = (&memory.stand, self.ledger.state()) else { return Ok(()) };
-        let same = named(&state.manifest) == stand.segments && state.manifest.base == stand.base;
-        if same || state.manifest.base > stand.n || state.manifest.base < stand.base {
-            return Ok(());
-        }
-        let (epoch, n) = (stand.epoch, stand.n);
-        let head = Head { epoch, truth: stand.truth, n, base: stand.base };
-        let old = stand.segments.clone();
-        if let Some(installed) = self.install(link, &state, Some(head), epoch, &old, false).await? {
-            tracing::debug!(
-                base = installed.base,
-                segments = installed.segments.len(),
-                "a newer manifest is published"
-            );
-            memory.stand = Some(Stand { n, ..installed });
-        } else {
-            memory.stand = None;
-        }
-        Ok(())
-    }
-
-    /// Uploads what is missing and puts a manifest in force; `None` where somebody was quicker.
-    async fn install(
-        &self,
-        link: &Link,
-        state: &State,
-        head: Option<Head>,
-        epoch: u64,
-        old: &[(Box<str>, u64)],
-        anew: bool,
-    ) -> Result<Option<Stand>, Trouble> {
-        let truth = state.manifest.truth;
-        let manifest = Manifest { epoch, ..(*state.manifest).clone() };
-        let (segments, records, base) = (named(&manifest), records(&manifest), manifest.base);
-        for (sha256, bytes) in &segments {
-            // What is written anew because something was amiss is not trusted by its size.
-            if anew || link.size(sha256).await? != *bytes {
-                let (ledger, name) = (Arc::clone(&self.ledger), sha256.clone());
-                let read = tokio::task::spawn_blocking(move || ledger.segment(&name)).await;
-                // Replaced meanwhile: the folder has a newer manifest by now.
-                let Ok(Ok(content)) = read else { return Ok(None) };
-                link.upload(sha256, &content).await?;
-            }
-        }
-        let line = self.sign(Kind::Manifest, &manifest)?;
-        let installation = Installation {
-            instead_of: head.map(|head| (head.epoch, head.truth)),
-            epoch,
-            truth,
-            base,
-            records,
-            manifest: &line,
-            segments: &segments,
-            anew,
-        };
-        if link.install(&installation).await? != Said::Done {
-            return Ok(None);
-        }
-        for (sha256, _) in old.iter().filter(|(sha256, _)| !segments.iter().any(|(name, _)| name == sha256)) {
-            link.let_go(sha256).await?;
-        }
-        Ok(Some(Stand { epoch, truth, n: base, base, records, manifest: line, segments }))
-    }
-
-    /// The segments that stand there now, if the manifest can be believed.
-    async fn old_segments(&self, link: &Link) -> Result<Vec<(Box<str>, u64)>, Trouble> {
-        let line = link.manifest().await?.unwrap_or_default();
-        let manifest = self.pinned.open::<Manifest>(Kind::Manifest, &line);
-        Ok(manifest.map(|manifest| named(&manifest)).unwrap_or_default())
     }
 
     fn sign(&self, kind: Kind, body: &impl serde::Serialize) -> Result<String, Trouble> {
@@ -541,16 +374,4 @@ impl Publisher {
             Err(_) => Err(LedgerError::Closed.into()),
         }
     }
-}
-
-fn named(manifest: &Manifest) -> Vec<(Box<str>, u64)> {
-    manifest.segments.iter().map(|segment| (segment.sha256.clone(), segment.bytes)).collect()
-}
-
-fn records(manifest: &Manifest) -> u64 {
-    manifest.segments.iter().map(|segment| segment.records).sum()
-}
-
-fn is_named(bytes: &[u8], sha256: &str) -> bool {
-    super::replica::state::sha256(bytes) == sha256
 }

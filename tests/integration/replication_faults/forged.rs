@@ -8,11 +8,11 @@ use super::fleet::{RECOVERY, fleet};
 use crate::harness::eventually;
 use crate::harness::redis::Redis;
 
-const CHANGES: &str = "{doorward}:changes";
-const HEARTBEATS: &str = "{doorward}:heartbeats";
+pub(super) const CHANGES: &str = "{doorward}:changes";
+pub(super) const HEARTBEATS: &str = "{doorward}:heartbeats";
 
 /// The newest line of a stream.
-fn newest(redis: &Redis, stream: &str) -> String {
+pub(super) fn newest(redis: &Redis, stream: &str) -> String {
     let entries = redis.command(&["XREVRANGE", stream, "+", "-", "COUNT", "1"]);
     entries.items()[0].items()[1].words()[1].clone()
 }

@@ -6,10 +6,12 @@
 //! refuses all that was ever acknowledged and lets good tokens through.
 
 mod fleet;
-mod forged;
 mod load;
 
+mod copies;
+mod forged;
 mod network;
 mod processes;
 mod servers;
+mod spoilt;
 mod ways;

@@ -1,0 +1,154 @@
+//! Writing what stands in Redis: everything anew, or a newer manifest in the place of the last one.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Memory, Publisher, Stand, Trouble};
+use crate::ledger::State;
+use crate::replication::{Installation, Link, Mark, Said, Standing};
+use crate::revocation::{Kind, Manifest};
+use crate::sync::replica::unix_millis;
+
+/// So many times in a row somebody may be quicker before it is told.
+const IN_VAIN: u32 = 5;
+
+impl Publisher {
+    /// Writes everything from the truth under a new epoch. A reader sees what stood there, then the new manifest with its whole
+    /// segments; the changes after it follow, and no heartbeat speaks of them before they are all there. Whether it was taken.
+    pub(super) async fn rewrite(
+        &self,
+        link: &Link,
+        memory: &mut Memory,
+        head: &Standing,
+        cause: &'static str,
+    ) -> Result<bool, Trouble> {
+        let begun = Instant::now();
+        let Some(state) = self.ledger.state() else { return Ok(false) };
+        // Above what anybody has signed; the head's epoch may be anything.
+        let epoch = unix_millis().max(memory.epoch.saturating_add(1));
+        let old = self.old_segments(link).await?;
+        let stand = match self.install(link, &state, &head.mark(), epoch, true).await? {
+            Ok(stand) => stand,
+            Err(said) => {
+                memory.in_vain += 1;
+                if memory.in_vain.is_multiple_of(IN_VAIN) {
+                    tracing::warn!(
+                        cause,
+                        ?said,
+                        times = memory.in_vain,
+                        "state and stream in Redis are to be written anew, and each time somebody else writes there meanwhile"
+                    );
+                }
+                return Ok(false);
+            }
+        };
+        memory.in_vain = 0;
+        self.let_go(link, &old, &stand).await?;
+        let (segments, base) = (stand.segments.len(), stand.base);
+        (memory.epoch, memory.n) = (epoch, base);
+        memory.checked = Some((stand.manifest.clone(), Instant::now()));
+        memory.stand = Some(stand);
+        self.metrics.rewritten(cause);
+        let took = begun.elapsed();
+        if cause == "first" {
+            tracing::info!(epoch, segments, base, ?took, "revocations are published in Redis for the first time");
+        } else {
+            tracing::warn!(
+                cause,
+                epoch,
+                segments,
+                base,
+                ?took,
+                "state and stream in Redis were written anew from the truth, under a new epoch"
+            );
+        }
+        Ok(true)
+    }
+
+    /// A newer manifest of the folder has more in its segments: the stream can be cut behind it.
+    pub(super) async fn tidy(&self, link: &Link, memory: &mut Memory) -> Result<(), Trouble> {
+        let (Some(stand), Some(state)) = (&memory.stand, self.ledger.state()) else { return Ok(()) };
+        let same = named(&state.manifest) == stand.segments && state.manifest.base == stand.base;
+        if same || state.manifest.base > stand.n || state.manifest.base < stand.base {
+            return Ok(());
+        }
+        let (n, mark) = (stand.n, Mark::of(stand.epoch, stand.truth));
+        memory.stand = match self.install(link, &state, &mark, stand.epoch, false).await? {
+            Ok(installed) => {
+                self.let_go(link, &stand.segments, &installed).await?;
+                tracing::debug!(
+                    base = installed.base,
+                    segments = installed.segments.len(),
+                    "a newer manifest is published"
+                );
+                Some(Stand { n, ..installed })
+            }
+            Err(_) => None,
+        };
+        Ok(())
+    }
+
+    /// Uploads what is missing and puts a manifest in force, or says what was in the way: somebody was quicker.
+    async fn install(
+        &self,
+        link: &Link,
+        state: &State,
+        instead_of: &Mark,
+        epoch: u64,
+        anew: bool,
+    ) -> Result<Result<Stand, Said>, Trouble> {
+        let truth = state.manifest.truth;
+        let manifest = Manifest { epoch, ..(*state.manifest).clone() };
+        let (segments, records, base) = (named(&manifest), records(&manifest), manifest.base);
+        for (sha256, bytes) in &segments {
+            // What is written anew because something was amiss is not trusted by its size.
+            if anew || link.size(sha256).await? != *bytes {
+                let (ledger, name) = (Arc::clone(&self.ledger), sha256.clone());
+                let read = tokio::task::spawn_blocking(move || ledger.segment(&name)).await;
+                let content = match read {
+                    Ok(Ok(content)) => content,
+                    Ok(Err(error)) => {
+                        self.blocking(|ledger| ledger.follow().map(|_| ())).await?;
+                        if self.ledger.manifest().as_ref() == Some(&state.manifest) {
+                            return Err(error.into());
+                        }
+                        // It was replaced meanwhile, and the folder has a newer manifest.
+                        return Ok(Err(Said::OtherManifest));
+                    }
+                    Err(_) => return Ok(Err(Said::Segment)),
+                };
+                link.upload(sha256, &content).await?;
+            }
+        }
+        let line = self.sign(Kind::Manifest, &manifest)?;
+        let installation =
+            Installation { instead_of, epoch, truth, base, records, manifest: &line, segments: &segments, anew };
+        Ok(match link.install(&installation).await? {
+            Said::Done => Ok(Stand { epoch, truth, n: base, base, records, manifest: line, segments }),
+            said => Err(said),
+        })
+    }
+
+    /// Lets go of what the new manifest does not name.
+    async fn let_go(&self, link: &Link, old: &[(Box<str>, u64)], new: &Stand) -> Result<(), Trouble> {
+        for (sha256, _) in old.iter().filter(|(sha256, _)| !new.segments.iter().any(|(name, _)| name == sha256)) {
+            link.let_go(sha256).await?;
+        }
+        Ok(())
+    }
+
+    /// The segments that stand there now, if the manifest can be believed.
+    async fn old_segments(&self, link: &Link) -> Result<Vec<(Box<str>, u64)>, Trouble> {
+        let line = link.manifest().await?.unwrap_or_default();
+        let manifest = self.pinned.open::<Manifest>(Kind::Manifest, &line);
+        Ok(manifest.map(|manifest| named(&manifest)).unwrap_or_default())
+    }
+}
+
+pub(super) fn named(manifest: &Manifest) -> Vec<(Box<str>, u64)> {
+    manifest.segments.iter().map(|segment| (segment.sha256.clone(), segment.bytes)).collect()
+}
+
+pub(super) fn records(manifest: &Manifest) -> u64 {
+    manifest.segments.iter().map(|segment| segment.records).sum()
+}

@@ -1,0 +1,210 @@
+//! More than one truth for one Redis: a folder that was put back, one that was copied and is in use twice, one of somebody else (T2).
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::fleet::RECOVERY;
+use crate::harness::redis::Redis;
+use crate::harness::{Builder, Doorward, Issuer, Upstream, doorward, eventually};
+
+const FOLDER: &str = "data/revocations";
+
+struct Place {
+    redis: Redis,
+    issuer: Issuer,
+    upstream: Upstream,
+    aside: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let aside = tempfile::tempdir().unwrap();
+        Self { redis: Redis::start(), issuer: Issuer::hs256(), upstream: Upstream::echo(), aside }
+    }
+
+    /// A process with a truth of its own.
+    fn builder(&self) -> Builder {
+        doorward()
+            .issuer_with(&self.issuer, &[("admin", true.into())])
+            .upstream(&self.upstream)
+            .setting("redis.url", self.redis.url())
+            // A floor refuses tokens of this issuer that much longer (T14).
+            .setting("auth.leeway", "1s")
+            .setting("revocation.max_staleness", "10s")
+    }
+
+    /// A second process with its own copy of the first one's folder and key, as a cloned machine has.
+    fn clone_of(&self, first: &Doorward) -> Builder {
+        copy(&first.path("data"), &self.aside.path().join("data"));
+        let path = |name: &str| self.aside.path().join(name).to_str().unwrap().to_owned();
+        self.builder()
+            .setting("revocation.folder", path(FOLDER))
+            .setting("publication.key_file", path("data/publication-key.jwks.json"))
+    }
+
+    /// Revokes; whether that is published.
+    fn revoke(&self, at: &Doorward, entry: &Value) -> (u16, bool) {
+        let root = self.issuer.with_roles("root", &["ROLE_SUPER_ADMIN"]);
+        let answer = at.admin_request("POST", "/api/revocations", Some(&root), &entry.to_string());
+        (answer.status, answer.status == 200)
+    }
+
+    fn revoked(&self, at: &Doorward, id: &str) {
+        eventually(&format!("{id} is revoked and published"), RECOVERY, || {
+            self.revoke(at, &json!({ "jti": id })).1.then_some(())
+        });
+    }
+
+    fn with_id(&self, id: &str) -> String {
+        self.issuer.token().claim("jti", id).sign()
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
+}
+
+fn is_blocked(running: &Doorward) -> bool {
+    running.metric("doorward_publication_blocked", &[]) == 1.0
+}
+
+fn said(running: &Doorward, what: &str) -> usize {
+    running.stdout().matches(what).count()
+}
+
+#[test]
+fn t02_a_folder_from_a_backup_refuses_everything_once_nobody_else_is_alive() {
+    let place = Place::new();
+    let mut running = place.builder().start();
+    let backup = place.aside.path().join("backup");
+    place.revoked(&running, "t-1");
+    copy(&running.path(FOLDER), &backup);
+    place.revoked(&running, "t-2");
+    let (before, lost) = (place.issuer.viewer(), place.with_id("t-2"));
+    // Alive until just now.
+    running.kill9();
+    std::fs::remove_dir_all(running.path(FOLDER)).unwrap();
+    copy(&backup, &running.path(FOLDER));
+    running.start_again();
+    for token in [&before, &lost] {
+        eventually("what was issued before is refused", RECOVERY, || {
+            (running.get_as("/items", token).status == 401).then_some(())
+        });
+    }
+    assert_eq!(said(&running, "it was restored from a backup"), 1);
+    assert!(!is_blocked(&running));
+    place.revoked(&running, "t-3");
+    // Tokens without `uv` are compared by `iat`, which has seconds.
+    eventually("who logs in again is let in, and stays", RECOVERY, || {
+        (running.get_as("/items", &place.issuer.viewer()).status == 200).then_some(())
+    });
+    let after = place.issuer.viewer();
+    running.kill9();
+    running.start_again();
+    eventually("ready again", RECOVERY, || running.is_ready().then_some(()));
+    place.revoked(&running, "t-4");
+    assert_eq!(running.get_as("/items", &after).status, 200, "it is refused once");
+}
+
+#[test]
+fn t02_a_folder_from_a_backup_that_was_recorded_in_since_refuses_everything_too() {
+    let place = Place::new();
+    let mut running = place.builder().start();
+    let backup = place.aside.path().join("backup");
+    place.revoked(&running, "t-1");
+    copy(&running.path(FOLDER), &backup);
+    place.revoked(&running, "t-2");
+    let lost = place.with_id("t-2");
+    running.kill9();
+    std::fs::remove_dir_all(running.path(FOLDER)).unwrap();
+    copy(&backup, &running.path(FOLDER));
+    // Its number is above that of what is lost.
+    let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
+    command.args(["revoke", "--jti", "t-3", "--config", "doorward.toml"]).current_dir(running.path(".")).env_clear();
+    assert!(command.output().unwrap().status.success());
+    running.start_again();
+    eventually("what was revoked in between is refused", RECOVERY, || {
+        (running.get_as("/items", &lost).status == 401).then_some(())
+    });
+}
+
+#[test]
+fn t02_two_live_copies_of_one_folder_log_nobody_out_and_one_says_that_it_is_blocked() {
+    let place = Place::new();
+    let mut first = place.builder().start();
+    place.revoked(&first, "t-1");
+    let good = place.issuer.viewer();
+    let second = place.clone_of(&first);
+    place.revoked(&first, "t-2");
+    // It lacks t-2.
+    let second = second.start();
+    eventually("the copy is blocked", RECOVERY, || is_blocked(&second).then_some(()));
+    assert_eq!(said(&second, "another copy of this revocation folder"), 1);
+    let rewrites = || first.metric("doorward_publication_rewrites_total", &[]);
+    let before = rewrites();
+    for round in 0..5 {
+        place.revoked(&first, &format!("a-{round}"));
+        // What the copy records is above what the first has published.
+        let (status, is_published) = place.revoke(&second, &json!({ "jti": format!("b-{round}") }));
+        assert!(!is_published, "{status}");
+        std::thread::sleep(Duration::from_millis(700));
+        for running in [&first, &second] {
+            assert_eq!(running.get_as("/items", &good).status, 200, "nobody is logged out");
+        }
+    }
+    assert!(is_blocked(&second) && !is_blocked(&first));
+    assert_eq!(rewrites(), before, "and nothing is written anew again and again");
+    // Whoever is left takes over: what the other had revoked is lost to it.
+    first.kill9();
+    eventually("what was issued before is refused", RECOVERY, || {
+        (second.get_as("/items", &good).status == 401).then_some(())
+    });
+    eventually("it publishes", RECOVERY, || (!is_blocked(&second)).then_some(()));
+    place.revoked(&second, "t-3");
+}
+
+#[test]
+fn t02_a_copy_that_has_nothing_less_yet_is_blocked_by_the_first_change_of_the_other() {
+    let place = Place::new();
+    let first = place.builder().start();
+    place.revoked(&first, "t-1");
+    let good = place.issuer.viewer();
+    let second = place.clone_of(&first).start();
+    eventually("both publish", RECOVERY, || second.is_ready().then_some(()));
+    std::thread::sleep(Duration::from_millis(1_500));
+    place.revoked(&first, "t-2");
+    eventually("one of them is blocked", RECOVERY, || (is_blocked(&second) || is_blocked(&first)).then_some(()));
+    for round in 0..6 {
+        place.revoke(&first, &json!({ "jti": format!("a-{round}") }));
+        place.revoke(&second, &json!({ "jti": format!("b-{round}") }));
+        std::thread::sleep(Duration::from_millis(500));
+        for running in [&first, &second] {
+            assert_eq!(running.get_as("/items", &good).status, 200, "nobody is logged out");
+        }
+    }
+    assert!(is_blocked(&second) != is_blocked(&first), "one publishes and the other says that it does not");
+}
+
+#[test]
+fn t02_somebody_elses_truth_blocks_while_it_lives_although_nobody_knows_his_key() {
+    let place = Place::new();
+    let mut first = place.builder().start();
+    place.revoked(&first, "t-1");
+    // At the first look it could be a leftover.
+    first.signal("-STOP");
+    let second = place.builder().start_unready();
+    eventually("it looks", RECOVERY, || (said(&second, "looking whether") > 0).then_some(()));
+    first.signal("-CONT");
+    eventually("the second one is blocked", RECOVERY, || is_blocked(&second).then_some(()));
+    let error = "another process publishes another truth in this Redis";
+    assert_eq!(said(&second, error), 1);
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(is_blocked(&second) && !is_blocked(&first));
+    assert_eq!(said(&second, error), 1, "once");
+    first.kill9();
+    eventually("it takes over", RECOVERY, || (!is_blocked(&second) && second.is_ready()).then_some(()));
+    place.revoked(&second, "t-2");
+}
