@@ -116,18 +116,10 @@ fn check(entry: Entry, door: Door, known: &Known<'_>) -> Result<Entry, NotAsked>
         (Door::Overrides, _) => return refuse("", "an override is `{\"override\": \"SUBJECT\", \"roles\": […]}`"),
     }
     check_subject(&entry)?;
+    if let Entry::Token { issuer: Some(name), .. } | Entry::Key { issuer: Some(name), .. } = &entry {
+        check_issuer(name, known.issuers)?;
+    }
     match entry {
-        Entry::Token { issuer: Some(ref name), .. } | Entry::Key { issuer: Some(ref name), .. }
-            if !known.issuers.iter().any(|issuer| **issuer == **name) =>
-        {
-            let names = known.issuers.join(", ");
-            refuse(
-                "/issuer",
-                format!(
-                    "no issuer is named {name:?} ([[auth.issuers]] name); there are: {names}. Without `issuer` it concerns all"
-                ),
-            )
-        }
         Entry::Token { id, issuer, expires_at } => {
             Ok(Entry::Token { id, issuer, expires_at: possible(expires_at, known.now) })
         }
@@ -162,6 +154,18 @@ fn check(entry: Entry, door: Door, known: &Known<'_>) -> Result<Entry, NotAsked>
         }
         entry => Ok(entry),
     }
+}
+
+/// What is about an issuer that nobody knows would silently be about nothing.
+pub(super) fn check_issuer(name: &str, issuers: &[String]) -> Result<(), NotAsked> {
+    if issuers.iter().any(|issuer| issuer == name) {
+        return Ok(());
+    }
+    let names = issuers.join(", ");
+    let detail = format!(
+        "no issuer is named {name:?} ([[auth.issuers]] name); there are: {names}. Without `issuer` it concerns all"
+    );
+    refuse("/issuer", detail)
 }
 
 /// How long an entry has to be kept, as its asker says it: believed only if that is possible. Otherwise it is kept as long as any token

@@ -509,6 +509,12 @@ fn how_something_stands_can_be_asked() {
     assert_eq!(ask("subject=kc%3Aa%2Fb", &administrator).json()["standing"], "disabled");
     assert_eq!(over(&running.path(SOCKET), "GET", "/api/revocations?subject=kc:a/b", "").1["standing"], "disabled");
     assert_eq!(ask("subject=a&jti=b", &administrator).status, 422);
+    for query in ["jti=t-1&issuer=TYPO", "key=k&issuer="] {
+        let slip = ask(query, &administrator);
+        assert_eq!((slip.status, &slip.json()["pointer"]), (422, &"/issuer".into()), "{slip:?}");
+        assert!(slip.json()["detail"].as_str().unwrap().contains(issuer.name), "{slip:?}");
+    }
+    assert_eq!(ask(&format!("jti=t-1&issuer={}", issuer.name), &administrator).json()["standing"], "revoked");
     assert_eq!(ask("jti=t-1", &issuer.viewer()).denial(), (403, "permission_missing".into()));
 }
 
