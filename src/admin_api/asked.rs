@@ -72,7 +72,11 @@ struct WithToken {
 pub fn read(body: &[u8], door: Door, known: &Known<'_>) -> Result<Asked, NotAsked> {
     if let Ok(WithToken { token }) = serde_json::from_slice(body) {
         return match door {
-            Door::Revocations => Ok(Asked { entry: by_token(token.trim(), known)?, by_token: true }),
+            Door::Revocations => {
+                let entry = check(by_token(token.trim(), known)?, door, known);
+                // Whatever is wrong with what the token says, it is the token that is wrong.
+                Ok(Asked { entry: entry.map_err(|wrong| NotAsked { pointer: "/token", ..wrong })?, by_token: true })
+            }
             Door::Overrides => refuse("/token", "a token is revoked at POST /api/revocations"),
         };
     }
@@ -86,6 +90,13 @@ fn refuse<T>(pointer: &'static str, detail: impl Into<String>) -> Result<T, NotA
 }
 
 fn by_token(token: &str, known: &Known<'_>) -> Result<Entry, NotAsked> {
+    if known.verifier.issuers().is_empty() {
+        return refuse(
+            "/token",
+            "no issuer's keys are used here (as where a user service judges tokens), so it cannot be seen whose it is: \
+             revoke its `jti`, its `session` or its `subject`",
+        );
+    }
     let pasted = pasted::read(known.verifier, token).or_else(|rejection| {
         refuse("/token", format!("it is no token of an accepted issuer ({}): {}", rejection.reason, rejection.detail))
     })?;
@@ -268,6 +279,44 @@ mod tests {
             assert!(asked(body, Door::Revocations).is_ok(), "{body}");
             assert!(asked(body, Door::Overrides).is_err(), "{body}");
         }
+    }
+
+    #[test]
+    fn a_token_is_revoked_only_for_an_issuer_that_counts() {
+        use std::time::Duration;
+
+        use crate::token::jwk::{KeySet, Trust};
+        use crate::token::mint::{MintRequest, mint};
+        use crate::token::{Algorithm, ClaimPaths, Confers, Issuer, IssuerKeys, RolesFrom};
+
+        let document = KeySet::generate(Algorithm::EdDSA).unwrap();
+        let issuer = Issuer {
+            name: "own".into(),
+            issuer: Some("https://own.example".into()),
+            audience: Vec::new(),
+            algorithms: vec![Algorithm::EdDSA],
+            keys: IssuerKeys::fixed(KeySet::parse(document.expose(), &[Algorithm::EdDSA], Trust::File).unwrap()),
+            claims: ClaimPaths::default(),
+            max_lifetime: Duration::from_hours(1),
+            leeway: Duration::ZERO,
+            own: true,
+            subject_prefix: String::new(),
+            roles_from: RolesFrom::Token,
+            confers: Confers::Any,
+            admin: false,
+        };
+        let request = MintRequest { subject: "a", ttl: Duration::from_mins(1), ..MintRequest::default() };
+        let body = serde_json::json!({"token": mint(&issuer, &request, NOW).unwrap()}).to_string();
+        let (verifier, none) = (Verifier::new(vec![issuer]), Verifier::new(Vec::new()));
+        let roles = RoleTable::compile(&crate::rbac::RoleData::default()).unwrap();
+        let revoke = |verifier, issuers: &[String]| {
+            read(body.as_bytes(), Door::Revocations, &Known { verifier, issuers, roles: &roles, now: NOW })
+        };
+        assert!(revoke(&verifier, &["own".to_owned()]).unwrap().by_token);
+        let refused = revoke(&verifier, &["iam_service".to_owned()]).unwrap_err();
+        assert!(refused.pointer == "/token" && refused.detail.contains("there are: iam_service"), "{refused:?}");
+        let refused = revoke(&none, &["iam_service".to_owned()]).unwrap_err();
+        assert!(refused.pointer == "/token" && refused.detail.contains("revoke its `jti`"), "{refused:?}");
     }
 
     #[test]

@@ -107,7 +107,11 @@ impl Verifier {
         };
         found.ok_or(TokenRejection::new(
             Reason::WrongIssuer,
-            if name.is_some() { "no accepted issuer has the token's `iss`" } else { "the token has no `iss`" },
+            match name {
+                _ if self.issuers.is_empty() => "no issuer's tokens are accepted by their signature here",
+                Some(_) => "no accepted issuer has the token's `iss`",
+                None => "the token has no `iss`",
+            },
         ))
     }
 }
