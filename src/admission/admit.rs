@@ -323,9 +323,10 @@ impl Admission {
                 let asked = Asked { facts, headers, now, started: begun_at };
                 let identified = self.identify(&asked, &snapshot, service, desk, told.as_deref_mut());
                 let identified = match (&self.elsewhere, identified) {
-                    (Some(elsewhere), Ok((caller, resumed))) => {
-                        elsewhere.permissions(caller, &pending, told).map(|caller| (caller, resumed))
-                    }
+                    (Some(elsewhere), Ok((caller, resumed))) => elsewhere
+                        .permissions(caller, &pending, told.as_deref_mut())
+                        .and_then(|caller| elsewhere.up_to_date(caller, told))
+                        .map(|caller| (caller, resumed)),
                     (_, identified) => identified,
                 };
                 match identified {
@@ -359,14 +360,19 @@ impl Admission {
         snapshot: &Snapshot,
         asked: &Asked<'_>,
         desk: &Desk,
-        told: Option<&mut Told>,
+        mut told: Option<&mut Told>,
     ) -> Result<(Decision<'r>, Option<Identified>), Question> {
         let Some(route) = decision.route.filter(|_| decision.outcome == Outcome::Allow) else {
             return Ok((decision, None));
         };
         let service = &snapshot.services()[snapshot.route(route).service as usize];
-        Ok(match self.identify(asked, snapshot, service, desk, told) {
-            Ok((caller, _)) => (decision, Some(caller)),
+        let identified = self.identify(asked, snapshot, service, desk, told.as_deref_mut());
+        let identified = match (&self.elsewhere, identified) {
+            (Some(elsewhere), Ok((caller, _))) => elsewhere.up_to_date(caller, told),
+            (_, identified) => identified.map(|(caller, _)| caller),
+        };
+        Ok(match identified {
+            Ok(caller) => (decision, Some(caller)),
             Err(Halt::Unusable(unusable)) if unusable.reason == Reason::BadRequest => {
                 (decision.refused(unusable.reason, unusable.detail), None)
             }
@@ -448,7 +454,11 @@ impl Admission {
                 // A public route is open to anybody, but the upstream was told who is asking, and goes on believing it.
                 if let (Outcome::Allow, Some(route), Some(_)) = (decision.outcome, decision.route, caller) {
                     let service = &snapshot.services()[snapshot.route(route).service as usize].name;
-                    match again(service, told) {
+                    let known = again(service, told).and_then(|caller| match &self.elsewhere {
+                        None => Ok(caller),
+                        Some(elsewhere) => elsewhere.up_to_date(caller, Some(told)),
+                    });
+                    match known {
                         Ok(_) => {}
                         Err(Halt::Unusable(unusable)) => return Readmitted::Ends(unusable.reason),
                         Err(Halt::Ask(question)) => return Readmitted::Ask(question),
@@ -460,7 +470,9 @@ impl Admission {
                 let service = &snapshot.services()[snapshot.route(pending.route()).service as usize].name;
                 let known = again(service, told).and_then(|caller| match &self.elsewhere {
                     None => Ok(caller),
-                    Some(elsewhere) => elsewhere.permissions(caller, &pending, Some(told)),
+                    Some(elsewhere) => elsewhere
+                        .permissions(caller, &pending, Some(&mut *told))
+                        .and_then(|caller| elsewhere.up_to_date(caller, Some(told))),
                 });
                 match known {
                     Ok(caller) => {

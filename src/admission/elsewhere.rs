@@ -84,8 +84,8 @@ impl Elsewhere {
             let detail = "the token holds a character that no bearer token may hold (RFC 6750 section 2.1)";
             return Some(Err(Halt::of(Reason::MalformedToken, detail, None)));
         }
-        let heard = match told.as_ref().and_then(|told| told.userinfo()) {
-            Some(heard) => heard.clone(),
+        let heard = match told.as_deref_mut().and_then(Told::userinfo) {
+            Some(heard) => heard,
             None => {
                 let started = Instant::now();
                 match iam.userinfo(token) {
@@ -115,8 +115,8 @@ impl Elsewhere {
             Ok(key) => key,
             Err(lacking) => return Err(Halt::of(Reason::MalformedToken, lacking, Some(caller))),
         };
-        let heard = match told.as_ref().and_then(|told| told.blacklist(id)) {
-            Some(heard) => heard.clone(),
+        let heard = match told.as_deref_mut().and_then(|told| told.blacklist(id)) {
+            Some(heard) => heard,
             None => match lookup.look_up((id, key)) {
                 LookedUp::Heard(_, heard) => heard,
                 LookedUp::Asked(_, question) => return Err(Halt::ask(question, told.as_deref())),
@@ -161,7 +161,7 @@ impl Elsewhere {
         for id in pending.permissions() {
             let code = pending.permission_code(id).clone();
             let key = PermissionKey { token, service: Arc::clone(service), code };
-            let heard = told.as_ref().and_then(|told| told.permission(&key)).cloned();
+            let heard = told.as_deref_mut().and_then(|told| told.permission(&key));
             let Some(heard) = heard.or_else(|| iam.permission(&key)) else {
                 open.push((id, key));
                 continue;
@@ -189,6 +189,25 @@ impl Elsewhere {
             Some(none) => Err(Halt::no_answer(none, Some(caller))),
             None => Ok(Identified { asked: Some(Arc::new(grants)), ..caller }),
         }
+    }
+
+    /// A caller about whom nothing was believed that is too old by now. What was told first may have become so while what was asked
+    /// next was waited for; it has served to know what that was, and is asked for again before anything is decided by it (T15).
+    pub(super) fn up_to_date(&self, caller: Identified, told: Option<&mut Told>) -> Result<Identified, Halt> {
+        let Some(told) = told.filter(|told| told.is_outdated()) else { return Ok(caller) };
+        let (entry, outdated) = (&caller.entry, told.outdated());
+        let mut questions = Vec::with_capacity(3);
+        if let Some(iam) = &self.iam {
+            questions.extend(outdated.userinfo.then(|| iam.ask_userinfo_again(entry.token())));
+            let keys = outdated.permissions;
+            questions.extend((!keys.is_empty()).then(|| iam.ask_permissions(entry, keys)));
+        }
+        if let Some(lookup) = self.lookup.as_ref().filter(|_| outdated.blacklist)
+            && let Ok(key) = lookup.key(entry.token(), &entry.claims)
+        {
+            questions.push(lookup.look_up_again(key));
+        }
+        Err(Halt::ask(Question::all(questions), Some(told)))
     }
 }
 

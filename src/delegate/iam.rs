@@ -15,7 +15,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use tokio::runtime::Handle;
 
 use self::wire::{Checked, Wire};
-use super::memory::{Flight, Heard, Landing, Memory, Receiver};
+use super::memory::{Flight, Heard, Landing, Memory, Receiver, at_once};
 use super::told::Question;
 use crate::clock::Timestamp;
 use crate::rbac::PermissionCode;
@@ -143,17 +143,26 @@ impl<E: Send + Sync + 'static> Iam<E> {
         if let Some(heard) = self.bearers.recall(&id) {
             return Known::Heard(heard);
         }
-        match self.bearers.fly(&id) {
-            Flight::Known(heard) => Known::Heard(heard),
+        Known::Asked(self.ask_about(&id, token))
+    }
+
+    /// Asks once more who the bearer of `token` is, of whom the service was asked before.
+    pub fn ask_userinfo_again(self: &Arc<Self>, token: &str) -> Question<E> {
+        self.ask_about(&TokenId::of(token), token)
+    }
+
+    fn ask_about(self: &Arc<Self>, id: &TokenId, token: &str) -> Question<E> {
+        Question::userinfo(match self.bearers.fly(id) {
+            Flight::Known(heard) => at_once(heard),
             Flight::Joined(receiver) => {
                 self.count.coalesced(DelegateQuestion::Userinfo);
-                Known::Asked(Question::userinfo(receiver))
+                receiver
             }
             Flight::Begun(receiver, landing) => {
                 self.runtime.spawn(Arc::clone(self).ask_userinfo(token.into(), landing));
-                Known::Asked(Question::userinfo(receiver))
+                receiver
             }
-        }
+        })
     }
 
     /// What is remembered of a permission.
@@ -169,7 +178,7 @@ impl<E: Send + Sync + 'static> Iam<E> {
         let mut landings = Vec::new();
         for key in keys {
             match self.permissions.fly(&key) {
-                Flight::Known(heard) => waiting.push((key, tokio::sync::watch::channel(Some(heard)).1)),
+                Flight::Known(heard) => waiting.push((key, at_once(heard))),
                 Flight::Joined(receiver) => {
                     self.count.coalesced(DelegateQuestion::Permission);
                     waiting.push((key, receiver));

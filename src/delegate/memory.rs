@@ -16,6 +16,8 @@ use tokio::sync::watch;
 pub struct Heard<V> {
     /// What was answered.
     pub what: V,
+    /// When it was asked for.
+    pub(super) asked: Instant,
     /// From then on it is too old.
     pub good_until: Instant,
 }
@@ -25,7 +27,7 @@ impl<V> Heard<V> {
     /// given at once and have been long on its way.
     #[must_use]
     pub(super) fn new(what: V, asked: Instant, age: Duration) -> Self {
-        Self { what, good_until: asked + age }
+        Self { what, asked, good_until: asked + age }
     }
 }
 
@@ -126,6 +128,11 @@ impl<K: Eq + Hash, V> Drop for Landing<K, V> {
     fn drop(&mut self) {
         self.memory.flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
     }
+}
+
+/// What waits for nothing: the answer is there.
+pub(super) fn at_once<V>(heard: Heard<V>) -> Receiver<V> {
+    watch::channel(Some(heard)).1
 }
 
 /// Waits for an answer; `None`: there is none.

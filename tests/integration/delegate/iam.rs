@@ -242,6 +242,47 @@ fn what_is_no_bearer_token_is_not_sent_anywhere() {
 }
 
 #[test]
+fn t15_what_was_told_is_not_decided_by_when_it_is_too_old_meanwhile() {
+    let (service, upstream) = (UserService::start(), Upstream::echo());
+    service.knows("t", json!({"sub": "a"})).grants("t", "item:view");
+    service.is_slow_about_permissions(Duration::from_secs(4));
+    let gateway = service
+        .asked_by(&upstream)
+        .setting("auth.iam_service.cache", "2s")
+        .setting("auth.iam_service.timeout", "30s")
+        .start();
+    let mut open = gateway.connect();
+    open.set_read_timeout(Duration::from_secs(60));
+    open.send("GET /items HTTP/1.1\r\nHost: oms.test\r\nAuthorization: Bearer t\r\n\r\n");
+    crate::harness::eventually("it asks what they may do", Duration::from_secs(20), || {
+        (service.permissions().len() == 1).then_some(())
+    });
+    service.forgets("t");
+    let refused = open.response();
+    assert_eq!(refused.denial(), (401, "token_rejected".into()), "who they were was known four seconds ago");
+    assert_eq!((service.userinfos(), upstream.count()), (2, 0));
+}
+
+#[test]
+fn a_service_that_takes_longer_than_its_answers_are_good_for_is_not_asked_for_ever() {
+    for (delay, cache) in [(1500, "1s"), (700, "1s"), (200, "1ms")] {
+        let (service, upstream) = (UserService::start(), Upstream::echo());
+        service.knows("t", json!({"sub": "a"})).grants("t", "item:view");
+        service.is_slow(Duration::from_millis(delay));
+        let gateway = service
+            .asked_by(&upstream)
+            .setting("auth.iam_service.cache", cache)
+            .setting("auth.iam_service.timeout", "30s")
+            .start();
+        assert_eq!(gateway.get_as("/items", "t").status, 200, "{delay} ms, {cache}");
+        let (most, asked) = (if cache == "1ms" { 1 } else { 3 }, (service.userinfos(), service.permissions().len()));
+        assert!(asked.0 <= most && asked.1 <= most, "{delay} ms, {cache}: {asked:?}");
+        let counted = gateway.metric("doorward_token_validation_seconds_count", &["source=\"iam\""]);
+        assert_eq!(counted, 1.0, "one request had to know who is asking");
+    }
+}
+
+#[test]
 fn public_routes_ask_only_about_a_token_and_go_on_without_an_answer() {
     let (service, upstream) = (UserService::start(), Upstream::echo());
     service.knows("t", json!({"sub": "a"}));
