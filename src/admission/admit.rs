@@ -408,7 +408,7 @@ impl Admission {
             }
         };
         if let Some(elsewhere) = &self.elsewhere
-            && let Some(vouched) = elsewhere.vouched(token, told.as_deref_mut(), desk)
+            && let Some(vouched) = elsewhere.vouched(token, told.as_deref_mut(), desk, now)
         {
             let caller = self.stand(vouched?, method, snapshot, &service.name, now)?;
             return Ok((elsewhere.looked_up(caller, told)?, Instant::now()));
@@ -509,7 +509,7 @@ impl Admission {
         // How it was sent was looked at when the exchange began, and says nothing now.
         let method = AuthMethod::Bearer;
         if let Some(elsewhere) = &self.elsewhere
-            && let Some(vouched) = elsewhere.vouched(entry.token(), Some(told), desk)
+            && let Some(vouched) = elsewhere.vouched(entry.token(), Some(told), desk, now)
         {
             let before = &entry.claims.subject;
             let entry = vouched?;

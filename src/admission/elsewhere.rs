@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::admit::{Desk, Unusable};
 use super::identity::{Identified, Identity};
+use crate::clock::Timestamp;
 use crate::delegate::{self, Iam, Known, LookedUp, Lookup, NoAnswer, PermissionKey, TokenId, Unreachable};
 use crate::policy::{Caller, Pending};
 use crate::rbac::table::ADMIN_SERVICE;
@@ -78,6 +79,7 @@ impl Elsewhere {
         token: &str,
         mut told: Option<&mut Told>,
         desk: &Desk,
+        now: Timestamp,
     ) -> Option<Result<Arc<Entry<Identity>>, Halt>> {
         let iam = self.iam.as_ref()?;
         if !is_bearer_token(token) {
@@ -88,7 +90,7 @@ impl Elsewhere {
             Some(heard) => heard,
             None => {
                 let started = Instant::now();
-                match iam.userinfo(token) {
+                match iam.userinfo(token, now) {
                     Known::Heard(heard) => {
                         if told.as_ref().is_none_or(|told| !told.has_asked()) {
                             validated(desk, ValidationSource::Cache, &heard.what, started.elapsed());
@@ -96,6 +98,7 @@ impl Elsewhere {
                         heard
                     }
                     Known::Asked(question) => return Some(Err(Halt::ask(question, told.as_deref()))),
+                    Known::Refused(rejection) => return Some(Err(Halt::of(rejection.reason, rejection.detail, None))),
                 }
             }
         };

@@ -20,8 +20,8 @@ use super::told::Question;
 use crate::clock::Timestamp;
 use crate::rbac::PermissionCode;
 use crate::telemetry::{DelegateMetrics, DelegateQuestion};
-use crate::token::Entry;
 use crate::token::vouched::{Unverified, Vouching};
+use crate::token::{Entry, TokenRejection};
 
 /// For how long a token that the service refused is not asked about again.
 const REFUSED_FOR: Duration = Duration::from_secs(1);
@@ -88,6 +88,8 @@ pub enum Known<V, E> {
     Heard(Heard<V>),
     /// Nothing; it has been asked.
     Asked(Question<E>),
+    /// It is not asked about such a token.
+    Refused(TokenRejection),
 }
 
 /// The user service, asked through one client by tasks of one runtime. `E` is what the asker derives from an answer.
@@ -138,12 +140,17 @@ impl<E: Send + Sync + 'static> Iam<E> {
 
     /// Who the bearer of `token` is: what is remembered, or what will be answered.
     #[must_use]
-    pub fn userinfo(self: &Arc<Self>, token: &str) -> Known<UserinfoAnswer<E>, E> {
+    pub fn userinfo(self: &Arc<Self>, token: &str, now: Timestamp) -> Known<UserinfoAnswer<E>, E> {
         let id = TokenId::of(token);
         if let Some(heard) = self.bearers.recall(&id) {
             return Known::Heard(heard);
         }
-        Known::Asked(self.ask_about(&id, token))
+        // Looked at only where it would be asked: what is remembered was asked about, so that it was good then, and no token
+        // becomes worse in this.
+        match self.vouching.may_be_asked_about(token, now) {
+            Ok(()) => Known::Asked(self.ask_about(&id, token)),
+            Err(rejection) => Known::Refused(rejection),
+        }
     }
 
     /// Asks once more who the bearer of `token` is, of whom the service was asked before.

@@ -242,6 +242,62 @@ fn what_is_no_bearer_token_is_not_sent_anywhere() {
 }
 
 #[test]
+fn t05_a_token_that_lives_longer_than_revocations_are_remembered_is_refused_and_not_asked_about() {
+    let (service, upstream) = (UserService::start(), Upstream::echo());
+    let gateway = service.asked_by(&upstream).setting("auth.iam_service.max_lifetime", "1h").start();
+    let denial = |payload: Value| {
+        let token = jwt(&payload);
+        service.knows(&token, json!({"sub": "a"}));
+        let answer = gateway.get_as("/me", &token);
+        let told = format!("{}{}", gateway.stdout(), gateway.stderr());
+        assert!(!told.contains(&token) && !told.contains(token.split('.').nth(1).unwrap()), "a token is in the log");
+        answer
+    };
+    let day = 86_400;
+    for payload in [
+        json!({"iat": now(), "exp": now() + 30 * day}),
+        json!({"iat": now() - 29 * day, "exp": now() + day}),
+        json!({"iat": now() - 10, "exp": now() + 3591}),
+        json!({"exp": now() + 3600 + 90}),
+        json!({"exp": 1e15, "iat": now()}),
+        json!({"exp": 1e15}),
+    ] {
+        let refused = denial(payload.clone());
+        assert_eq!(refused.denial(), (401, "malformed_token".into()), "{payload}");
+        assert!(refused.text().contains("auth.iam_service.max_lifetime"), "{}", refused.text());
+        assert_eq!(refused.field("www-authenticate"), Some("Bearer realm=\"oms\", error=\"invalid_token\""));
+    }
+    let future = denial(json!({"iat": now() + 600, "exp": now() + 1200}));
+    assert_eq!(future.denial(), (401, "not_yet_valid".into()), "no floor would be above it");
+    assert_eq!(service.questions().len(), 0, "the service is not asked about what is refused here");
+    for payload in [
+        json!({"iat": now() - 10, "exp": now() + 3590}),
+        json!({"exp": now() + 3500}),
+        json!({"iat": now() - 90 * day}),
+        json!({"jti": "without an end"}),
+    ] {
+        assert_eq!(denial(payload.clone()).status, 200, "{payload}");
+    }
+}
+
+#[test]
+fn t05_a_token_that_does_not_say_when_it_was_issued_is_as_old_as_it_can_be() {
+    let (service, upstream) = (UserService::start(), Upstream::echo());
+    let (early, late) = (jwt(&json!({"exp": now() + 600})), jwt(&json!({"exp": now() + 3500})));
+    for token in [&early, &late] {
+        service.knows(token, json!({"sub": "a"}));
+    }
+    let gateway = service
+        .asked_by(&upstream)
+        .setting("auth.iam_service.max_lifetime", "1h")
+        .file("revoked.jsonl", format!("{{\"subject\": \"a\", \"issued_until\": {}}}\n", now() - 1800))
+        .setting("revocation.file", "revoked.jsonl")
+        .start();
+    assert_eq!(gateway.get_as("/me", &early).denial(), (401, "revoked".into()), "50 minutes old at least");
+    assert_eq!(gateway.get_as("/me", &late).status, 200, "it cannot be older than two minutes");
+}
+
+#[test]
 fn t15_what_was_told_is_not_decided_by_when_it_is_too_old_meanwhile() {
     let (service, upstream) = (UserService::start(), Upstream::echo());
     service.knows("t", json!({"sub": "a"})).grants("t", "item:view");
