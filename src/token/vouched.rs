@@ -5,10 +5,14 @@
 //! (`jti`, `sid`, `iat`, `kid`) serves to refuse it where it has been revoked, and `exp` to forget it in time; who the bearer is and
 //! what it may do is the service's word alone.
 //!
-//! Before the service is asked, tokens are refused that outlive the memory of revocations: what is revoked here would not reach them (T5).
+//! Before the service is asked, two kinds of tokens are refused, because what is revoked here would not reach them: those that outlive
+//! the memory of revocations (T5), and other spellings of a JWT, which a service that reads leniently takes for the same token.
 
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::alphabet::URL_SAFE;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde_json::{Map, Value};
 
 use super::claims::{self, Claims};
@@ -88,6 +92,40 @@ pub fn is_bearer_token(text: &str) -> bool {
     !token.is_empty() && text.len() <= MAX_TOKEN_BYTES && token.bytes().all(allowed)
 }
 
+/// Reads what the most lenient service reads.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &URL_SAFE,
+    GeneralPurposeConfig::new()
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(DecodePaddingMode::RequireNone),
+);
+
+/// Whether a token has no other spelling that means the same. A JWT (or an encrypted one, of five parts) must be canonical base64url
+/// without padding (RFC 7515 section 2): nobody's signature is over how the signature is spelt. Of what is no JWT the form is unknown.
+fn has_one_spelling(token: &str) -> bool {
+    let is_object = |part: &str| {
+        let mut signs: Vec<u8> = part.bytes().filter(|sign| !matches!(sign, b'=' | b'~')).collect();
+        for sign in &mut signs {
+            match *sign {
+                b'+' => *sign = b'-',
+                b'/' => *sign = b'_',
+                _ => {}
+            }
+        }
+        if signs.len() % 4 == 1 {
+            signs.pop();
+        }
+        LENIENT.decode(signs).is_ok_and(|text| serde_json::from_slice::<Map<String, Value>>(&text).is_ok())
+    };
+    let parts: Vec<&str> = token.split('.').collect();
+    match parts.as_slice() {
+        [header, _, _, ..] if is_object(header) => {
+            matches!(parts.len(), 3 | 5) && parts.iter().all(|part| decode_base64url(part).is_some())
+        }
+        _ => true,
+    }
+}
+
 const TOO_LONG_LIVED: TokenRejection =
     TokenRejection::malformed("the token lives longer than `auth.iam_service.max_lifetime` (`exp` less `iat`)");
 
@@ -97,6 +135,9 @@ impl Vouching {
     /// # Errors
     /// [`TokenRejection`] where what is revoked here would not reach the token.
     pub fn may_be_asked_about(&self, token: &str, now: Timestamp) -> Result<(), TokenRejection> {
+        if !has_one_spelling(token) {
+            return Err(TokenRejection::malformed("the token is a JWT that is not canonical base64url"));
+        }
         let Unverified { issued_at, expires_at, .. } = Unverified::read(token);
         let latest = now.plus(self.leeway);
         if issued_at.is_some_and(|at| at > latest) {
@@ -350,6 +391,43 @@ mod tests {
         assert_eq!(issued_at(json!({"exp": NOW})), Timestamp(NOW - 3600));
         assert_eq!(issued_at(json!({"exp": NOW, "iat": NOW - 5})), Timestamp(NOW - 5));
         assert_eq!(issued_at(json!({})), Timestamp(0));
+    }
+
+    #[test]
+    fn t15_of_a_jwt_there_is_one_spelling() {
+        let token = jwt(&json!({"jti": "j"}));
+        let (signed, _) = token.rsplit_once('.').unwrap();
+        let (header, payload) = signed.split_once('.').unwrap();
+        let padded = base64::engine::general_purpose::STANDARD.encode(br#" {"alg":"HS256"}"#);
+        assert!(padded.ends_with('='));
+        for one in [
+            token.clone(),
+            format!("{signed}."),
+            format!("{signed}.Zg"),
+            format!("{header}.a2V5.aXY.dGV4dA.dGFn"),
+            format!("{header}..aXY.dGV4dA.dGFn"),
+            "a.b.c~".to_owned(),
+            "opaque==".to_owned(),
+            // Two parts are a form of somebody's own.
+            format!("{header}.c2ln~"),
+            padded.clone(),
+        ] {
+            assert!(has_one_spelling(&one), "{one}");
+        }
+        for other in [
+            format!("{signed}.Zg=="),
+            format!("{signed}.Zh"),
+            format!("{signed}.Zg~"),
+            format!("{signed}.Z"),
+            format!("{signed}.a+b/"),
+            format!("{header}.{payload}~.Zg"),
+            format!("{header}~.{payload}.Zg"),
+            format!("{padded}.{payload}.Zg"),
+            format!("{token}.Zg"),
+            format!("{header}.a2V5.aXY.dGV4dA.dGFn~"),
+        ] {
+            assert!(!has_one_spelling(&other), "{other}");
+        }
     }
 
     #[test]

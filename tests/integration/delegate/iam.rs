@@ -298,6 +298,43 @@ fn t05_a_token_that_does_not_say_when_it_was_issued_is_as_old_as_it_can_be() {
 }
 
 #[test]
+fn t15_a_jwt_has_one_spelling() {
+    let (service, upstream) = (UserService::start(), Upstream::echo());
+    let token = jwt(&json!({"exp": now() + 600, "jti": "j-1"}));
+    let (signed, signature) = token.rsplit_once('.').unwrap();
+    let (header, payload) = signed.split_once('.').unwrap();
+    let gateway = service.asked_by(&upstream).start();
+    let last = signature.replace("JlcmU", "JlcmV");
+    assert_eq!((signature, last.as_str()), ("c2lnbmF0dXJl", "c2lnbmF0dXJl"), "whole groups have no spare bits");
+    for spelt in [
+        format!("{token}="),
+        format!("{token}=="),
+        format!("{token}~"),
+        format!("{signed}.~{signature}"),
+        format!("{signed}.{signature}A"),
+        format!("{signed}.c2lnbmF0dXJlcx"),
+        format!("{signed}.a+/b"),
+        format!("{token}.x"),
+        format!("{token}."),
+        format!("{signed}..{signature}"),
+        format!("{header}~.{payload}.{signature}"),
+        format!("{header}.{payload}~.{signature}"),
+        format!("~{token}"),
+    ] {
+        service.knows(&spelt, json!({"sub": "a"}));
+        let refused = gateway.get_as("/me", &spelt);
+        assert_eq!(refused.denial(), (401, "malformed_token".into()), "{spelt}");
+        assert!(refused.text().contains("base64url"), "{}", refused.text());
+    }
+    assert_eq!(service.questions().len(), 0);
+    // What is no JWT has a form of its own, of which nothing is known here.
+    for opaque in ["opaque==", "a.b.c", "v4.public.dGVzdA.c~", "MTk4.Cl2FMQ.ZnCjm1XVW7v~", "eyJpdiI6IjEifQ==", &token] {
+        service.knows(opaque, json!({"sub": "a"}));
+        assert_eq!(gateway.get_as("/me", opaque).status, 200, "{opaque}");
+    }
+}
+
+#[test]
 fn t15_what_was_told_is_not_decided_by_when_it_is_too_old_meanwhile() {
     let (service, upstream) = (UserService::start(), Upstream::echo());
     service.knows("t", json!({"sub": "a"})).grants("t", "item:view");
