@@ -304,8 +304,6 @@ fn t15_a_jwt_has_one_spelling() {
     let (signed, signature) = token.rsplit_once('.').unwrap();
     let (header, payload) = signed.split_once('.').unwrap();
     let gateway = service.asked_by(&upstream).start();
-    let last = signature.replace("JlcmU", "JlcmV");
-    assert_eq!((signature, last.as_str()), ("c2lnbmF0dXJl", "c2lnbmF0dXJl"), "whole groups have no spare bits");
     for spelt in [
         format!("{token}="),
         format!("{token}=="),
