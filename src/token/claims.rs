@@ -256,7 +256,9 @@ fn text<'p>(payload: &'p Map<String, Value>, name: &'static str) -> Result<Optio
 /// Latest time that is taken for one: the end of the year 9999.
 pub(super) const LATEST: Timestamp = Timestamp(253_402_300_799);
 
-/// RFC 7519 section 2, `NumericDate`: seconds since the epoch, perhaps with a fraction.
+/// RFC 7519 section 2, `NumericDate`: seconds since the epoch, perhaps with a fraction. A number is of the right type however far it
+/// lies outside the calendar: one before 1970 is taken for its beginning, one after 9999 for its end, and the rules about times refuse
+/// what they have to.
 pub(super) fn numeric_date(
     payload: &Map<String, Value>,
     name: &'static str,
@@ -267,14 +269,12 @@ pub(super) fn numeric_date(
     };
     let seconds = match value {
         Value::Number(number) => number.as_i64().or_else(|| {
-            let seconds = number.as_f64()?;
-            // Within these bounds the conversion is exact; they also keep NaN and −0.5 out.
-            (0.0..=LATEST.0 as f64).contains(&seconds).then_some(round(seconds) as i64)
+            let seconds = number.as_f64().filter(|seconds| seconds.is_finite())?;
+            // Within these bounds the conversion is exact.
+            Some(round(seconds).clamp(0.0, LATEST.0 as f64) as i64)
         }),
-        _ => return Err(TokenRejection::malformed_owned(format!("the claim `{name}` is not a number"))),
+        _ => None,
     };
-    match seconds {
-        Some(seconds) if (0..=LATEST.0).contains(&seconds) => Ok(Some(Timestamp(seconds))),
-        _ => Err(TokenRejection::malformed_owned(format!("the claim `{name}` is not a time between 1970 and 9999"))),
-    }
+    let malformed = || TokenRejection::malformed_owned(format!("the claim `{name}` is not a number"));
+    seconds.map(|seconds| Some(Timestamp(seconds.clamp(0, LATEST.0)))).ok_or_else(malformed)
 }
