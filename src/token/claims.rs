@@ -104,7 +104,7 @@ impl Claims {
             admin: issuer.admin || issuer.own,
             roles_published: issuer.roles_from == RolesFrom::Doorward,
             session: own(&paths.session).map(session).transpose()?,
-            token_id: registered.token_id.map(Box::from),
+            token_id: registered.token_id.map(token_id).transpose()?,
             uv: own("uv").map(change_number).transpose()?,
             name: at(payload, &paths.name).and_then(shown_text),
             email: at(payload, &paths.email).filter(|_| email_is_verified(payload)).and_then(shown_text),
@@ -205,6 +205,23 @@ fn memberships(claim: &Value) -> Result<Box<[Membership]>, TokenRejection> {
         .collect();
     held.sort_unstable_by(|a, b| a.service.cmp(&b.service));
     Ok(held.into())
+}
+
+/// The longest `jti` that is taken, in bytes: revocations keep no longer one.
+pub const LONGEST_TOKEN_ID: usize = 1024;
+
+/// Whether a token with this `jti` can be revoked by it.
+#[must_use]
+pub fn is_token_id(text: &str) -> bool {
+    (1..=LONGEST_TOKEN_ID).contains(&text.len())
+}
+
+/// A token that names itself has to do so in a way that it can be revoked by. One without a `jti` never said that it could be.
+fn token_id(id: &str) -> Result<Box<str>, TokenRejection> {
+    let id = Some(id).filter(|id| is_token_id(id)).map(Box::from);
+    id.ok_or(TokenRejection::malformed(
+        "the token's `jti` is empty or longer than 1,024 bytes, so that nobody could revoke it",
+    ))
 }
 
 /// A session that cannot be compared could not be revoked: a wrong form is refused, not ignored.

@@ -325,6 +325,27 @@ fn a_number_beyond_every_calendar_is_a_time_before_or_after_all_others() {
 }
 
 #[test]
+fn t15_an_id_by_which_nobody_could_revoke_is_refused() {
+    let of = |claims: Value, length: usize| token(&with(claims, "jti", json!("j".repeat(length))));
+    for claims in [claims(), own_claims()] {
+        for length in [0, 1025, 5000] {
+            let (reason, detail) = verify(&of(claims.clone(), length)).unwrap_err();
+            assert!(
+                reason == Reason::MalformedToken && detail.contains("nobody could revoke it"),
+                "{length}: {detail}"
+            );
+        }
+        for length in [1, 1024] {
+            assert_eq!(verify(&of(claims.clone(), length)).unwrap().token_id.unwrap().len(), length);
+        }
+        assert_eq!(verify(&token(&without(claims, "jti"))).unwrap().token_id, None, "absent is another matter");
+    }
+    for session in [String::new(), "s".repeat(129)] {
+        assert_eq!(reason(&token(&with(own_claims(), "sid", json!(session)))), Reason::MalformedToken);
+    }
+}
+
+#[test]
 fn fractions_of_seconds_are_cut_off_against_the_bearer() {
     let fractions = with(with(claims(), "exp", json!(NOW.0 as f64 + 600.9)), "nbf", json!(NOW.0 as f64 + 29.5));
     let found = verify(&token(&fractions)).unwrap();
