@@ -346,6 +346,31 @@ fn t15_an_id_by_which_nobody_could_revoke_is_refused() {
 }
 
 #[test]
+fn t07_nobody_takes_the_name_of_another_issuers_subject() {
+    let same = |own: bool| Issuer {
+        name: "same".into(),
+        issuer: Some("https://same.example".into()),
+        subject_prefix: String::new(),
+        own,
+        ..foreign()
+    };
+    let named =
+        |subject: &str| token(&with(with(claims(), "iss", json!("https://same.example")), "sub", json!(subject)));
+    let beside = |own: bool, subject: &str| verify_at(vec![foreign(), same(own)], &named(subject), NOW);
+    for subject in ["kc:alice", "kc:"] {
+        let (reason, detail) = beside(false, subject).unwrap_err();
+        assert!(reason == Reason::MalformedToken && detail.contains("prefix"), "{subject}: {detail}");
+        assert!(beside(true, subject).is_ok(), "doorward itself minted it for them");
+        assert!(verify_at(vec![same(false)], &named(subject), NOW).is_ok(), "nobody else has that prefix");
+    }
+    for subject in ["alice", "kc", "KC:alice", "akc:"] {
+        assert!(beside(false, subject).is_ok(), "{subject}");
+    }
+    // Under its own prefix a subject may look as it likes.
+    assert_eq!(&*verify(&token(&with(claims(), "sub", json!("kc:alice")))).unwrap().subject, "kc:kc:alice");
+}
+
+#[test]
 fn fractions_of_seconds_are_cut_off_against_the_bearer() {
     let fractions = with(with(claims(), "exp", json!(NOW.0 as f64 + 600.9)), "nbf", json!(NOW.0 as f64 + 29.5));
     let found = verify(&token(&fractions)).unwrap();
