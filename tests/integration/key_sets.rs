@@ -248,6 +248,23 @@ fn a_kid_that_stays_unknown_is_asked_about_once() {
 }
 
 #[test]
+fn one_unfit_key_of_a_set_is_passed_over_and_told_once() {
+    let (issuer, upstream) = (Issuer::eddsa(), Upstream::start(Behaviour::Echo));
+    let mut set = set_of(&[&issuer]);
+    let unfit = json!({"kty": "RSA", "kid": "too short", "n": "wcHBwcHB", "e": "AQAB"});
+    set["keys"].as_array_mut().unwrap().insert(0, unfit);
+    let server = KeyServer::start(Keys::Set(set));
+    let running = at(&server, &upstream, &[("refresh", "100ms"), ("cool_down", "50ms")]).start();
+    assert_eq!(status(&running, &issuer.viewer()), 200);
+    eventually("refreshes", LONG, || (server.asked() > 5).then_some(()));
+    let out = running.stdout();
+    let told: Vec<_> = out.lines().filter(|line| line.contains("passed over")).collect();
+    assert_eq!(told.len(), 1, "{out}");
+    assert!(told[0].contains("too short") && told[0].contains("2,048 bits"), "{}", told[0]);
+    assert_eq!(running.metric("doorward_jwks_failing", &["issuer=\"test\""]), 0.0);
+}
+
+#[test]
 fn rotation_under_load_fails_no_request() {
     let (first, next, upstream) = (Issuer::eddsa(), second(), Upstream::start(Behaviour::Echo));
     let other = Issuer::es256().named("other");
