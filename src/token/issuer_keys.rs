@@ -167,7 +167,8 @@ impl IssuerKeys {
         (unknown.tell)(if before == hash { UnknownKid::Known } else { UnknownKid::New });
     }
 
-    fn forget_unknown(&self) {
+    /// Every `kid` that the set does not have is [`UnknownKid::New`] once more.
+    pub fn forget_unknown(&self) {
         for slot in self.unknown.get().iter().flat_map(|unknown| &unknown.slots) {
             slot.store(0, Ordering::Release);
         }

@@ -93,29 +93,41 @@ impl Fetched {
         let mut failures = 0_u32;
         // When the set in force is too old, by a clock that nobody sets back.
         let mut too_old: Option<Instant> = None;
+        let mut cause = Cause::Time;
+        let mut in_vain = InVain::default();
         loop {
             let (begun, now) = (Instant::now(), Timestamp::now());
-            let pause = match fetch(&self, &followed.algorithms).await {
+            let (pause, changed) = match fetch(&self, &followed.algorithms).await {
                 Ok((set, kept)) => {
                     failures = 0;
                     too_old = Some(begun + self.max_age);
                     // Rounded down: a second less rather than one more.
                     let seconds = i64::try_from(self.max_age.as_secs()).unwrap_or(i64::MAX);
-                    followed.put_in_force(set, Some(now.plus(seconds)));
-                    self.until_refresh(kept)
+                    let exchanged = followed.put_in_force(set, Some(now.plus(seconds)));
+                    (self.until_refresh(kept), exchanged.is_change())
                 }
                 Err(error) => {
                     followed.refused(&error);
                     failures = failures.saturating_add(1);
-                    self.until_retry(failures, too_old.is_some_and(|end| Instant::now() < end))
+                    let young = too_old.is_some_and(|end| Instant::now() < end);
+                    (self.until_retry(failures, young), false)
                 }
             };
             first.take();
             let mut next = Instant::now() + pause;
+            let mut forget = Some(begun + in_vain.after(cause, changed, &self));
+            let soonest = begun + self.cool_down;
+            cause = Cause::Time;
             loop {
                 tokio::select! {
                     () = sleep_until(next) => break,
-                    () = unknown.notified() => next = next.min(begun + self.cool_down),
+                    () = unknown.notified() => if soonest < next {
+                        (next, cause) = (soonest, Cause::UnknownKid);
+                    },
+                    () = reached(forget) => {
+                        forget = None;
+                        followed.keys.forget_unknown();
+                    }
                     () = reached(too_old) => {
                         too_old = None;
                         followed.keys.expire();
@@ -142,6 +154,29 @@ impl Fetched {
         let most = if has_keys { LONGEST_PAUSE } else { self.cool_down }.min(self.refresh);
         let pause = first.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1).min(16)));
         pause.min(most).mul_f64(jitter(0.75, 1.0))
+    }
+}
+
+/// Why a fetch is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// It was time for it.
+    Time,
+    /// A token named a key that the set does not have.
+    UnknownKid,
+}
+
+/// How often in a row it was looked for an unknown `kid` in vain.
+#[derive(Debug, Default)]
+struct InVain(u32);
+
+impl InVain {
+    /// How long after the beginning of this fetch the kids that were asked about are forgotten, so that the next token that names one
+    /// has it looked for again: its key may have been published meanwhile. What stays unknown is looked for ever more rarely.
+    fn after(&mut self, cause: Cause, changed: bool, fetched: &Fetched) -> Duration {
+        self.0 = if cause == Cause::UnknownKid && !changed { self.0.saturating_add(1) } else { 0 };
+        let doubled = fetched.cool_down.saturating_mul(2_u32.saturating_pow(self.0.saturating_sub(1).min(16)));
+        doubled.min(fetched.refresh).max(fetched.cool_down)
     }
 }
 
@@ -201,6 +236,25 @@ mod tests {
         for (failures, most) in [(1, 30), (2, 60), (9, 60)] {
             within(fetched.until_retry(failures, true), most);
         }
+    }
+
+    #[test]
+    fn what_is_looked_for_in_vain_is_looked_for_ever_more_rarely() {
+        let (fetched, mut in_vain) = (fetched(), InVain::default());
+        let mut after = |cause, changed| in_vain.after(cause, changed, &fetched).as_secs();
+        assert_eq!(after(Cause::Time, true), 30, "the start");
+        for seconds in [30, 60, 120, 240, 300, 300] {
+            assert_eq!(after(Cause::UnknownKid, false), seconds);
+        }
+        assert_eq!(after(Cause::Time, false), 30);
+        assert_eq!((after(Cause::UnknownKid, false), after(Cause::UnknownKid, false)), (30, 60));
+        assert_eq!((after(Cause::UnknownKid, true), after(Cause::UnknownKid, false)), (30, 30), "it was found");
+        let rare = Fetched { cool_down: Duration::from_secs(400), ..fetched };
+        assert_eq!(
+            InVain::default().after(Cause::UnknownKid, false, &rare).as_secs(),
+            400,
+            "never within the cool-down"
+        );
     }
 
     #[test]
