@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail};
 use serde_json::{Map, Value, json};
 
 use super::{Context, FAILED, Output};
+use crate::app;
 use crate::clock::Timestamp;
 use crate::config::{AuthSettings, IssuerSettings, KeySource, Settings, quantity};
 use crate::token::local_keys::{self, RotateError, Rotation};
@@ -79,7 +80,12 @@ fn rotate(args: &Rotate, settings: &Settings, context: &mut Context<'_>) -> anyh
     }
     let tokens_live = issuer.max_lifetime + auth.leeway;
     let rotation = Rotation { algorithm, overlap: (!args.now).then_some(args.overlap), tokens_live };
-    let rotated = match local_keys::rotate(&auth.local_keys, &issuer.algorithms, rotation, Timestamp::now()) {
+    let path = &auth.local_keys;
+    if settings.follows() && !path.exists() {
+        bail!(super::FOLLOWS);
+    }
+    app::refuse_another_owner(path)?;
+    let rotated = match local_keys::rotate(path, &issuer.algorithms, rotation, Timestamp::now()) {
         Ok(rotated) => rotated,
         Err(waits @ RotateError::Waits { .. }) => {
             writeln!(context.err, "{waits}")?;

@@ -373,6 +373,65 @@ fn what_cannot_be_minted_or_is_refused_says_why() {
 }
 
 #[test]
+fn who_follows_makes_no_keys_that_nobody_else_knows() {
+    let (folder, config) = configuration();
+    let keys = folder.path().join("keys.json");
+    let pinned = format!("[\"{}\"]", "A".repeat(42) + "E");
+    let truth = folder.path().join("truth").display().to_string();
+    let env = [
+        ("REDIS_URL", "redis://127.0.0.1:1"),
+        ("DOORWARD_PUBLICATION__PUBLIC_KEYS", pinned.as_str()),
+        ("DOORWARD_REVOCATION__FOLDER", truth.as_str()),
+    ];
+    let follower = |args: &[&str]| run_in(&env, "", &[args, &["--config", &config]].concat());
+    for args in [&["token", "mint", "--sub", "a"][..], &["keys", "rotate"], &["keys", "rotate", "--now"]] {
+        let said = follower(args).no();
+        assert!(said.contains("follows") && said.contains("control plane"), "{args:?}: {said}");
+        assert!(!keys.exists(), "{args:?}");
+    }
+    // What needs none of these keys is none of their business.
+    follower(&["token", "mint", "--sub", "a", "--issuer", "old"]).good();
+    assert!(!keys.exists());
+    // Who has been given the file may use it.
+    run(&["token", "mint", "--sub", "a", "--config", &config]).good();
+    follower(&["token", "mint", "--sub", "a"]).good();
+    follower(&["keys", "rotate"]).good();
+}
+
+#[test]
+fn root_makes_and_changes_no_keys_of_somebody_else() {
+    let (folder, config) = configuration();
+    let keys = folder.path().join("keys.json");
+    let owned_by = |path: &Path, user| std::os::unix::fs::chown(path, Some(user), Some(user));
+    // Only root can give a folder away.
+    if owned_by(folder.path(), 65534).is_err() {
+        return;
+    }
+    let commands = [&["token", "mint", "--sub", "a"][..], &["keys", "rotate", "--now"]];
+    let refused = |why: &str| {
+        for args in commands {
+            let said = run(&[args, &["--config", &config]].concat()).no();
+            assert!(said.contains("keys.json") && said.contains("sudo -u '#65534' doorward"), "{why} {args:?}: {said}");
+        }
+    };
+    refused("the folder that it would be made in");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "the configuration alone");
+    owned_by(folder.path(), 0).unwrap();
+    run(&["token", "mint", "--sub", "a", "--config", &config]).good();
+    owned_by(&keys, 65534).unwrap();
+    let before = std::fs::read(&keys).unwrap();
+    assert!(run(&["keys", "rotate", "--now", "--config", &config]).no().contains("sudo -u '#65534' doorward"));
+    assert_eq!(std::fs::read(&keys).unwrap(), before);
+    // Only to sign with them changes nothing.
+    run(&["token", "mint", "--sub", "a", "--config", &config]).good();
+    // A link is judged by what it leads to.
+    let elsewhere = folder.path().join("elsewhere.json");
+    std::fs::rename(&keys, &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &keys).unwrap();
+    assert!(run(&["keys", "rotate", "--now", "--config", &config]).no().contains("sudo -u '#65534' doorward"));
+}
+
+#[test]
 fn inspecting_makes_no_keys() {
     let (folder, config) = configuration();
     run_in(&[], "nonsense", &["token", "inspect", "--config", &config]).no();
