@@ -12,6 +12,7 @@ mod upstreams;
 
 pub use self::alone::{Alone, record};
 pub use self::build::{Built, build, issuer_names};
+pub use self::key_sets::fetch_keys;
 pub use self::ledger::last_number;
 pub use self::owner::refuse_another_owner;
 pub use self::replication::Replicated;

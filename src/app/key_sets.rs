@@ -12,9 +12,9 @@ use crate::https::{ClientSettings, TlsTrust, client, plain_client};
 use crate::ledger::Ledger;
 use crate::revocation::{Retention, RevocationIndex};
 use crate::sync::KeySets;
-use crate::sync::key_sets::{Content, Fetched, Followed, FollowedFile, OwnKeys, Place, Source};
+use crate::sync::key_sets::{Content, Fetched, Followed, FollowedFile, OwnKeys, Place, Source, fetch};
 use crate::telemetry::Metrics;
-use crate::token::TokenCache;
+use crate::token::{TokenCache, Verifier};
 
 /// How long a start waits for the first answers of URLs, at the most. It goes on without them then: their tokens are answered with
 /// 503 until they come, and everybody else's are none the worse.
@@ -63,11 +63,28 @@ pub(super) fn followed(
     Ok(sets)
 }
 
+/// Fetches the keys by which this token would be verified, if they are behind a URL: for a command, beside which nobody follows them.
+/// A token that says nothing of its issuer, or of one that nobody knows, is left to the verifier.
+///
+/// # Errors
+/// Whose keys cannot be fetched, from where and why. It takes no longer than the issuer's `jwks.timeout`.
+pub fn fetch_keys(auth: &AuthSettings, verifier: &Verifier, token: &str) -> anyhow::Result<()> {
+    let Some(issuer) = verifier.claimed_issuer(token) else { return Ok(()) };
+    let Some(settings) = auth.issuers.iter().find(|settings| *settings.name == *issuer.name) else { return Ok(()) };
+    let KeySource::JwksUrl(jwks) = &settings.keys else { return Ok(()) };
+    let fetched = fetched(&settings.name, jwks)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let failed = || format!("the keys of issuer {:?} cannot be fetched from {}", settings.name, jwks.url);
+    let (set, _) = runtime.block_on(fetch(&fetched, &settings.algorithms)).with_context(failed)?;
+    issuer.keys.publish(set, None);
+    Ok(())
+}
+
 /// What fetches the key set of an issuer.
 ///
 /// # Errors
 /// Certificates that cannot be used.
-pub(crate) fn fetched(issuer: &str, jwks: &JwksUrl) -> anyhow::Result<Fetched> {
+fn fetched(issuer: &str, jwks: &JwksUrl) -> anyhow::Result<Fetched> {
     let ca = jwks.ca.as_deref().map(std::fs::read).transpose();
     let ca = ca.with_context(|| format!("cannot read the file that `jwks.ca` of issuer {issuer:?} names"))?;
     let plain = jwks.url.starts_with("http://");

@@ -19,6 +19,7 @@ mod run;
 mod running;
 mod status;
 mod token;
+mod verifying;
 
 #[cfg(test)]
 mod tests;

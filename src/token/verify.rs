@@ -112,6 +112,16 @@ impl Verifier {
         Ok(())
     }
 
+    /// Whose keys would have to verify this token, by what it says itself. **Nothing is verified**: for whoever has those keys still to
+    /// fetch.
+    #[must_use]
+    pub fn claimed_issuer(&self, token: &str) -> Option<&Issuer> {
+        let compact = Compact::parse(token).ok()?;
+        let payload = parse_object(&compact.payload).ok()?;
+        let registered = RegisteredClaims::read(&payload).ok()?;
+        self.issuer_of(registered.issuer).ok()
+    }
+
     /// An issuer without a configured `iss` takes tokens without one; where it is the only issuer it does not look
     /// at `iss` at all, like the services whose older tokens it is there for.
     pub(super) fn issuer_of(&self, name: Option<&str>) -> Result<&Issuer, TokenRejection> {
