@@ -113,6 +113,12 @@ fn check(entry: Entry, door: Door, known: &Known<'_>) -> Result<Entry, NotAsked>
         (_, Entry::Keys { .. }) => {
             return refuse("/keys", "signing keys are published by `doorward keys rotate`");
         }
+        (_, Entry::RoleData { .. }) => {
+            return refuse(
+                "/role_data",
+                "role data is announced by whoever records changes, when its roles file has changed",
+            );
+        }
         (Door::Revocations, Entry::Override(_)) => {
             return refuse(
                 "/override",

@@ -147,6 +147,7 @@ fn describe(entry: &Entry) -> String {
             format!("{} holds {roles} from now on", held.subject)
         }
         Entry::Keys { .. } => "published the signing keys".to_owned(),
+        Entry::RoleData { .. } => "announced the role data".to_owned(),
     }
 }
 
