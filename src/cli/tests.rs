@@ -561,3 +561,17 @@ fn a_closed_pipe_is_no_error() {
         assert_eq!((code, err.as_slice()), (ExitCode::SUCCESS, &b""[..]), "{args:?}");
     }
 }
+
+#[test]
+fn what_followers_pin_is_shown_by_who_signs_no_tokens_too() {
+    let (folder, config) = verifying("jwks+http://127.0.0.1:1/");
+    let listing = ["keys", "list", "--config", &config];
+    assert!(run(&listing).no().contains("no issuer has keys = \"local\""), "nothing to show yet");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let key_file = folder.path().join("publication.json");
+    std::fs::write(&config, format!("{text}[publication]\nkey_file = {key_file:?}\n")).unwrap();
+    let made = crate::token::local_keys::load_or_create_publication(&key_file).unwrap();
+    let listed = run(&["keys", "list", "--config", &config, "--output", "json"]).json();
+    assert_eq!(listed["publication"]["public_keys"], serde_json::json!(made.public));
+    assert!(run(&listing).good().contains(&format!("[publication] public_keys of followers: {}\n", made.public[0])));
+}
