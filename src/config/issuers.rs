@@ -37,16 +37,21 @@ pub fn load_following(auth: &AuthSettings) -> Result<Vec<Issuer>, Vec<Mistake>> 
     if mistakes.is_empty() { Ok(issuers) } else { Err(mistakes) }
 }
 
-/// As [`load`], for commands that only look: where doorward's own keys do not exist yet, its issuer is left out. Where a user service
-/// judges tokens there is none: what a command says of a token is what the running process does with it.
+/// As [`load`], for commands that only look: where doorward's own keys do not exist yet, its issuer is left out.
 ///
 /// # Errors
 /// As [`load`].
 pub fn load_existing(auth: &AuthSettings) -> Result<Vec<Issuer>, Vec<Mistake>> {
-    if auth.iam.is_some() {
-        return Ok(Vec::new());
-    }
     all(auth, auth.issuers.iter().filter(|issuer| issuer.keys != KeySource::Local || auth.local_keys.exists()))
+}
+
+/// As [`load_existing`], but none where a user service judges tokens: what a command says of a token is what a running process makes
+/// of it.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_accepted(auth: &AuthSettings) -> Result<Vec<Issuer>, Vec<Mistake>> {
+    if auth.iam.is_some() { Ok(Vec::new()) } else { load_existing(auth) }
 }
 
 fn all<'s>(auth: &AuthSettings, chosen: impl Iterator<Item = &'s IssuerSettings>) -> Result<Vec<Issuer>, Vec<Mistake>> {

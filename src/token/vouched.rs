@@ -69,16 +69,14 @@ impl Unverified {
         let text = |of: &Map<String, Value>, name: &str| {
             of.get(name).and_then(Value::as_str).filter(|text| !text.is_empty()).map(Box::from)
         };
-        // What is no time but a number (milliseconds, say) is the nearest time: the token means to live that long.
-        let time = |name: &str| {
-            let seconds = payload.get(name)?.as_f64()?.clamp(0.0, claims::LATEST.0 as f64);
-            Some(Timestamp(seconds.floor() as i64))
-        };
+        let time = |name, round| claims::numeric_date(&payload, name, round).ok().flatten();
+        // A token of the year 9999 would be younger than every floor: it does not say when it was issued.
+        let issued_at = time("iat", f64::floor).filter(|time| *time < claims::LATEST);
         Self {
             token_id: text(&payload, "jti"),
             session: text(&payload, "sid"),
-            issued_at: time("iat"),
-            expires_at: time("exp"),
+            issued_at,
+            expires_at: time("exp", f64::floor),
             key_id: text(&header, "kid"),
         }
     }
@@ -138,7 +136,8 @@ impl Vouching {
         if !has_one_spelling(token) {
             return Err(TokenRejection::malformed("the token is a JWT that is not canonical base64url"));
         }
-        let Unverified { issued_at, expires_at, .. } = Unverified::read(token);
+        let Unverified { token_id, issued_at, expires_at, .. } = Unverified::read(token);
+        token_id.as_deref().map_or(Ok(()), |id| claims::token_id(id).map(drop))?;
         let latest = now.plus(self.leeway);
         if issued_at.is_some_and(|at| at > latest) {
             return Err(ISSUED_IN_THE_FUTURE);
@@ -354,6 +353,8 @@ mod tests {
         }
         let opaque = believing(|_| {}).claims(Unverified::default(), br#"{"id": 1, "sid": "s2"}"#).unwrap();
         assert_eq!((opaque.issued_at, opaque.session.as_deref()), (Timestamp(0), Some("s2")));
+        let absurd = Unverified::read(&jwt(&json!({"iat": 1e300, "exp": -1})));
+        assert_eq!((absurd.issued_at, absurd.expires_at), (None, Some(Timestamp(0))));
         let odd = Unverified::read(&jwt(&json!({"jti": 7, "exp": "soon", "iat": null, "sid": ""})));
         assert_eq!(odd, Unverified { key_id: Some("k1".into()), ..Unverified::default() });
     }
@@ -376,10 +377,12 @@ mod tests {
             (json!({"exp": NOW + 3630}), None),
             (json!({"exp": NOW + 3631}), Some(Reason::MalformedToken)),
             (json!({"iat": NOW, "exp": NOW * 1000}), Some(Reason::MalformedToken)),
-            (json!({"iat": NOW * 1000, "exp": NOW * 1000}), Some(Reason::NotYetValid)),
+            (json!({"iat": NOW * 1000, "exp": NOW * 1000}), Some(Reason::MalformedToken)),
             (json!({"iat": "soon", "exp": NOW - 9}), None),
             (json!({"iat": NOW - 9_000_000}), None),
             (json!({"exp": null}), None),
+            (json!({"jti": "j".repeat(1024)}), None),
+            (json!({"jti": "j".repeat(1025)}), Some(Reason::MalformedToken)),
             (json!({}), None),
         ] {
             assert_eq!(reason(payload.clone()), refused, "{payload}");
