@@ -244,6 +244,31 @@ fn t15_what_comes_to_be_blacklisted_while_permissions_are_asked_for_is_refused()
 }
 
 #[test]
+fn t15_nobody_is_named_on_a_public_route_by_what_became_too_old_while_the_blacklist_was_asked() {
+    let (redis, service, upstream) = (Redis::start(), UserService::start(), Upstream::echo());
+    let token = Issuer::hs256().token().claim("jti", "t-1").sign();
+    service.knows(&token, serde_json::json!({"sub": "a"}));
+    let gateway = service
+        .asked_by(&upstream)
+        .env("REDIS_URL", &redis.url())
+        .setting("revocation.mode", "lookup")
+        .setting("revocation.lookup_timeout", "30s")
+        .setting("auth.iam_service.cache", "2s")
+        .setting("auth.iam_service.timeout", "30s")
+        .start();
+    redis.pause();
+    let mut open = gateway.connect();
+    open.set_read_timeout(Duration::from_secs(60));
+    open.send(format!("GET /public HTTP/1.1\r\nHost: oms.test\r\nAuthorization: Bearer {token}\r\n\r\n"));
+    eventually("it asks who they are", SOON, || (service.userinfos() == 1).then_some(()));
+    service.forgets(&token);
+    std::thread::sleep(Duration::from_secs(3));
+    redis.resume();
+    assert_eq!(open.response().status, 200);
+    assert_eq!((upstream.last().field("x-user-id"), service.userinfos()), (None, 2));
+}
+
+#[test]
 fn keys_are_found_wherever_in_a_cluster_they_lie() {
     let (issuer, upstream) = (Issuer::hs256(), Upstream::echo());
     let cluster = Cluster::start();
