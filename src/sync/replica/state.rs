@@ -214,7 +214,10 @@ impl Target {
             }
             let record: Record = serde_json::from_slice(line)
                 .map_err(|error| BadState::Record(sha256.into(), number + 1, error.to_string()))?;
-            self.index.apply(&record.entry, arrival(record.n, record.at), self.retention);
+            let arrival = arrival(record.n, record.at);
+            if !self.retention.is_past(&record.entry, arrival.taken, arrival.now) {
+                self.index.apply(&record.entry, arrival, self.retention);
+            }
             records += 1;
         }
         Ok(records)
