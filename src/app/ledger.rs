@@ -45,7 +45,8 @@ pub(super) fn open(
 /// How fresh a process is that has only its folder to hear of (T12): as fresh as its last look at it, which was just now.
 pub(super) fn freshness(settings: &Settings) -> Arc<Freshness> {
     let freshness = Freshness::following(settings.revocation.max_staleness, settings.revocation.on_stale);
-    freshness.heard(Timestamp::now().0.saturating_mul(1000));
+    let now = Timestamp::now().0.saturating_mul(1000);
+    freshness.heard(now, now);
     Arc::new(freshness)
 }
 

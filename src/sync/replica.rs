@@ -168,7 +168,7 @@ impl Replica {
     fn take(&mut self, entries: &[StreamEntry], cursor: &mut (u64, u64), due: &mut Option<Cause>) {
         for entry in entries {
             *cursor = entry.id;
-            let verdict = self.followed.change(entry.line.as_deref());
+            let verdict = self.followed.change(entry.line.as_deref(), unix_millis());
             if verdict == Verdict::Refused(Doubt::Forged) {
                 self.refused("change", Doubt::Forged);
             } else {

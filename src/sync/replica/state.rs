@@ -290,8 +290,8 @@ impl Followed {
         self.kept = Some(Kept { manifest: line, segments, changes, heartbeat: None });
     }
 
-    /// A change came, as the entry `id` of the stream.
-    pub fn change(&mut self, line: Option<&str>) -> Verdict {
+    /// A change came, at `now` (Unix milliseconds).
+    pub fn change(&mut self, line: Option<&str>, now: u64) -> Verdict {
         let Some(loaded) = &mut self.loaded else { return Verdict::Reload(Cause::Start) };
         let Some(change) = line.and_then(|line| self.pinned.open::<Change>(Kind::Change, line).ok()) else {
             return Verdict::Refused(Doubt::Forged);
@@ -309,7 +309,7 @@ impl Followed {
             kept.changes.push_back((change.n, line.into()));
         }
         if self.waiting.as_ref().is_some_and(|(waiting, _)| waiting.n <= change.n) {
-            self.settle()
+            self.settle(now)
         } else {
             Verdict::Go
         }
@@ -321,10 +321,11 @@ impl Followed {
         let Ok(heartbeat) = self.pinned.open::<Heartbeat>(Kind::Heartbeat, line) else {
             return Verdict::Refused(Doubt::Forged);
         };
-        if now.saturating_sub(heartbeat.at) > OLDEST || self.last.is_some_and(|last| heartbeat.at <= last.at) {
+        if now.saturating_sub(heartbeat.at) > OLDEST || self.last.is_some_and(|last| !is_newer(&heartbeat, &last, now))
+        {
             return Verdict::Refused(Doubt::Old);
         }
-        if heartbeat.at.saturating_sub(now) > CLOCK_SKEW.unsigned_abs() {
+        if is_to_come(heartbeat.at, now) {
             return Verdict::Refused(Doubt::Future);
         }
         if self.last.is_some_and(|last| {
@@ -339,7 +340,7 @@ impl Followed {
         }
         let arrived = heartbeat.n <= loaded.n;
         self.waiting = Some((heartbeat, line.into()));
-        if arrived { self.settle() } else { Verdict::Go }
+        if arrived { self.settle(now) } else { Verdict::Go }
     }
 
     /// Whether a heartbeat has told of changes that have not come.
@@ -349,7 +350,7 @@ impl Followed {
     }
 
     /// Everything up to the waiting heartbeat's number has arrived.
-    fn settle(&mut self) -> Verdict {
+    fn settle(&mut self, now: u64) -> Verdict {
         let (Some(loaded), Some((heartbeat, line)), Some(kept)) =
             (&mut self.loaded, self.waiting.take(), &mut self.kept)
         else {
@@ -357,6 +358,10 @@ impl Followed {
         };
         let after = kept.changes.partition_point(|(n, _)| *n <= heartbeat.n) as u64;
         let same = loaded.records + after == heartbeat.count;
+        // The clock went back since the load began, which is certainly over by now.
+        if is_to_come(loaded.since, now) {
+            loaded.since = now;
+        }
         // It speaks of a moment before the load: it proves nothing of what was loaded.
         if !loaded.proven && heartbeat.at <= loaded.since {
             return Verdict::Go;
@@ -365,11 +370,29 @@ impl Followed {
             return Verdict::Reload(Cause::Count);
         }
         loaded.proven = true;
-        self.freshness.heard(i64::try_from(heartbeat.at).unwrap_or(i64::MAX));
+        let milliseconds = |at: u64| i64::try_from(at).unwrap_or(i64::MAX);
+        self.freshness.heard(milliseconds(heartbeat.at), milliseconds(now));
         kept.heartbeat = Some(line);
         // The chain was never broken, so nothing is missing; but there is a newer manifest, with a shorter tail.
         if same { Verdict::Heard } else { Verdict::Reload(Cause::Manifest) }
     }
+}
+
+/// Whether this time has not come yet, by more than clocks differ.
+fn is_to_come(at: u64, now: u64) -> bool {
+    at.saturating_sub(now) > CLOCK_SKEW.unsigned_abs()
+}
+
+/// Whether a heartbeat is newer than the last one.
+///
+/// If the last one is of a time that is still to come, the clock went back: the time does not tell then, and waiting until it does
+/// would be an outage as long as the step. Instead nothing may be missing that the last one had, whatever the epoch. Who can write to
+/// Redis can then play heartbeats again that were signed when the clock showed this time before. But they have to be signed within the
+/// last 5 s by this clock, to rise from the first on, and to know of as many changes as this process: so they tell nothing old, and
+/// only hold back news, for no longer than the clock went back. For as long every token that has expired is good once more, and the
+/// same was always open to them with a process that starts after the step.
+fn is_newer(heartbeat: &Heartbeat, last: &Heartbeat, now: u64) -> bool {
+    if is_to_come(last.at, now) { heartbeat.n >= last.n } else { heartbeat.at > last.at }
 }
 
 /// The name of a segment with this content.

@@ -67,6 +67,10 @@ impl Play {
         self.followed.heartbeat(Some(line), self.now)
     }
 
+    fn take(&mut self, line: &str) -> Verdict {
+        self.followed.change(Some(line), self.now)
+    }
+
     fn holds(&self, id: &str) -> bool {
         let now = Timestamp::now();
         let presented = Presented {
@@ -121,7 +125,7 @@ fn t10_a_load_decides_nothing_before_a_newer_heartbeat_has_confirmed_number_and_
     // n went back within the epoch: this one is not believed.
     assert_eq!(play.hear(&right), Verdict::Refused(Doubt::Backwards));
     let missing = play.change(20, 30, "c");
-    assert_eq!(play.followed.change(Some(&missing)), Verdict::Heard);
+    assert_eq!(play.take(&missing), Verdict::Heard);
     assert!(play.decides() && play.holds("c"));
 }
 
@@ -155,6 +159,50 @@ fn t01_only_a_newer_heartbeat_that_is_not_too_old_counts_as_heard() {
     assert_eq!(play.hear(&skewed), Verdict::Heard);
 }
 
+const HOUR: u64 = 3_600_000;
+
+#[test]
+fn t01_a_clock_that_was_set_back_costs_no_more_than_a_heartbeat_and_lets_no_replay_count() {
+    let mut play = proven();
+    let before = play.beat(1, 10, 1, play.now - HOUR + 100);
+    let (same, again) = (play.beat(1, 20, 2, play.now - HOUR + 200), play.beat(1, 20, 2, play.now - HOUR + 150));
+    let older = play.beat(1, 20, 2, play.now - HOUR - 5_000);
+    play.now -= HOUR;
+    assert!(!play.decides(), "how old the last one is nobody knows");
+    play.now += 300;
+    assert_eq!(play.hear(&older), Verdict::Refused(Doubt::Old), "over 5 s old");
+    assert_eq!(
+        play.hear(&before),
+        Verdict::Refused(Doubt::Old),
+        "it knows of less, and was signed when the clock showed this before"
+    );
+    let elsewhere = play.beat(2, 10, 1, play.now);
+    assert_eq!(play.hear(&elsewhere), Verdict::Refused(Doubt::Old), "in whatever epoch");
+    assert!(!play.decides());
+    assert_eq!(play.hear(&same), Verdict::Heard);
+    assert!(play.decides());
+    assert_eq!(play.hear(&again), Verdict::Refused(Doubt::Old), "from now on only newer ones count");
+    play.now += 1_000;
+    let next = play.beat(1, 20, 2, play.now);
+    assert_eq!(play.hear(&next), Verdict::Heard);
+    play.now += 31_001;
+    assert!(!play.decides());
+}
+
+#[test]
+fn t10_a_load_that_began_before_the_clock_was_set_back_is_proven_by_a_heartbeat_after_it() {
+    let mut play = play();
+    let lines = [play.change(0, 10, "a")];
+    play.load(1, &lines).unwrap();
+    play.now -= HOUR;
+    let at_once = play.beat(1, 10, 1, play.now);
+    assert_eq!(play.hear(&at_once), Verdict::Go);
+    play.now += 1_000;
+    let next = play.beat(1, 10, 1, play.now);
+    assert_eq!(play.hear(&next), Verdict::Heard);
+    assert!(play.decides());
+}
+
 #[test]
 fn t01_a_heartbeat_that_knows_of_more_does_not_count() {
     let mut play = proven();
@@ -178,7 +226,7 @@ fn t11_what_no_pinned_key_signed_counts_for_nothing() {
     }
     assert_eq!(play.followed.heartbeat(None, play.now), Verdict::Refused(Doubt::Forged));
     for line in [stranger.change(20, 30, "x"), play.change(20, 30, "x").replace("\"x\"", "\"y\""), "{}".to_owned()] {
-        assert_eq!(play.followed.change(Some(&line)), Verdict::Refused(Doubt::Forged));
+        assert_eq!(play.take(&line), Verdict::Refused(Doubt::Forged));
     }
     assert!(!play.holds("x") && !play.holds("y"));
     let manifest = stranger.manifest(1, 0, Vec::new());
@@ -189,10 +237,10 @@ fn t11_what_no_pinned_key_signed_counts_for_nothing() {
 fn t11_a_replayed_change_and_one_before_the_last_do_nothing_and_a_gap_is_filled_by_reading_again() {
     let mut play = proven();
     let (again, next, after) = (play.change(10, 20, "b"), play.change(20, 30, "c"), play.change(30, 40, "d"));
-    assert_eq!(play.followed.change(Some(&again)), Verdict::Go);
-    assert_eq!(play.followed.change(Some(&after)), Verdict::Reload(Cause::Gap));
+    assert_eq!(play.take(&again), Verdict::Go);
+    assert_eq!(play.take(&after), Verdict::Reload(Cause::Gap));
     assert!(play.holds("d"), "a revocation acts on arrival");
-    assert_eq!(play.followed.change(Some(&next)), Verdict::Go);
+    assert_eq!(play.take(&next), Verdict::Go);
     assert_eq!(play.followed.last(), 30);
 }
 
