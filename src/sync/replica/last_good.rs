@@ -115,6 +115,7 @@ impl LastGood {
         if said.n > reading.last() || said.count != count {
             return Err(NotGood::Unproven(at("state"), "it is not what its last heartbeat speaks of"));
         }
+        reading.confirmed(followed.target());
         manifest.segments.into_iter().for_each(|segment| followed.segment_applied(segment.sha256));
         Ok(Some(Restored { heard: said.at, n: reading.last() }))
     }

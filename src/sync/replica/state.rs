@@ -17,7 +17,7 @@ use std::sync::Arc;
 use crate::clock::Timestamp;
 use crate::revocation::freshness::CLOCK_SKEW;
 use crate::revocation::{
-    Arrival, Change, Freshness, Heartbeat, Kind, Manifest, PinnedKeys, Record, Retention, RevocationIndex,
+    Arrival, Change, Entry, Freshness, Heartbeat, Kind, Manifest, PinnedKeys, Record, Retention, RevocationIndex,
 };
 use crate::sync::replica::Cause;
 
@@ -62,6 +62,8 @@ struct Loaded {
     /// When reading it began, in Unix milliseconds.
     since: u64,
     proven: bool,
+    /// Changes that wait for the heartbeat that confirms them ([`needs_proof`]).
+    unproven: Vec<Change>,
 }
 
 /// The lines of a state, as received.
@@ -153,6 +155,7 @@ pub struct Reading {
     since: u64,
     n: u64,
     changes: VecDeque<(u64, Arc<str>)>,
+    unproven: Vec<Change>,
 }
 
 impl Reading {
@@ -165,7 +168,7 @@ impl Reading {
             .open(Kind::Manifest, line)
             .map_err(|why| BadState::Line { what: "the manifest", why: why.to_string() })?;
         let n = manifest.base;
-        Ok(Self { manifest, line: line.into(), since, n, changes: VecDeque::new() })
+        Ok(Self { manifest, line: line.into(), since, n, changes: VecDeque::new(), unproven: Vec::new() })
     }
 
     /// The last change that follows without a gap.
@@ -174,7 +177,7 @@ impl Reading {
         self.n
     }
 
-    /// Takes the next change and puts it into the index: a revocation is never wrong to know.
+    /// Takes the next change. A revocation is put into the index, for it is never wrong to know; what needs proof waits for it.
     ///
     /// # Errors
     /// [`BadState`] for what no pinned key has signed, and for one that does not follow.
@@ -187,10 +190,19 @@ impl Reading {
         if change.prev != self.n {
             return Err(BadState::Gap(self.n));
         }
-        target.apply(&change);
         self.n = change.n;
         self.changes.push_back((change.n, line.into()));
+        if needs_proof(&change.entry) {
+            self.unproven.push(change);
+        } else {
+            target.apply(&change);
+        }
         Ok(())
+    }
+
+    /// A heartbeat has confirmed all of it: what waited for that goes into the index.
+    pub(super) fn confirmed(&self, target: &Target) {
+        self.unproven.iter().for_each(|change| target.apply(change));
     }
 }
 
@@ -281,11 +293,12 @@ impl Followed {
     /// A whole state was read: everything of it is in the index. It has still to be proven, unless it goes on what was: the same epoch
     /// and nothing less.
     pub fn adopt(&mut self, reading: Reading) {
-        let Reading { manifest, line, since, n, changes } = reading;
+        let Reading { manifest, line, since, n, changes, unproven } = reading;
         let segments: Arc<[Box<str>]> = manifest.segments.iter().map(|segment| segment.sha256.clone()).collect();
         self.applied.retain(|sha256| segments.contains(sha256));
         let records = manifest.segments.iter().map(|segment| segment.records).sum();
-        self.loaded = Some(Loaded { epoch: manifest.epoch, truth: manifest.truth, records, n, since, proven: false });
+        let (epoch, truth) = (manifest.epoch, manifest.truth);
+        self.loaded = Some(Loaded { epoch, truth, records, n, since, proven: false, unproven });
         self.waiting = None;
         self.kept = Some(Kept { manifest: line, segments, changes, heartbeat: None });
     }
@@ -299,9 +312,17 @@ impl Followed {
         if change.n <= loaded.n {
             return Verdict::Go;
         }
-        // Whatever is missing before it: it is signed, and refusing more is never wrong.
-        self.target.apply(&change);
-        if change.prev != loaded.n {
+        let follows = change.prev == loaded.n;
+        if revokes(&change.entry) {
+            // Whatever is missing before it: it is signed, and refusing more is never wrong.
+            self.target.apply(&change);
+        } else if follows && needs_proof(&change.entry) && (!loaded.proven || change.prev == 0) {
+            // The first change of any truth follows none, and so follows here.
+            loaded.unproven.push(change.clone());
+        } else if follows {
+            self.target.apply(&change);
+        }
+        if !follows {
             return Verdict::Reload(Cause::Gap);
         }
         loaded.n = change.n;
@@ -370,12 +391,35 @@ impl Followed {
             return Verdict::Reload(Cause::Count);
         }
         loaded.proven = true;
+        let confirmed = loaded.unproven.partition_point(|change| change.n <= heartbeat.n);
+        loaded.unproven.drain(..confirmed).for_each(|change| self.target.apply(&change));
         let milliseconds = |at: u64| i64::try_from(at).unwrap_or(i64::MAX);
         self.freshness.heard(milliseconds(heartbeat.at), milliseconds(now));
         kept.heartbeat = Some(line);
         // The chain was never broken, so nothing is missing; but there is a newer manifest, with a shorter tail.
         if same { Verdict::Heard } else { Verdict::Reload(Cause::Manifest) }
     }
+}
+
+/// Whether an entry takes something from somebody and gives nobody anything, whatever truth and order it comes from.
+fn revokes(entry: &Entry) -> bool {
+    match entry {
+        Entry::Token { .. }
+        | Entry::Session { .. }
+        | Entry::Floor { .. }
+        | Entry::Key { .. }
+        | Entry::Disabled { .. } => true,
+        Entry::Enabled { .. } | Entry::Override(_) | Entry::Keys { .. } => false,
+    }
+}
+
+/// Whether an entry may give somebody something back, so that it counts only as part of the truth that is followed.
+///
+/// A change does not say of which truth it is, and whoever can write to Redis can play one again that the same key signed for an
+/// earlier truth, which was lost. Within a proven chain there is no place for it; before that, a heartbeat has to confirm the chain.
+/// Keys need no more than to follow: there are new ones with every truth, and no token is good before they are there.
+fn needs_proof(entry: &Entry) -> bool {
+    matches!(entry, Entry::Enabled { .. } | Entry::Override(_))
 }
 
 /// Whether this time has not come yet, by more than clocks differ.

@@ -40,7 +40,11 @@ fn play() -> Play {
 
 impl Play {
     fn change(&self, prev: u64, n: u64, id: &str) -> String {
-        let change = Change { n, prev, at: self.now, id: Uuid::now_v7(), entry: token(id) };
+        self.says(prev, n, token(id))
+    }
+
+    fn says(&self, prev: u64, n: u64, entry: Entry) -> String {
+        let change = Change { n, prev, at: self.now, id: Uuid::now_v7(), entry };
         self.key.sign(Kind::Change, &change).unwrap()
     }
 
@@ -72,10 +76,18 @@ impl Play {
     }
 
     fn holds(&self, id: &str) -> bool {
+        self.standing("s", id) == Standing::Revoked
+    }
+
+    fn is_disabled(&self, subject: &str) -> bool {
+        self.standing(subject, "t") == Standing::Disabled
+    }
+
+    fn standing(&self, subject: &str, id: &str) -> Standing {
         let now = Timestamp::now();
         let presented = Presented {
             issuer: "i",
-            subject: "s",
+            subject,
             token_id: Some(id),
             session: None,
             key_id: None,
@@ -84,7 +96,7 @@ impl Play {
             issued_at: now,
             leeway: 0,
         };
-        self.followed.target().index.standing(&presented, now) == Standing::Revoked
+        self.followed.target().index.standing(&presented, now)
     }
 
     fn decides(&self) -> bool {
@@ -242,6 +254,65 @@ fn t11_a_replayed_change_and_one_before_the_last_do_nothing_and_a_gap_is_filled_
     assert!(play.holds("d"), "a revocation acts on arrival");
     assert_eq!(play.take(&next), Verdict::Go);
     assert_eq!(play.followed.last(), 30);
+}
+
+fn disabled() -> Entry {
+    Entry::Disabled { id: "m".into() }
+}
+
+fn enabled() -> Entry {
+    Entry::Enabled { id: "m".into() }
+}
+
+#[test]
+fn t11_what_revokes_counts_on_arrival_and_what_gives_something_back_where_it_follows_only() {
+    let mut play = proven();
+    let (early, played) = (play.says(40, 50, disabled()), play.says(55, 60, enabled()));
+    assert_eq!(play.take(&early), Verdict::Reload(Cause::Gap));
+    assert_eq!(play.take(&played), Verdict::Reload(Cause::Gap));
+    assert!(play.is_disabled("m"), "it is of another truth, or out of order");
+    let held = serde_json::from_value(serde_json::json!({"override": "m", "roles": ["ROLE_ROOT"]})).unwrap();
+    let played = play.says(55, 60, held);
+    assert_eq!(play.take(&played), Verdict::Reload(Cause::Gap));
+    let keys = play.says(55, 60, Entry::Keys { jwks: Box::new(serde_json::json!({"keys": []})) });
+    assert_eq!(play.take(&keys), Verdict::Reload(Cause::Gap));
+    let index = Arc::clone(&play.followed.target().index);
+    assert!(index.overrides("m", Timestamp::now()).is_none() && index.announced_keys().is_none());
+    let next = [play.says(20, 30, disabled()), play.says(30, 70, enabled())];
+    next.iter().for_each(|line| assert_eq!(play.take(line), Verdict::Go));
+    assert!(!play.is_disabled("m"), "this one follows, and counts at once");
+}
+
+#[test]
+fn t11_the_first_change_of_a_truth_gives_nothing_back_before_a_heartbeat_has_confirmed_it() {
+    let mut play = proven();
+    let line = play.says(20, 30, disabled());
+    play.take(&line);
+    play.load(2, &[]).unwrap();
+    let beat = play.beat(2, 0, 0, play.now + 1);
+    assert_eq!(play.hear(&beat), Verdict::Heard);
+    let played = play.says(0, 40, enabled());
+    assert_eq!(play.take(&played), Verdict::Go);
+    assert!(play.is_disabled("m"), "the first change of a truth that was lost follows as well as ours");
+    let beat = play.beat(2, 40, 1, play.now + 2);
+    assert_eq!(play.hear(&beat), Verdict::Heard);
+    assert!(!play.is_disabled("m"));
+}
+
+#[test]
+fn t11_a_load_gives_nothing_back_before_a_heartbeat_has_confirmed_it() {
+    let mut play = proven();
+    let line = play.says(20, 30, disabled());
+    play.take(&line);
+    let lines = [play.says(0, 40, enabled())];
+    play.load(2, &lines).unwrap();
+    let more = play.says(40, 50, enabled());
+    assert_eq!(play.take(&more), Verdict::Go);
+    assert!(play.is_disabled("m"));
+    play.now += 1_000;
+    let beat = play.beat(2, 50, 2, play.now);
+    assert_eq!(play.hear(&beat), Verdict::Heard);
+    assert!(!play.is_disabled("m"));
 }
 
 #[test]
