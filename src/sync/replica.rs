@@ -1,5 +1,6 @@
 //! Following a control plane through Redis: the whole state first, then what comes, and never a request that waits for it (SPEC 8).
 
+pub mod kept;
 pub mod last_good;
 pub mod state;
 
@@ -43,7 +44,7 @@ pub enum Cause {
     Count,
     /// A heartbeat knows of changes that the stream does not have.
     Missing,
-    /// A newer manifest has more in its segments.
+    /// A newer manifest has more in its segments, or will have: so many changes came after the last one.
     Manifest,
 }
 

@@ -19,7 +19,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::state::{BadState, Followed, Kept, Reading};
+use super::kept::Kept;
+use super::state::{BadState, Followed, Reading};
 use crate::revocation::{Heartbeat, Kind, PinnedKeys};
 
 /// How often it is written at most where there is something new.
@@ -131,7 +132,7 @@ impl LastGood {
 
     /// Writes a state beside the loop, unless that was done a moment ago.
     pub(super) fn keep(&mut self, kept: &Kept, at_most_every: Duration) {
-        let last = kept.changes.back().map_or(0, |(n, _)| *n);
+        let last = kept.last;
         let same = !self.failing.load(Ordering::Acquire)
             && self.written.as_ref().is_some_and(|written| written.last == last && written.manifest == kept.manifest);
         // What is new in it would be forgotten by a process that dies now and starts without Redis.
@@ -173,10 +174,9 @@ fn write_state(folder: &Path, kept: &Kept) -> io::Result<()> {
         File::open(segments.join(&**sha256))?.sync_all()?;
     }
     File::open(&segments)?.sync_all()?;
-    let mut text = String::with_capacity(kept.manifest.len() + kept.changes.len() * 256);
-    text.push_str(&kept.manifest);
+    let mut text = String::from(&*kept.manifest);
     text.push('\n');
-    for (_, line) in &kept.changes {
+    for line in kept.changes.iter() {
         text.push_str(line);
         text.push('\n');
     }

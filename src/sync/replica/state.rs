@@ -10,7 +10,7 @@
 //!   load again, and merge: the index forgets nothing (T10)
 //! ```
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -20,9 +20,12 @@ use crate::revocation::{
     Arrival, Change, Entry, Freshness, Heartbeat, Kind, Manifest, PinnedKeys, Record, Retention, RevocationIndex,
 };
 use crate::sync::replica::Cause;
+use crate::sync::replica::kept::{Kept, Tail};
 
 /// The oldest heartbeat that counts, in milliseconds (T1).
 const OLDEST: u64 = 5_000;
+/// More changes after the manifest than a publisher that has a moment leaves there: it has a newer manifest by now, or soon.
+const LONGEST_TAIL: usize = 8192;
 
 /// What goes into the index.
 #[derive(Debug, Clone)]
@@ -46,8 +49,10 @@ pub struct Followed {
     waiting: Option<(Heartbeat, Arc<str>)>,
     /// Segments whose records are in the index: they are named by their content, and need not be read twice.
     applied: BTreeSet<Box<str>>,
-    /// What must be in the last good state: the lines as received.
+    /// What must be in the last good state.
     kept: Option<Kept>,
+    /// Whether there is one.
+    keeps: bool,
 }
 
 /// A state that was read.
@@ -59,24 +64,13 @@ struct Loaded {
     records: u64,
     /// The last change that is in the index without a gap.
     n: u64,
+    /// The numbers of the changes after the manifest.
+    numbers: Vec<u64>,
     /// When reading it began, in Unix milliseconds.
     since: u64,
     proven: bool,
     /// Changes that wait for the heartbeat that confirms them ([`needs_proof`]).
     unproven: Vec<Change>,
-}
-
-/// The lines of a state, as received.
-#[derive(Debug, Clone)]
-pub struct Kept {
-    /// The signed manifest.
-    pub manifest: Arc<str>,
-    /// Its segments.
-    pub segments: Arc<[Box<str>]>,
-    /// The signed changes after its base, with their numbers.
-    pub changes: VecDeque<(u64, Arc<str>)>,
-    /// The last heartbeat that counted.
-    pub heartbeat: Option<Arc<str>>,
 }
 
 /// What is to be done now.
@@ -154,7 +148,8 @@ pub struct Reading {
     line: Arc<str>,
     since: u64,
     n: u64,
-    changes: VecDeque<(u64, Arc<str>)>,
+    numbers: Vec<u64>,
+    changes: Tail,
     unproven: Vec<Change>,
 }
 
@@ -168,7 +163,8 @@ impl Reading {
             .open(Kind::Manifest, line)
             .map_err(|why| BadState::Line { what: "the manifest", why: why.to_string() })?;
         let n = manifest.base;
-        Ok(Self { manifest, line: line.into(), since, n, changes: VecDeque::new(), unproven: Vec::new() })
+        let (numbers, changes, unproven) = (Vec::new(), Tail::default(), Vec::new());
+        Ok(Self { manifest, line: line.into(), since, n, numbers, changes, unproven })
     }
 
     /// The last change that follows without a gap.
@@ -191,7 +187,8 @@ impl Reading {
             return Err(BadState::Gap(self.n));
         }
         self.n = change.n;
-        self.changes.push_back((change.n, line.into()));
+        self.numbers.push(change.n);
+        self.changes.push(line.into());
         if needs_proof(&change.entry) {
             self.unproven.push(change);
         } else {
@@ -246,7 +243,14 @@ impl Followed {
             waiting: None,
             applied: BTreeSet::new(),
             kept: None,
+            keeps: true,
         }
+    }
+
+    /// The same, where there is no last good state to keep lines for.
+    #[must_use]
+    pub fn without_last_good(self) -> Self {
+        Self { keeps: false, ..self }
     }
 
     /// Whom it believes.
@@ -293,14 +297,14 @@ impl Followed {
     /// A whole state was read: everything of it is in the index. It has still to be proven, unless it goes on what was: the same epoch
     /// and nothing less.
     pub fn adopt(&mut self, reading: Reading) {
-        let Reading { manifest, line, since, n, changes, unproven } = reading;
+        let Reading { manifest, line, since, n, numbers, changes, unproven } = reading;
         let segments: Arc<[Box<str>]> = manifest.segments.iter().map(|segment| segment.sha256.clone()).collect();
         self.applied.retain(|sha256| segments.contains(sha256));
         let records = manifest.segments.iter().map(|segment| segment.records).sum();
         let (epoch, truth) = (manifest.epoch, manifest.truth);
-        self.loaded = Some(Loaded { epoch, truth, records, n, since, proven: false, unproven });
+        self.loaded = Some(Loaded { epoch, truth, records, n, numbers, since, proven: false, unproven });
         self.waiting = None;
-        self.kept = Some(Kept { manifest: line, segments, changes, heartbeat: None });
+        self.kept = self.keeps.then_some(Kept { manifest: line, segments, changes, last: n, heartbeat: None });
     }
 
     /// A change came, at `now` (Unix milliseconds).
@@ -326,8 +330,10 @@ impl Followed {
             return Verdict::Reload(Cause::Gap);
         }
         loaded.n = change.n;
+        loaded.numbers.push(change.n);
         if let (Some(kept), Some(line)) = (&mut self.kept, line) {
-            kept.changes.push_back((change.n, line.into()));
+            kept.changes.push(line.into());
+            kept.last = change.n;
         }
         if self.waiting.as_ref().is_some_and(|(waiting, _)| waiting.n <= change.n) {
             self.settle(now)
@@ -372,12 +378,10 @@ impl Followed {
 
     /// Everything up to the waiting heartbeat's number has arrived.
     fn settle(&mut self, now: u64) -> Verdict {
-        let (Some(loaded), Some((heartbeat, line)), Some(kept)) =
-            (&mut self.loaded, self.waiting.take(), &mut self.kept)
-        else {
+        let (Some(loaded), Some((heartbeat, line))) = (&mut self.loaded, self.waiting.take()) else {
             return Verdict::Go;
         };
-        let after = kept.changes.partition_point(|(n, _)| *n <= heartbeat.n) as u64;
+        let after = loaded.numbers.partition_point(|n| *n <= heartbeat.n) as u64;
         let same = loaded.records + after == heartbeat.count;
         // The clock went back since the load began, which is certainly over by now.
         if is_to_come(loaded.since, now) {
@@ -395,9 +399,12 @@ impl Followed {
         loaded.unproven.drain(..confirmed).for_each(|change| self.target.apply(&change));
         let milliseconds = |at: u64| i64::try_from(at).unwrap_or(i64::MAX);
         self.freshness.heard(milliseconds(heartbeat.at), milliseconds(now));
-        kept.heartbeat = Some(line);
+        if let Some(kept) = &mut self.kept {
+            kept.heartbeat = Some(line);
+        }
         // The chain was never broken, so nothing is missing; but there is a newer manifest, with a shorter tail.
-        if same { Verdict::Heard } else { Verdict::Reload(Cause::Manifest) }
+        let is_short = loaded.numbers.len() <= LONGEST_TAIL;
+        if same && is_short { Verdict::Heard } else { Verdict::Reload(Cause::Manifest) }
     }
 }
 

@@ -342,6 +342,41 @@ fn a_newer_manifest_is_read_for_its_shorter_tail_and_proves_no_less() {
 }
 
 #[test]
+fn a_tail_that_grows_long_is_a_reason_to_look_for_a_newer_manifest() {
+    let mut play = proven();
+    let (mut last, mut count) = (20, 2);
+    let mut grow = |play: &mut Play, to: u64| {
+        while count < to {
+            let line = play.change(last, last + 1, "a");
+            assert_eq!(play.take(&line), Verdict::Go);
+            (last, count) = (last + 1, count + 1);
+        }
+        play.now += 1;
+        let beat = play.beat(1, last, count, play.now);
+        play.hear(&beat)
+    };
+    assert_eq!(grow(&mut play, 8192), Verdict::Heard);
+    assert_eq!(grow(&mut play, 8193), Verdict::Reload(Cause::Manifest));
+    assert!(play.decides());
+}
+
+#[test]
+fn where_there_is_no_last_good_state_no_line_is_kept_for_it() {
+    let mut play = play();
+    let followed =
+        Followed::new(Arc::clone(play.followed.pinned()), play.followed.target().clone(), Arc::clone(&play.freshness));
+    play.followed = followed.without_last_good();
+    let lines = [play.change(0, 10, "a")];
+    play.load(1, &lines).unwrap();
+    play.now += 500;
+    let (next, beat) = (play.change(10, 20, "b"), play.beat(1, 20, 2, play.now));
+    play.take(&next);
+    assert_eq!(play.hear(&beat), Verdict::Heard);
+    assert!(play.followed.kept().is_none());
+    assert!(proven().followed.kept().is_some());
+}
+
+#[test]
 fn t10_a_segment_is_what_its_name_says_or_nothing() {
     let play = play();
     let target = play.followed.target();
