@@ -155,6 +155,7 @@ impl Replica {
             if self.followed.is_proven() {
                 *pause = Pause::default();
             }
+            self.keep(&mut due);
             match due {
                 Some(Cause::Manifest) if tidied.is_some_and(|at| at.elapsed() < TIDY) => due = None,
                 Some(Cause::Manifest) => tidied = Some(Instant::now()),
@@ -162,7 +163,6 @@ impl Replica {
                 Some(_) if !self.followed.is_proven() => pause.wait().await,
                 _ => {}
             }
-            self.keep();
         }
     }
 
@@ -314,9 +314,14 @@ impl Replica {
         }
     }
 
-    /// Writes the last good state, beside the loop.
-    fn keep(&mut self) {
-        if let (Some(last_good), Some(kept)) = (&mut self.last_good, self.followed.kept()) {
+    /// Writes the last good state, beside the loop. A segment that did not get to the disk is read again, with the next manifest.
+    fn keep(&mut self, due: &mut Option<Cause>) {
+        let Some(last_good) = &mut self.last_good else { return };
+        for sha256 in last_good.lacking() {
+            self.followed.forget_segment(&sha256);
+            *due = due.or(Some(Cause::Manifest));
+        }
+        if let Some(kept) = self.followed.kept() {
             last_good.keep(kept, KEEP);
         }
     }

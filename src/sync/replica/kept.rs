@@ -10,12 +10,14 @@ const SHARED: usize = 1024;
 pub struct Kept {
     /// The signed manifest.
     pub manifest: Arc<str>,
-    /// Its segments.
-    pub segments: Arc<[Box<str>]>,
+    /// Its segments: name and size.
+    pub segments: Arc<[(Box<str>, u64)]>,
     /// The signed changes after its base.
     pub changes: Tail,
     /// The last change's number.
     pub last: u64,
+    /// A heartbeat that said the same of number and count.
+    pub proof: Option<Arc<str>>,
     /// The last heartbeat that counted.
     pub heartbeat: Option<Arc<str>>,
 }

@@ -197,6 +197,18 @@ impl Reading {
         Ok(())
     }
 
+    /// Whether this heartbeat speaks of this very state: whose it is, that nothing is missing, and how much there is (T10).
+    pub(super) fn is_what_it_says(&self, heartbeat: &Heartbeat) -> bool {
+        let records = self.manifest.segments.iter().map(|segment| segment.records).sum::<u64>();
+        let after = self.numbers.partition_point(|n| *n <= heartbeat.n) as u64;
+        self.has_all_that_it_knows(heartbeat) && records + after == heartbeat.count
+    }
+
+    /// Whether a heartbeat of this truth knows of nothing that is not in this state.
+    pub(super) fn has_all_that_it_knows(&self, heartbeat: &Heartbeat) -> bool {
+        (heartbeat.epoch, heartbeat.truth) == (self.manifest.epoch, self.manifest.truth) && heartbeat.n <= self.n
+    }
+
     /// A heartbeat has confirmed all of it: what waited for that goes into the index.
     pub(super) fn confirmed(&self, target: &Target) {
         self.unproven.iter().for_each(|change| target.apply(change));
@@ -271,6 +283,11 @@ impl Followed {
         self.applied.contains(sha256)
     }
 
+    /// This segment has to be read again.
+    pub fn forget_segment(&mut self, sha256: &str) {
+        self.applied.remove(sha256);
+    }
+
     /// The records of this segment are in the index.
     pub fn segment_applied(&mut self, sha256: Box<str>) {
         self.applied.insert(sha256);
@@ -291,20 +308,22 @@ impl Followed {
     /// What a last good state consists of; `None` before a proven one.
     #[must_use]
     pub fn kept(&self) -> Option<&Kept> {
-        self.kept.as_ref().filter(|kept| kept.heartbeat.is_some())
+        self.kept.as_ref().filter(|kept| kept.proof.is_some())
     }
 
     /// A whole state was read: everything of it is in the index. It has still to be proven, unless it goes on what was: the same epoch
     /// and nothing less.
     pub fn adopt(&mut self, reading: Reading) {
         let Reading { manifest, line, since, n, numbers, changes, unproven } = reading;
-        let segments: Arc<[Box<str>]> = manifest.segments.iter().map(|segment| segment.sha256.clone()).collect();
-        self.applied.retain(|sha256| segments.contains(sha256));
+        let segments: Arc<[_]> =
+            manifest.segments.iter().map(|segment| (segment.sha256.clone(), segment.bytes)).collect();
+        self.applied.retain(|sha256| segments.iter().any(|(name, _)| name == sha256));
         let records = manifest.segments.iter().map(|segment| segment.records).sum();
         let (epoch, truth) = (manifest.epoch, manifest.truth);
         self.loaded = Some(Loaded { epoch, truth, records, n, numbers, since, proven: false, unproven });
         self.waiting = None;
-        self.kept = self.keeps.then_some(Kept { manifest: line, segments, changes, last: n, heartbeat: None });
+        let (proof, heartbeat) = (None, None);
+        self.kept = self.keeps.then_some(Kept { manifest: line, segments, changes, last: n, proof, heartbeat });
     }
 
     /// A change came, at `now` (Unix milliseconds).
@@ -400,6 +419,9 @@ impl Followed {
         let milliseconds = |at: u64| i64::try_from(at).unwrap_or(i64::MAX);
         self.freshness.heard(milliseconds(heartbeat.at), milliseconds(now));
         if let Some(kept) = &mut self.kept {
+            if same {
+                kept.proof = Some(Arc::clone(&line));
+            }
             kept.heartbeat = Some(line);
         }
         // The chain was never broken, so nothing is missing; but there is a newer manifest, with a shorter tail.
@@ -462,4 +484,4 @@ fn arrival(n: u64, at: u64) -> Arrival {
 
 #[cfg(test)]
 #[path = "state_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -16,19 +16,22 @@ fn key() -> PublicationKey {
 }
 
 /// A publisher by hand and who follows it.
-struct Play {
+pub(in crate::sync::replica) struct Play {
     key: PublicationKey,
-    followed: Followed,
+    pub(in crate::sync::replica) followed: Followed,
     freshness: Arc<Freshness>,
-    now: u64,
+    pub(in crate::sync::replica) now: u64,
 }
 
 fn token(id: &str) -> Entry {
     Entry::Token { id: id.into(), issuer: None, expires_at: None }
 }
 
-fn play() -> Play {
-    let key = key();
+pub(in crate::sync::replica) fn play() -> Play {
+    play_of(key())
+}
+
+fn play_of(key: PublicationKey) -> Play {
     let pinned = Arc::new(PinnedKeys::parse([key.public().as_str()]).unwrap());
     let freshness = Arc::new(Freshness::following(Duration::from_secs(30), OnStale::Deny));
     let retention = Retention::new(Duration::from_secs(3600), Duration::from_secs(30));
@@ -39,7 +42,12 @@ fn play() -> Play {
 }
 
 impl Play {
-    fn change(&self, prev: u64, n: u64, id: &str) -> String {
+    /// The same publisher, and a follower that was started anew.
+    pub(in crate::sync::replica) fn started_anew(self) -> Self {
+        Self { now: self.now, ..play_of(self.key) }
+    }
+
+    pub(in crate::sync::replica) fn change(&self, prev: u64, n: u64, id: &str) -> String {
         self.says(prev, n, token(id))
     }
 
@@ -52,14 +60,24 @@ impl Play {
         self.key.sign(Kind::Manifest, &Manifest { epoch, truth: TRUTH, base, segments }).unwrap()
     }
 
-    fn beat(&self, epoch: u64, n: u64, count: u64, at: u64) -> String {
+    pub(in crate::sync::replica) fn beat(&self, epoch: u64, n: u64, count: u64, at: u64) -> String {
         self.key.sign(Kind::Heartbeat, &Heartbeat { epoch, truth: TRUTH, n, count, at }).unwrap()
     }
 
     /// Loads an empty manifest and these changes.
-    fn load(&mut self, epoch: u64, lines: &[String]) -> Result<(), BadState> {
+    pub(in crate::sync::replica) fn load(&mut self, epoch: u64, lines: &[String]) -> Result<(), BadState> {
+        self.load_with(epoch, Vec::new(), lines)
+    }
+
+    /// Loads a manifest with these segments, which are there, and these changes.
+    pub(in crate::sync::replica) fn load_with(
+        &mut self,
+        epoch: u64,
+        segments: Vec<SegmentOf>,
+        lines: &[String],
+    ) -> Result<(), BadState> {
         let pinned = Arc::clone(self.followed.pinned());
-        let mut reading = Reading::begin(&pinned, &self.manifest(epoch, 0, Vec::new()), self.now)?;
+        let mut reading = Reading::begin(&pinned, &self.manifest(epoch, 0, segments), self.now)?;
         for line in lines {
             reading.change(&pinned, self.followed.target(), line)?;
         }
@@ -67,15 +85,15 @@ impl Play {
         Ok(())
     }
 
-    fn hear(&mut self, line: &str) -> Verdict {
+    pub(in crate::sync::replica) fn hear(&mut self, line: &str) -> Verdict {
         self.followed.heartbeat(Some(line), self.now)
     }
 
-    fn take(&mut self, line: &str) -> Verdict {
+    pub(in crate::sync::replica) fn take(&mut self, line: &str) -> Verdict {
         self.followed.change(Some(line), self.now)
     }
 
-    fn holds(&self, id: &str) -> bool {
+    pub(in crate::sync::replica) fn holds(&self, id: &str) -> bool {
         self.standing("s", id) == Standing::Revoked
     }
 
@@ -105,7 +123,7 @@ impl Play {
 }
 
 /// Loaded with changes 10 and 20, and proven.
-fn proven() -> Play {
+pub(in crate::sync::replica) fn proven() -> Play {
     let mut play = play();
     let lines = [play.change(0, 10, "a"), play.change(10, 20, "b")];
     play.load(1, &lines).unwrap();
