@@ -101,7 +101,7 @@ pub(super) fn open(
     counted.begin(publisher.is_some());
     let ledger = ledger.cloned();
     Ok(Replicated {
-        replica: Replica { redis, followed, ledger, last_good, broken, metrics: counted },
+        replica: Replica { redis, followed, ledger, last_good, broken, metrics: counted, keep_missing: 0 },
         publisher,
         leads,
     })

@@ -40,7 +40,7 @@ pub(super) const ALL: [Step; 8] = [
 pub(super) struct Steps {
     #[cfg(test)]
     pub(super) stop_after: std::sync::Mutex<Option<Step>>,
-    /// Where the disk takes its time, until this is another step or none.
+    /// Where the disk takes its time, until this is another step or none; 3 s at most.
     #[cfg(test)]
     pub(super) wait_after: std::sync::Mutex<Option<Step>>,
 }
@@ -54,7 +54,10 @@ impl Steps {
 
     #[cfg(test)]
     pub(super) fn pass(&self, step: Step) -> Result<(), super::LedgerError> {
-        while *self.wait_after.lock().unwrap_or_else(std::sync::PoisonError::into_inner) == Some(step) {
+        for _ in 0..3_000 {
+            if *self.wait_after.lock().unwrap_or_else(std::sync::PoisonError::into_inner) != Some(step) {
+                break;
+            }
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
         if *self.stop_after.lock().unwrap_or_else(std::sync::PoisonError::into_inner) == Some(step) {

@@ -83,6 +83,8 @@ pub struct Replica {
     pub broken: Arc<Notify>,
     /// Counters.
     pub metrics: Arc<ReplicationMetrics>,
+    /// What was last said of [`Followed::keep_missing`].
+    pub keep_missing: u64,
 }
 
 /// How far both streams were read.
@@ -205,6 +207,7 @@ impl Replica {
             if let Verdict::Refused(doubt) = verdict {
                 self.refused("heartbeat", doubt);
             } else {
+                self.tell_of_keeping();
                 cursors.since = Instant::now();
             }
             self.note(verdict, due);
@@ -217,6 +220,27 @@ impl Replica {
             if due.is_none_or(|due| due == Cause::Manifest) {
                 *due = Some(cause);
             }
+        }
+    }
+
+    /// T5: entries that the control plane forgets are there until this process starts anew, while tokens that they concern live on.
+    fn tell_of_keeping(&mut self) {
+        let missing = self.followed.keep_missing();
+        if missing == self.keep_missing {
+            return;
+        }
+        self.keep_missing = missing;
+        self.metrics.set_keep_missing(missing);
+        if missing == 0 {
+            tracing::info!("the control plane keeps revocations for as long as tokens live here");
+        } else {
+            let needed = self.followed.target().retention.from_arrival;
+            tracing::error!(
+                missing,
+                needed,
+                "the control plane keeps revocations for a shorter time than tokens live here, and a token that was refused may be accepted \
+                 again after a restart; write `[revocation] keep = \"{needed}s\"` in its configuration, or lower max_lifetime here"
+            );
         }
     }
 

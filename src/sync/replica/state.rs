@@ -305,6 +305,14 @@ impl Followed {
         self.loaded.as_ref().is_some_and(|loaded| loaded.proven)
     }
 
+    /// By how many seconds the control plane keeps entries for a shorter time than this process needs them (T5); 0: long enough, or it
+    /// has not said.
+    #[must_use]
+    pub fn keep_missing(&self) -> u64 {
+        let needed = u64::try_from(self.target.retention.from_arrival).unwrap_or(u64::MAX);
+        self.last.and_then(|heartbeat| heartbeat.keeps).map_or(0, |kept| needed.saturating_sub(kept))
+    }
+
     /// What a last good state consists of; `None` before a proven one.
     #[must_use]
     pub fn kept(&self) -> Option<&Kept> {

@@ -61,7 +61,11 @@ impl Play {
     }
 
     pub(in crate::sync::replica) fn beat(&self, epoch: u64, n: u64, count: u64, at: u64) -> String {
-        self.key.sign(Kind::Heartbeat, &Heartbeat { epoch, truth: TRUTH, n, count, at }).unwrap()
+        self.beat_of(Heartbeat { epoch, truth: TRUTH, n, count, at, keeps: None })
+    }
+
+    fn beat_of(&self, heartbeat: Heartbeat) -> String {
+        self.key.sign(Kind::Heartbeat, &heartbeat).unwrap()
     }
 
     /// Loads an empty manifest and these changes.
@@ -392,6 +396,20 @@ fn where_there_is_no_last_good_state_no_line_is_kept_for_it() {
     assert_eq!(play.hear(&beat), Verdict::Heard);
     assert!(play.followed.kept().is_none());
     assert!(proven().followed.kept().is_some());
+}
+
+#[test]
+fn t05_a_control_plane_that_keeps_entries_too_short_is_noticed_and_one_that_does_not_say_is_not() {
+    let mut play = proven();
+    assert_eq!(play.followed.keep_missing(), 0);
+    // The largest `max_lifetime` + 2 × leeway + 60 s: an hour and two minutes here.
+    for (keeps, missing) in [(Some(180), 3_540), (Some(3_720), 0), (Some(90_000), 0), (Some(3_719), 1), (None, 0)] {
+        play.now += 1_000;
+        let beat = Heartbeat { epoch: 1, truth: TRUTH, n: 20, count: 2, at: play.now, keeps };
+        let beat = play.beat_of(beat);
+        assert_eq!(play.hear(&beat), Verdict::Heard);
+        assert_eq!(play.followed.keep_missing(), missing, "{keeps:?}");
+    }
 }
 
 #[test]
