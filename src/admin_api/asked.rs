@@ -9,7 +9,7 @@ use crate::clock::Timestamp;
 use crate::rbac::RoleTable;
 use crate::revocation::{Entry, FloorOf};
 use crate::telemetry::ChangeEvent;
-use crate::token::claims::is_identifier;
+use crate::token::claims::{is_identifier, is_token_id};
 use crate::token::{Verifier, pasted};
 
 /// What a door lets through.
@@ -98,6 +98,13 @@ fn by_token(token: &str, known: &Known<'_>) -> Result<Entry, NotAsked> {
             "it has no `jti`, so that it cannot be told from others: revoke its `session` or its `subject`",
         );
     };
+    if !is_token_id(&id) {
+        return refuse(
+            "/token",
+            "its `jti` is empty or longer than 1,024 bytes, so that it is refused everywhere (malformed_token); what its bearer \
+             may have besides is revoked by `session` or `subject`",
+        );
+    }
     Ok(Entry::Token { id, issuer: Some((*pasted.issuer).into()), expires_at: Some(pasted.expires_at) })
 }
 
@@ -105,6 +112,12 @@ fn check(entry: Entry, door: Door, known: &Known<'_>) -> Result<Entry, NotAsked>
     match (door, &entry) {
         (_, Entry::Keys { .. }) => {
             return refuse("/keys", "signing keys are published by `doorward keys rotate`");
+        }
+        (_, Entry::RoleData { .. }) => {
+            return refuse(
+                "/role_data",
+                "role data is announced by whoever records changes, when its roles file has changed",
+            );
         }
         (Door::Revocations, Entry::Override(_)) => {
             return refuse(
@@ -211,18 +224,30 @@ pub fn event_of(entry: &Entry) -> ChangeEvent {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::policy::{SourceText, roles_file};
+    use crate::secret::Secret;
+    use crate::token::{Algorithm, ClaimPaths, Confers, Issuer, IssuerKeys, KeySet, RolesFrom};
 
     const NOW: Timestamp = Timestamp(1_790_000_000);
 
     fn asked(body: &str, door: Door) -> Result<Entry, NotAsked> {
+        asked_of(&Verifier::new(Vec::new()), body, door)
+    }
+
+    fn by_token_of(verifier: &Verifier, token: &str) -> Result<Entry, NotAsked> {
+        asked_of(verifier, &serde_json::json!({ "token": token }).to_string(), Door::Revocations)
+    }
+
+    fn asked_of(verifier: &Verifier, body: &str, door: Door) -> Result<Entry, NotAsked> {
         let text = "version: 1\npermissions: { oms: [a:b] }\nroles: { ROLE_USER: { permissions: [a:b] } }\n\
                     tiers: { oms: [{ key: FREE, permissions: [] }] }\n";
         let source = SourceText { name: "roles.yaml".to_owned(), text: text.to_owned() };
         let (_, roles) = roles_file::parse(std::sync::Arc::new(source)).0.unwrap();
-        let (verifier, issuers) = (Verifier::new(Vec::new()), ["own".to_owned(), "kc".to_owned()]);
-        let known = Known { verifier: &verifier, issuers: &issuers, roles: &roles, now: NOW };
+        let issuers = ["own".to_owned(), "kc".to_owned()];
+        let known = Known { verifier, issuers: &issuers, roles: &roles, now: NOW };
         read(body.as_bytes(), door, &known).map(|asked| asked.entry)
     }
 
@@ -278,6 +303,41 @@ mod tests {
                 assert_eq!(expires_at, kept, "{said}");
             }
         }
+    }
+
+    #[test]
+    fn a_token_whose_id_is_too_long_to_be_kept_is_told_so() {
+        let secret = [7; 32];
+        let issuer = Issuer {
+            name: "kc".into(),
+            issuer: None,
+            audience: Vec::new(),
+            algorithms: vec![Algorithm::HS256],
+            keys: IssuerKeys::fixed(KeySet::shared_secret(&Secret::new(secret.to_vec())).unwrap()),
+            claims: ClaimPaths::default(),
+            max_lifetime: Duration::from_secs(3600),
+            leeway: Duration::ZERO,
+            own: false,
+            subject_prefix: "kc:".into(),
+            roles_from: RolesFrom::Token,
+            confers: Confers::Any,
+            admin: false,
+        };
+        let verifier = Verifier::new(vec![issuer]);
+        let of = |id: &str| {
+            let claims = serde_json::json!({ "sub": "a", "jti": id, "exp": NOW.0 + 60 });
+            let key = jsonwebtoken::EncodingKey::from_secret(&secret);
+            by_token_of(&verifier, &jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap())
+        };
+        for id in ["", &"j".repeat(1025)] {
+            let refused = of(id).unwrap_err();
+            assert_eq!(refused.pointer, "/token");
+            assert!(refused.detail.contains("1,024 bytes") && refused.detail.contains("session"), "{}", refused.detail);
+        }
+        // The longest that is verified is kept as it is.
+        let longest = of(&"j".repeat(1024)).unwrap();
+        let written = serde_json::to_string(&longest).unwrap();
+        assert_eq!(serde_json::from_str::<Entry>(&written).unwrap(), longest);
     }
 
     #[test]

@@ -219,6 +219,7 @@ impl Admission {
         freshness: Arc<Freshness>,
     ) -> Self {
         let published = AtomicU64::new(0);
+        revocations.role_data_in_force(snapshot.roles().fingerprint());
         Self { snapshot: Live::new(snapshot), published, tokens, revocations, freshness, elsewhere: None }
     }
 
@@ -237,6 +238,7 @@ impl Admission {
 
     /// Puts another snapshot in force. Requests that were begun under the old one end under it.
     pub fn publish(&self, snapshot: Snapshot) {
+        self.revocations.role_data_in_force(snapshot.roles().fingerprint());
         self.snapshot.publish(snapshot);
         self.published.fetch_add(1, Ordering::AcqRel);
     }
@@ -535,7 +537,7 @@ impl Admission {
         now: Timestamp,
     ) -> Result<Identified, Unusable> {
         let overrides = self.revocations.overrides(&entry.claims.subject, now);
-        let identity = Identity::of(&entry, snapshot.roles(), service, overrides.as_deref(), now);
+        let identity = Identity::of(&entry, snapshot.roles(), service, overrides.as_ref(), now);
         let caller = Identified { entry, identity, method, asked: None };
         let claims = &caller.entry.claims;
         // T1: what is too old to decide by is not decided by, whatever it says.

@@ -62,7 +62,7 @@ impl AuthMethod {
 pub struct Identity {
     service: Arc<str>,
     /// The subject's overrides ([`Overrides::stamp`]); 0: there were none.
-    overrides: u64,
+    overrides: (u64, u64),
     /// What the subject holds if an override concerns the token; its claims say what it holds otherwise.
     held: Option<Held>,
     grants: Grants,
@@ -95,7 +95,7 @@ impl Identity {
         if let Some(kept) = &*entry.derived.load()
             && kept.grants.table() == table.identity()
             && kept.service == *service
-            && kept.overrides == overrides.map_or(0, Overrides::stamp)
+            && kept.overrides == stamp(overrides)
             && kept.held.as_ref().and_then(|held| held.until).is_none_or(|until| now < until)
         {
             return Arc::clone(kept);
@@ -124,8 +124,7 @@ impl Identity {
         let (roles, memberships) = judged_by(held.as_ref(), claims);
         let grants = table.resolve_for_policy(service, claims.conferred(roles, table), memberships);
         let headers = headers(claims, &grants);
-        let overrides = overrides.map_or(0, Overrides::stamp);
-        Self { service: Arc::clone(service), overrides, held, grants, headers }
+        Self { service: Arc::clone(service), overrides: stamp(overrides), held, grants, headers }
     }
 
     /// What the subject of a token with these claims holds for objects of `service` alone (T36).
@@ -167,6 +166,10 @@ impl Identity {
     pub fn header(&self, name: &HeaderName) -> Option<&HeaderValue> {
         self.headers.iter().find(|(set, _)| set == name).map(|(_, value)| value)
     }
+}
+
+fn stamp(overrides: Option<&Overrides>) -> (u64, u64) {
+    overrides.map_or((0, 0), Overrides::stamp)
 }
 
 /// The override's roles and memberships, where one concerns the token, else the token's.

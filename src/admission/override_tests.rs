@@ -379,6 +379,49 @@ fn t06_the_roles_of_an_issuer_that_leaves_them_to_doorward_are_the_published_one
 }
 
 #[test]
+fn t06_published_roles_outlast_the_role_data_that_they_were_published_with() {
+    let then = snapshot(ROLES).roles().fingerprint().to_owned();
+    let granted = json!({"override": "kc:alice", "roles": ["ROLE_VIEWER"], "needs": then});
+    let world = || world_of(Issuer { roles_from: RolesFrom::Doorward, ..issuer("kc", false) });
+    // The file is edited while this process runs.
+    let running = world();
+    running.change(CHANGE, &granted);
+    let token = running.token(&running.foreign, &[], None);
+    assert_eq!(running.asks(&token, "/view"), told("ROLE_VIEWER", ""));
+    running.admission.publish(snapshot(POORER));
+    assert_eq!(running.asks(&token, "/view"), told("ROLE_VIEWER", ""), "later data is here for it too");
+    // It is started with the edited file, and does not know which came first until whoever made the override says so.
+    let started = world();
+    let needs_another = json!({"override": "kc:alice", "roles": ["ROLE_VIEWER"], "needs": "of yesterday"});
+    started.change(CHANGE, &needs_another);
+    let token = started.token(&started.foreign, &[], None);
+    assert_eq!(started.asks(&token, "/view"), Err(Reason::PermissionMissing));
+    let in_force = started.admission.snapshot().roles().fingerprint().to_owned();
+    assert!(started.index.is_role_data_news(&in_force));
+    started.change(CHANGE - 1, &json!({"role_data": in_force}));
+    assert_eq!(started.asks(&token, "/view"), Err(Reason::PermissionMissing), "what came before it is no news");
+    let before = started.changes(NOW);
+    started.change(CHANGE + 1, &json!({"role_data": in_force}));
+    assert_eq!(started.asks(&token, "/view"), told("ROLE_VIEWER", ""));
+    assert_ne!(started.changes(NOW), before, "T20: what is open is decided again");
+    assert!(!started.index.is_role_data_news(&in_force));
+}
+
+#[test]
+fn t14_a_clock_that_went_back_does_not_free_foreign_tokens_of_an_override() {
+    let world = world();
+    let token = world.token_of(&world.foreign, &["ROLE_EDITOR"], None, NOW.plus(-100));
+    let arrive = |number, taken, entry: serde_json::Value| {
+        let arrival = Arrival { number: Some(number), taken, now: NOW };
+        world.index.apply(&serde_json::from_value(entry).unwrap(), arrival, world.retention);
+    };
+    arrive(CHANGE, NOW, json!({"override": "kc:alice", "roles": [], "needs": "another"}));
+    assert_eq!(world.asks(&token, "/view"), Err(Reason::PermissionMissing));
+    arrive(CHANGE + 1, NOW.plus(-1000), json!({"override": "kc:alice", "roles": ["ROLE_VIEWER"], "needs": "another"}));
+    assert_eq!(world.asks(&token, "/edit"), Err(Reason::PermissionMissing));
+}
+
+#[test]
 fn t36_a_call_that_decides_again_decides_by_the_override() {
     let world = world();
     let token = world.token(&world.own, &["ROLE_EDITOR"], Some(1));

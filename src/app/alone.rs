@@ -1,12 +1,12 @@
 //! A change that a command makes where no process runs: recorded in the folder, and published once.
 
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
+use super::owner::refuse_another_owner;
 use super::{build, ledger, replication};
 use crate::config::Settings;
 use crate::ledger::Ledger;
@@ -47,9 +47,7 @@ pub fn record(settings: &Settings, entries: impl IntoIterator<Item = Entry>) -> 
              working directory if that has relative paths"
         );
     }
-    if let Some(owner) = another_owner(folder) {
-        bail!("{} belongs to user {owner}: run this as that user (sudo -u '#{owner}' doorward …)", folder.display());
-    }
+    refuse_another_owner(folder)?;
     let index = Arc::new(RevocationIndex::default());
     let metrics = Metrics::new();
     let opened = ledger::open(settings, build::retention(settings), &index, &metrics)?;
@@ -86,16 +84,4 @@ fn publish(
         }
         Ok(())
     })
-}
-
-/// Who owns the folder, or what it would be made in, if root asks and it is not root.
-fn another_owner(folder: &Path) -> Option<u32> {
-    if !rustix::process::geteuid().is_root() {
-        return None;
-    }
-    let owner = folder.ancestors().find_map(|at| {
-        let at = if at.as_os_str().is_empty() { Path::new(".") } else { at };
-        at.metadata().ok()
-    });
-    owner.map(|found| found.uid()).filter(|owner| *owner != 0)
 }

@@ -22,6 +22,7 @@ use crate::rbac::RoleTable;
 use crate::request::Host;
 use crate::request::peer::TrustedProxies;
 use crate::revocation::{Arrival, Freshness, Retention, RevocationIndex, entry};
+use crate::sync::ledger::announce_if_news;
 use crate::sync::policy_files::Texts;
 use crate::sync::{KeySets, LiveTls, PolicyFiles};
 use crate::telemetry::Metrics;
@@ -134,6 +135,11 @@ pub fn build(settings: &Settings) -> anyhow::Result<Built> {
     let mut hands = hands(settings, &tokens, &revocations, &freshness, admission_of_admin.as_ref(), gateway.as_ref())?;
     hands.ledger.clone_from(&ledger);
     let hands = Arc::new(hands);
+    if let Some(ledger) = &ledger
+        && let Err(error) = announce_if_news(ledger, &revocations, hands.roles.snapshot().roles().fingerprint())
+    {
+        tracing::error!(%error, "the role data cannot be announced; trying again");
+    }
     let admin = match admission_of_admin {
         Some(admission) => {
             let hosts = settings.admin.hosts.iter().map(|host| Host::parse(host.as_bytes()));

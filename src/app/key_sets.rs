@@ -7,15 +7,14 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 
 use crate::admission::Identity;
-use crate::clock::Timestamp;
 use crate::config::{AuthSettings, JwksUrl, KeySource};
 use crate::https::{ClientSettings, TlsTrust, client, plain_client};
 use crate::ledger::Ledger;
-use crate::revocation::{Arrival, Entry, Retention, RevocationIndex};
+use crate::revocation::{Retention, RevocationIndex};
 use crate::sync::KeySets;
-use crate::sync::key_sets::{Content, Fetched, Followed, FollowedFile, OwnKeys, Place, Source};
+use crate::sync::key_sets::{Content, Fetched, Followed, FollowedFile, OwnKeys, Place, Source, fetch};
 use crate::telemetry::Metrics;
-use crate::token::{Issuer, TokenCache};
+use crate::token::{TokenCache, Verifier};
 
 /// How long a start waits for the first answers of URLs, at the most. It goes on without them then: their tokens are answered with
 /// 503 until they come, and everybody else's are none the worse.
@@ -50,33 +49,42 @@ pub(super) fn followed(
                 let holds = issuer.keys.set().signing_key().is_some();
                 let place = if holds {
                     sets.follow(followed.clone(), file(&auth.local_keys, Content::Own));
-                    mark_known(issuer, index, retention);
                     Place::Holder { file: auth.local_keys.clone(), tell: ledger.cloned() }
                 } else {
                     Place::Follower
                 };
-                sets.follow(followed, Source::Own(OwnKeys { place, index: Arc::clone(index) }));
+                let own = OwnKeys { place, index: Arc::clone(index), retention };
+                // Before the first request, whatever became of the ledger (T18).
+                own.note_revoked(&followed);
+                sets.follow(followed, Source::Own(own));
             }
         }
     }
     Ok(sets)
 }
 
-/// What stands in the key file as revoked is revoked, whatever became of the ledger (T18).
-fn mark_known(issuer: &Issuer, index: &RevocationIndex, retention: Retention) {
-    let now = Timestamp::now();
-    for key in issuer.keys.set().keys.iter().filter(|key| key.life.revoked) {
-        if let Some(id) = key.id.clone() {
-            index.apply(&Entry::Key { id, issuer: Some((*issuer.name).into()) }, Arrival::by_hand(now), retention);
-        }
-    }
+/// Fetches the keys by which this token would be verified, if they are behind a URL: for a command, beside which nobody follows them.
+/// A token that says nothing of its issuer, or of one that nobody knows, is left to the verifier.
+///
+/// # Errors
+/// Whose keys cannot be fetched, from where and why. It takes no longer than the issuer's `jwks.timeout`.
+pub fn fetch_keys(auth: &AuthSettings, verifier: &Verifier, token: &str) -> anyhow::Result<()> {
+    let Some(issuer) = verifier.claimed_issuer(token) else { return Ok(()) };
+    let Some(settings) = auth.issuers.iter().find(|settings| *settings.name == *issuer.name) else { return Ok(()) };
+    let KeySource::JwksUrl(jwks) = &settings.keys else { return Ok(()) };
+    let fetched = fetched(&settings.name, jwks)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let failed = || format!("the keys of issuer {:?} cannot be fetched from {}", settings.name, jwks.url);
+    let (set, _) = runtime.block_on(fetch(&fetched, &settings.algorithms)).with_context(failed)?;
+    issuer.keys.publish(set, None);
+    Ok(())
 }
 
 /// What fetches the key set of an issuer.
 ///
 /// # Errors
 /// Certificates that cannot be used.
-pub(crate) fn fetched(issuer: &str, jwks: &JwksUrl) -> anyhow::Result<Fetched> {
+fn fetched(issuer: &str, jwks: &JwksUrl) -> anyhow::Result<Fetched> {
     let ca = jwks.ca.as_deref().map(std::fs::read).transpose();
     let ca = ca.with_context(|| format!("cannot read the file that `jwks.ca` of issuer {issuer:?} names"))?;
     let plain = jwks.url.starts_with("http://");

@@ -254,6 +254,11 @@ impl Doorward {
         let following = follow_files(settings, built, reread);
         let (fresh, counted) = (Arc::clone(&built.freshness), built.metrics.replication());
         let ledger = built.ledger.clone();
+        let roles = Arc::clone(&built.hands.roles);
+        let announcing = ledger.clone().map(|ledger| {
+            let in_force = move || roles.snapshot().roles().fingerprint().into();
+            sync::ledger::announce_role_data(ledger, Arc::clone(&built.revocations), in_force)
+        });
         let truth = Arc::clone(&built.truth);
         let own = Arc::clone(&built.truth);
         let leads = built.replicated.as_ref().map_or_else(|| Arc::new(true.into()), Replicated::leads);
@@ -284,6 +289,7 @@ impl Doorward {
                     tokio::spawn(sync::ledger::tend(ledger)),
                 ]
             });
+            let announcing = announcing.map(tokio::spawn);
             let certificates = certificates.map(|following| following.map(tokio::spawn));
             let looking_after = looking_after.map(|gateway| {
                 tokio::spawn(sync::endpoints::look_after(move |now| {
@@ -295,6 +301,7 @@ impl Doorward {
             key_sets.abort();
             aging.abort();
             ledger.into_iter().flatten().for_each(|following| following.abort());
+            announcing.into_iter().for_each(|announcing| announcing.abort());
             certificates.into_iter().flatten().for_each(|following| following.abort());
             sweeping.abort();
             if let Some(looking_after) = looking_after {

@@ -74,6 +74,9 @@ fn directly(settings: &Settings, door: Door, body: &Value) -> anyhow::Result<Don
 /// The same checks that a running process makes.
 fn check(settings: &Settings, door: Door, body: &Value) -> anyhow::Result<Entry> {
     let verifier = Verifier::new(issuers::load_existing(&settings.auth).map_err(ConfigError)?);
+    if let Some(token) = body["token"].as_str() {
+        app::fetch_keys(&settings.auth, &verifier, token.trim())?;
+    }
     let names = app::issuer_names(settings);
     let file = settings.roles.as_deref().context("[roles] file is missing")?;
     let source = config::read(file).map_err(|failure| anyhow::anyhow!("{}", failure.error))?;
@@ -144,6 +147,7 @@ fn describe(entry: &Entry) -> String {
             format!("{} holds {roles} from now on", held.subject)
         }
         Entry::Keys { .. } => "published the signing keys".to_owned(),
+        Entry::RoleData { .. } => "announced the role data".to_owned(),
     }
 }
 

@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail};
 use serde_json::{Map, Value, json};
 
 use super::{Context, FAILED, Output};
+use crate::app;
 use crate::clock::Timestamp;
 use crate::config::{AuthSettings, IssuerSettings, KeySource, Settings, quantity};
 use crate::token::local_keys::{self, RotateError, Rotation};
@@ -79,7 +80,12 @@ fn rotate(args: &Rotate, settings: &Settings, context: &mut Context<'_>) -> anyh
     }
     let tokens_live = issuer.max_lifetime + auth.leeway;
     let rotation = Rotation { algorithm, overlap: (!args.now).then_some(args.overlap), tokens_live };
-    let rotated = match local_keys::rotate(&auth.local_keys, &issuer.algorithms, rotation, Timestamp::now()) {
+    let path = &auth.local_keys;
+    if settings.follows() && !path.exists() {
+        bail!(super::FOLLOWS);
+    }
+    app::refuse_another_owner(path)?;
+    let rotated = match local_keys::rotate(path, &issuer.algorithms, rotation, Timestamp::now()) {
         Ok(rotated) => rotated,
         Err(waits @ RotateError::Waits { .. }) => {
             writeln!(context.err, "{waits}")?;
@@ -111,25 +117,27 @@ fn rotate(args: &Rotate, settings: &Settings, context: &mut Context<'_>) -> anyh
 }
 
 fn list(args: &List, settings: &Settings, context: &mut Context<'_>) -> anyhow::Result<ExitCode> {
-    let auth = &settings.auth;
-    let issuer = own(auth)?;
-    let path = &auth.local_keys;
-    if !path.exists() {
-        bail!("{} does not exist yet: `doorward run` and `doorward keys rotate` make it", path.display());
-    }
-    let set = local_keys::read(path).and_then(|document| local_keys::parse(path, &document, &issuer.algorithms))?;
+    let pinned = publication_keys(settings)?;
+    let set = match own(&settings.auth) {
+        // Who signs no tokens may still publish changes, and followers have to pin its key.
+        Err(none) if pinned.is_empty() => return Err(none),
+        Err(_) => None,
+        Ok(issuer) => {
+            let path = &settings.auth.local_keys;
+            if !path.exists() {
+                bail!("{} does not exist yet: `doorward run` and `doorward keys rotate` make it", path.display());
+            }
+            Some(local_keys::read(path).and_then(|document| local_keys::parse(path, &document, &issuer.algorithms))?)
+        }
+    };
     let now = Timestamp::now();
-    let rows: Vec<_> = set.keys.iter().map(|key| (key, state(&set, key, now))).collect();
+    let rows: Vec<_> = set.iter().flat_map(|set| set.keys.iter().map(move |key| (key, state(set, key, now)))).collect();
     match args.output {
         Output::Json => {
             let keys: Vec<Value> = rows.iter().map(|(key, state)| row(key, state)).collect();
-            // Only looked at: a publisher makes its key when it starts.
-            let published = settings.publication.key_file.as_deref().filter(|file| file.exists());
-            let published = published.map(local_keys::load_or_create_publication).transpose()?;
-            let pinned = published.map_or_else(|| settings.publication.public_keys.clone(), |file| file.public);
             context.json(&json!({
                 "keys": keys,
-                "jwks": set.public_jwks_at(now),
+                "jwks": set.map_or_else(|| json!({ "keys": [] }), |set| set.public_jwks_at(now)),
                 "publication": { "public_keys": pinned },
             }))?;
         }
@@ -144,9 +152,19 @@ fn list(args: &List, settings: &Settings, context: &mut Context<'_>) -> anyhow::
                     .map(|time| time.map_or_else(|| "-".to_owned(), shown));
                 writeln!(context.out, "{}", columns(id, key.algorithm.name(), state, &since, &until))?;
             }
+            for key in pinned {
+                writeln!(context.out, "[publication] public_keys of followers: {key}")?;
+            }
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What followers of this configuration pin. Only looked at: a publisher makes its key when it starts.
+fn publication_keys(settings: &Settings) -> anyhow::Result<Vec<String>> {
+    let file = settings.publication.key_file.as_deref().filter(|file| file.exists());
+    let published = file.map(local_keys::load_or_create_publication).transpose()?;
+    Ok(published.map_or_else(|| settings.publication.public_keys.clone(), |file| file.public))
 }
 
 fn row(key: &Key, state: &str) -> Value {

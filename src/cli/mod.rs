@@ -19,6 +19,7 @@ mod run;
 mod running;
 mod status;
 mod token;
+mod verifying;
 
 #[cfg(test)]
 mod tests;
@@ -111,6 +112,11 @@ impl Context<'_> {
 }
 
 const FAILED: u8 = 1;
+
+/// Keys that are made where nobody else knows them sign what nobody else believes; and with the file there, the next start would follow
+/// the announced ones no longer.
+const FOLLOWS: &str = "this process follows a control plane ([publication] public_keys without key_file) and has no keys of its own \
+                       to sign with (auth.local_keys): run this where the control plane runs, or copy its key file here first";
 
 impl Cli {
     /// Runs the command.

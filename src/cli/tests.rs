@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clap::CommandFactory as _;
 use serde_json::Value;
@@ -353,7 +355,13 @@ fn a_minted_token_stands_alone_on_the_output_and_is_accepted() {
         done.good();
     }
     let text = run(&["token", "inspect", token.trim(), "--config", &config]).good();
-    assert!(text.ends_with("accepted: issuer own, subject alice, roles ROLE_EDITOR, ROLE_USER\n"), "{text}");
+    assert!(text.contains("\naccepted: issuer own, subject alice, roles ROLE_EDITOR, ROLE_USER\n"), "{text}");
+    assert!(
+        text.trim_end().lines().last().unwrap().starts_with("not looked at: whether it has been revoked"),
+        "{text}"
+    );
+    let report = run(&["token", "inspect", token.trim(), "--config", &config, "--output", "json"]).json();
+    assert_eq!(report["verification"]["revocations_checked"], false);
 }
 
 #[test]
@@ -370,6 +378,132 @@ fn what_cannot_be_minted_or_is_refused_says_why() {
     let foreign = run(&["token", "mint", "--config", &elsewhere, "--sub", "a"]).good();
     run(&["token", "mint", "--config", &config, "--sub", "a"]).good();
     assert!(inspect(&foreign).contains("refused: unknown_key"), "{}", inspect(&foreign));
+}
+
+/// A server of a key set, and how often it was asked; it ends with the test.
+fn key_server(set: String) -> (String, Arc<AtomicUsize>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            count.fetch_add(1, Ordering::SeqCst);
+            let length = set.len();
+            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{set}");
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    (format!("jwks+http://{address}/"), asked)
+}
+
+/// A configuration that knows the issuer `own` of another by a URL alone, and one more that nobody asks about.
+fn verifying(url: &str) -> (TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!(
+        "[upstreams.oms]\nendpoints = [\"http://127.0.0.1:8000\"]\n\
+         [[auth.issuers]]\nname = \"kc\"\nissuer = \"http://own\"\naudience = [\"oms\"]\nkeys = \"{url}\"\n\
+         subject_prefix = \"kc:\"\nconfers = \"any\"\n\
+         [[auth.issuers]]\nname = \"other\"\nissuer = \"http://other\"\naudience = [\"oms\"]\n\
+         keys = \"jwks+http://127.0.0.1:1/\"\nsubject_prefix = \"other:\"\nconfers = \"any\"\n"
+    );
+    let file = write(folder.path(), "doorward.toml", &text);
+    (folder, file)
+}
+
+#[test]
+fn where_keys_are_behind_a_url_they_are_fetched_once() {
+    let (_signing, config) = configuration();
+    let token = run(&["token", "mint", "--config", &config, "--sub", "alice", "--role", "ROLE_USER"]).good();
+    let listed = run(&["keys", "list", "--config", &config, "--output", "json"]).json();
+    let (url, asked) = key_server(listed["jwks"].to_string());
+    let (folder, config) = verifying(&url);
+    let said = run(&["token", "inspect", token.trim(), "--config", &config]).good();
+    assert!(said.contains("accepted: issuer kc, subject kc:alice, roles ROLE_USER\n"), "{said}");
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+    assert!(run_in(&[], "nonsense", &["token", "inspect", "--config", &config]).no().contains("malformed_token"));
+    assert_eq!(asked.load(Ordering::SeqCst), 1, "nobody's token is no reason to ask");
+    let explained = ["policy", "explain", "GET /api/v1/schema", "--token", token.trim(), "--config", &config];
+    assert!(run(&explained).good().starts_with("ALLOW"));
+    let place = |name: &str| folder.path().join(name).display().to_string();
+    let (socket, truth, key) = (place("no.sock"), place("truth"), place("key.json"));
+    let env = [
+        ("DOORWARD_ADMIN__SOCKET", socket.as_str()),
+        ("DOORWARD_REVOCATION__FOLDER", truth.as_str()),
+        ("DOORWARD_PUBLICATION__KEY_FILE", key.as_str()),
+    ];
+    let done = run_in(&env, &token, &["revoke", "--token-stdin", "--config", &config]);
+    assert!(done.good().contains(" of issuer kc (change "));
+    // Nobody answers: that says nothing about the token, and is said.
+    let (_folder, config) = verifying("jwks+http://127.0.0.1:1/");
+    for output in ["text", "json"] {
+        let said = run(&["token", "inspect", token.trim(), "--config", &config, "--output", output]).no();
+        assert!(said.contains("auth_unavailable") && said.contains("the keys of issuer"), "{said}");
+        assert!(said.contains("cannot be fetched from http://127.0.0.1:1/"), "{said}");
+    }
+    let said = run_in(&env, &token, &["revoke", "--token-stdin", "--config", &config]).no();
+    assert!(said.contains("cannot be fetched from http://127.0.0.1:1/"), "{said}");
+}
+
+#[test]
+fn who_follows_makes_no_keys_that_nobody_else_knows() {
+    let (folder, config) = configuration();
+    let keys = folder.path().join("keys.json");
+    let pinned = format!("[\"{}\"]", "A".repeat(42) + "E");
+    let truth = folder.path().join("truth").display().to_string();
+    let env = [
+        ("REDIS_URL", "redis://127.0.0.1:1"),
+        ("DOORWARD_PUBLICATION__PUBLIC_KEYS", pinned.as_str()),
+        ("DOORWARD_REVOCATION__FOLDER", truth.as_str()),
+    ];
+    let follower = |args: &[&str]| run_in(&env, "", &[args, &["--config", &config]].concat());
+    for args in [&["token", "mint", "--sub", "a"][..], &["keys", "rotate"], &["keys", "rotate", "--now"]] {
+        let said = follower(args).no();
+        assert!(said.contains("follows") && said.contains("control plane"), "{args:?}: {said}");
+        assert!(!keys.exists(), "{args:?}");
+    }
+    // What needs none of these keys is none of their business.
+    follower(&["token", "mint", "--sub", "a", "--issuer", "old"]).good();
+    assert!(!keys.exists());
+    // Who has been given the file may use it.
+    run(&["token", "mint", "--sub", "a", "--config", &config]).good();
+    follower(&["token", "mint", "--sub", "a"]).good();
+    follower(&["keys", "rotate"]).good();
+}
+
+#[test]
+fn root_makes_and_changes_no_keys_of_somebody_else() {
+    let (folder, config) = configuration();
+    let keys = folder.path().join("keys.json");
+    let owned_by = |path: &Path, user| std::os::unix::fs::chown(path, Some(user), Some(user));
+    // Only root can give a folder away.
+    if owned_by(folder.path(), 65534).is_err() {
+        return;
+    }
+    let commands = [&["token", "mint", "--sub", "a"][..], &["keys", "rotate", "--now"]];
+    let refused = |why: &str| {
+        for args in commands {
+            let said = run(&[args, &["--config", &config]].concat()).no();
+            assert!(said.contains("keys.json") && said.contains("sudo -u '#65534' doorward"), "{why} {args:?}: {said}");
+        }
+    };
+    refused("the folder that it would be made in");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "the configuration alone");
+    owned_by(folder.path(), 0).unwrap();
+    run(&["token", "mint", "--sub", "a", "--config", &config]).good();
+    owned_by(&keys, 65534).unwrap();
+    let before = std::fs::read(&keys).unwrap();
+    assert!(run(&["keys", "rotate", "--now", "--config", &config]).no().contains("sudo -u '#65534' doorward"));
+    assert_eq!(std::fs::read(&keys).unwrap(), before);
+    // Only to sign with them changes nothing.
+    run(&["token", "mint", "--sub", "a", "--config", &config]).good();
+    // A link is judged by what it leads to.
+    let elsewhere = folder.path().join("elsewhere.json");
+    std::fs::rename(&keys, &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &keys).unwrap();
+    assert!(run(&["keys", "rotate", "--now", "--config", &config]).no().contains("sudo -u '#65534' doorward"));
 }
 
 #[test]
@@ -426,4 +560,18 @@ fn a_closed_pipe_is_no_error() {
         let code = cli.execute(std::iter::empty(), &mut &b""[..], &mut Closed, &mut err);
         assert_eq!((code, err.as_slice()), (ExitCode::SUCCESS, &b""[..]), "{args:?}");
     }
+}
+
+#[test]
+fn what_followers_pin_is_shown_by_who_signs_no_tokens_too() {
+    let (folder, config) = verifying("jwks+http://127.0.0.1:1/");
+    let listing = ["keys", "list", "--config", &config];
+    assert!(run(&listing).no().contains("no issuer has keys = \"local\""), "nothing to show yet");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let key_file = folder.path().join("publication.json");
+    std::fs::write(&config, format!("{text}[publication]\nkey_file = {key_file:?}\n")).unwrap();
+    let made = crate::token::local_keys::load_or_create_publication(&key_file).unwrap();
+    let listed = run(&["keys", "list", "--config", &config, "--output", "json"]).json();
+    assert_eq!(listed["publication"]["public_keys"], serde_json::json!(made.public));
+    assert!(run(&listing).good().contains(&format!("[publication] public_keys of followers: {}\n", made.public[0])));
 }

@@ -232,6 +232,45 @@ fn t07_a_foreign_issuer_says_whose_its_subjects_are() {
 }
 
 #[test]
+fn t07_no_two_issuers_put_their_people_together_by_their_prefixes() {
+    let issuer = |name: &str, more: &str| {
+        format!(
+            "[[auth.issuers]]\nname = \"{name}\"\nissuer = \"https://{name}\"\naudience = [\"oms\"]\n\
+             keys = \"jwks+file://{name}.json\"\nconfers = \"any\"\n{more}\n"
+        )
+    };
+    let prefixed = |name: &str, prefix: &str| issuer(name, &format!("subject_prefix = \"{prefix}\""));
+    for (one, two) in [("kc:", "kc:"), ("kc", "kc:"), ("kc:", "kc"), ("k", "kc:realm:")] {
+        let said = mistakes(&format!("{}{}", prefixed("first", one), prefixed("second", two)), &[]);
+        assert!(said.contains("auth.issuers[1].subject_prefix"), "{said}");
+        assert!(said.contains("\"first\"") && said.contains("\"second\""), "{one} {two}: {said}");
+    }
+    let same = issuer("same", "same_subjects = true");
+    for (one, two) in [("kc:", "ad:"), ("kc:", "xkc:"), ("kc:a:", "kc:b:")] {
+        good(&format!("{}{same}{}", prefixed("first", one), prefixed("second", two)), &[]);
+    }
+}
+
+#[test]
+fn t15_a_blacklist_by_the_tokens_text_is_warned_of_where_a_token_has_two_spellings() {
+    let warned = |key: &str, algorithms: &str, mode: &str| {
+        let text = foreign(&format!(
+            "same_subjects = true\nconfers = \"any\"\n{algorithms}\n[revocation]\nmode = \"{mode}\"\nlookup_key = \"{key}\""
+        ));
+        let (_, warnings) = load(&text, &[("REDIS_URL", "redis://127.0.0.1:6379")]).unwrap();
+        warnings.contains("revocation.lookup_key")
+    };
+    let (both, without) = ("algorithms = [\"RS256\", \"ES256\"]", "algorithms = [\"RS256\", \"EdDSA\"]");
+    for key in ["blacklist:{token}", "b:{token_sha256}", "{jti}{token_sha256}"] {
+        assert!(warned(key, both, "lookup") && warned(key, "", "lookup"), "ES256 is among the default: {key}");
+        assert!(!warned(key, without, "lookup") && !warned(key, both, "replicated"), "{key}");
+    }
+    for key in ["blacklist:{jti}", "{sub}:{sid}", "token:{jti}"] {
+        assert!(!warned(key, both, "lookup"), "{key}");
+    }
+}
+
+#[test]
 fn t29_trusting_everybody_has_to_be_said_twice() {
     for (key, network) in
         [("trusted_proxies", "0.0.0.0/0"), ("trusted_proxies", "::/0"), ("proxy_protocol_from", "::/0")]

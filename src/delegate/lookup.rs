@@ -113,6 +113,12 @@ impl KeyTemplate {
         &self.text
     }
 
+    /// Whether a token is found by its text: then another spelling of the same token is another one.
+    #[must_use]
+    pub fn is_by_text(&self) -> bool {
+        self.parts.iter().any(|part| matches!(part, Part::Variable(Variable::Token | Variable::TokenSha256)))
+    }
+
     /// The key of a token: values stand in it literally. A variable that the token lacks, or that is empty, makes it none (T15):
     /// `blacklist:` would be the key of every such token.
     fn key(&self, token: &str, claims: &Claims, prefix: &str) -> Result<String, &'static str> {

@@ -5,6 +5,9 @@ use std::collections::HashMap;
 use crate::clock::Timestamp;
 use crate::revocation::{Arrival, Entry, FloorOf, Record, Retention};
 
+/// So many overrides of one subject are kept, as in memory, while each presumes role data that may not be everywhere yet.
+const OVERRIDES: usize = 16;
+
 /// From when a record does not count any more; `None`: it stands until it is replaced (keys, who is disabled or enabled, overrides).
 pub(super) fn over(record: &Record, retention: Retention) -> Option<Timestamp> {
     // Until when overrides count depends on settings that may change; the newest of a subject is a state, and stays on disk.
@@ -30,6 +33,10 @@ pub(super) fn collapse(records: impl IntoIterator<Item = Record>, retention: Ret
         let same = kept.entry(Subject::of(&record.entry)).or_default();
         same.retain(|older| !replaces(&record, older, retention));
         if !same.iter().any(|older| outlasts(older, &record, retention)) {
+            let excess = (same.len() + 1).saturating_sub(OVERRIDES);
+            if matches!(record.entry, Entry::Override(_)) {
+                same.drain(..excess);
+            }
             same.push(record);
         }
     }
@@ -56,6 +63,7 @@ enum Subject {
     Standing(Box<str>),
     Override(Box<str>),
     Keys,
+    RoleData(Box<str>),
 }
 
 impl Subject {
@@ -69,6 +77,7 @@ impl Subject {
             Entry::Disabled { id } | Entry::Enabled { id } => Self::Standing(id.clone()),
             Entry::Override(overridden) => Self::Override(overridden.subject.clone()),
             Entry::Keys { .. } => Self::Keys,
+            Entry::RoleData { fingerprint } => Self::RoleData(fingerprint.clone()),
         }
     }
 }
@@ -83,6 +92,8 @@ fn replaces(later: &Record, earlier: &Record, retention: Retention) -> bool {
             later >= earlier && ends >= ended
         }
         (Entry::Token { .. } | Entry::Session { .. }, _) => ends >= ended,
+        // T9: who has not its role data yet looks at what was held before.
+        (Entry::Override(later), _) => later.needs.is_none(),
         _ => true,
     }
 }
@@ -96,5 +107,47 @@ fn outlasts(earlier: &Record, later: &Record, retention: Retention) -> bool {
         }
         (Entry::Token { .. } | Entry::Session { .. }, _) => ended >= ends,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use std::time::Duration;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// The numbers of those that are kept of these entries, which were made one after the other now.
+    fn kept(entries: &[Value]) -> Vec<u64> {
+        let now = Timestamp(1_800_000_000);
+        let at = u64::try_from(now.0).unwrap() * 1000;
+        let entry = |entry: &Value| serde_json::from_value(entry.clone()).unwrap();
+        let records = (1..).zip(entries).map(|(n, written)| Record { n, at, entry: entry(written) });
+        let retention = Retention::new(Duration::from_secs(3600), Duration::from_secs(30));
+        collapse(records, retention, now).iter().map(|record| record.n).collect()
+    }
+
+    #[test]
+    fn t09_what_was_held_before_stays_beside_an_override_that_presumes_role_data() {
+        let plain = |role: &str| json!({ "override": "alice", "roles": [role] });
+        let presuming = || json!({ "override": "alice", "roles": ["ROLE_C"], "needs": "f" });
+        let bobs = json!({ "override": "bob", "roles": [] });
+        assert_eq!(
+            kept(&[plain("ROLE_A"), bobs, plain("ROLE_B"), presuming()]),
+            [2, 3, 4],
+            "one that presumes nothing says all"
+        );
+        let many: Vec<_> = (0..20).map(|_| presuming()).collect();
+        assert_eq!(kept(&many), (5..=20).collect::<Vec<_>>(), "so many as memory holds");
+        assert_eq!(kept(&[presuming(), presuming(), plain("ROLE_A")]), [3]);
+    }
+
+    #[test]
+    fn t09_of_role_data_the_last_announcement_stays() {
+        let announced = |fingerprint: &str| json!({ "role_data": fingerprint });
+        assert_eq!(kept(&[announced("a"), announced("b"), announced("a"), announced("c")]), [2, 3, 4]);
     }
 }

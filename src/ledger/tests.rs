@@ -14,7 +14,7 @@ use super::truth::milliseconds;
 use super::*;
 use crate::clock::Timestamp;
 use crate::revocation::{
-    Change, Entry, FloorOf, Kind, PinnedKeys, Presented, PublicationKey, Retention, RevocationIndex, Standing,
+    Arrival, Change, Entry, FloorOf, Kind, PinnedKeys, Presented, PublicationKey, Retention, RevocationIndex, Standing,
 };
 use crate::telemetry::LedgerMetrics;
 use crate::token::local_keys::load_or_create_publication;
@@ -524,6 +524,28 @@ fn t05_what_is_over_drops_out_and_what_stands_stays() {
     let (again, index) = place.open();
     assert_eq!(again.last(), ledger.last());
     assert!(refuses(&index, "live-0") && !refuses(&index, "over-0"));
+}
+
+#[test]
+fn an_override_that_is_long_past_does_not_stand_in_the_way_of_a_line_of_a_file() {
+    let place = place();
+    let (ledger, index) = place.open();
+    ledger.record(entry(json!({ "override": "alice", "roles": ["ROLE_A"] }))).unwrap();
+    assert!(index.overrides("alice", Timestamp::now()).is_some());
+    drop(ledger);
+    // The retention of these settings, so that it is past at once.
+    let past = Retention { from_arrival: -10, ..place.settings().retention };
+    let open = |retention| {
+        let index = Arc::<RevocationIndex>::default();
+        let by_hand = entry(json!({ "override": "alice", "roles": [] }));
+        index.apply(&by_hand, Arrival::by_hand(Timestamp::now()), retention);
+        let ledger = Ledger::open(LedgerSettings { retention, ..place.settings() }, Arc::clone(&index)).unwrap();
+        (ledger, index)
+    };
+    let (_, index) = open(past);
+    assert!(index.overrides("alice", Timestamp::now()).is_some(), "the line counts");
+    let stays = Retention { overrides_stay: true, ..past };
+    assert!(open(stays).1.overrides("alice", Timestamp::now()).is_some());
 }
 
 #[test]

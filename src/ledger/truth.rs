@@ -383,6 +383,9 @@ impl Shared {
     fn apply(&self, n: u64, at: u64, entry: &Entry, reading: Reading) {
         let taken = seconds(at);
         let now = if reading == Reading::Live { Timestamp::now() } else { taken };
+        if self.retention.is_past(entry, taken, Timestamp::now()) {
+            return;
+        }
         self.index.apply(entry, Arrival { number: Some(n), taken, now }, self.retention);
     }
 

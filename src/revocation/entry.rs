@@ -12,6 +12,7 @@
 //! {"enabled": "kc:mallory"}
 //! {"override": "alice", "roles": ["ROLE_USER", {"role": "ROLE_EDITOR", "expires_at": 1790000000}], "memberships": {"oms": "FREE"}}
 //! {"keys": {"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "…", "x": "…"}]}}
+//! {"role_data": "5f1c…"}
 //! ```
 //!
 //! What arrives with a change number (see [`super::change`]) need not say `issued_until`: it concerns what was issued before it.
@@ -75,6 +76,11 @@ pub enum Entry {
     Keys {
         /// The set (RFC 7517); never a private or symmetric key (T11).
         jwks: Box<Value>,
+    },
+    /// Which role data whoever records changes has in force from now on, so that overrides that presume earlier data go on (T9).
+    RoleData {
+        /// [`crate::rbac::RoleTable`]'s fingerprint.
+        fingerprint: Box<str>,
     },
 }
 
@@ -151,6 +157,8 @@ struct Written {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
     keys: Option<Box<Value>>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
+    role_data: Option<Box<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
     everything: Option<Everything>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
     floor: Option<bool>,
@@ -209,6 +217,7 @@ impl TryFrom<Written> for Entry {
             enabled,
             overridden,
             keys,
+            role_data,
             everything,
             floor,
             issuer,
@@ -228,16 +237,18 @@ impl TryFrom<Written> for Entry {
             enabled.is_some(),
             overridden.is_some(),
             keys.is_some(),
+            role_data.is_some(),
             everything.is_some(),
         ];
         if named.iter().filter(|named| **named).count() != 1 {
             return Err(
                 "exactly one of `jti`, `session`, `subject`, `service`, `key`, `disabled`, `enabled`, `override`, \
-                        `keys` and `everything` says what it is about"
+                        `keys`, `role_data` and `everything` says what it is about"
                     .into(),
             );
         }
-        let ids = [&jti, &session, &subject, &service, &key, &disabled, &enabled, &overridden, &issuer, &needs];
+        let ids =
+            [&jti, &session, &subject, &service, &key, &disabled, &enabled, &overridden, &role_data, &issuer, &needs];
         if ids.into_iter().flatten().any(|id| id.is_empty()) {
             return Err("an empty id revokes nothing".into());
         }
@@ -273,6 +284,7 @@ impl TryFrom<Written> for Entry {
             }
             (.., Some(id)) => Self::Key { id, issuer },
             _ => match (disabled, enabled, overridden, keys, everything) {
+                _ if let Some(fingerprint) = role_data => Self::RoleData { fingerprint },
                 (Some(id), ..) => Self::Disabled { id },
                 (_, Some(id), ..) => Self::Enabled { id },
                 (_, _, Some(subject), ..) => Self::Override(Box::new(Override {
@@ -376,6 +388,7 @@ impl From<Entry> for Written {
                 }
             }
             Entry::Keys { jwks } => Self { keys: Some(jwks), ..none },
+            Entry::RoleData { fingerprint } => Self { role_data: Some(fingerprint), ..none },
         }
     }
 }

@@ -11,12 +11,13 @@ mod floors;
 mod id;
 mod overrides;
 mod retention;
+mod role_data;
 mod table;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use serde_json::Value;
 
 use self::disabled::DisabledCell;
@@ -25,6 +26,7 @@ use self::id::Hashing;
 use self::overrides::{Ends, OverridesCell};
 pub use self::overrides::{Held, Overridden, Overrides};
 pub use self::retention::{Arrival, Retention};
+use self::role_data::RoleDataOrder;
 use self::table::{Cell, SLICES, Table};
 use super::entry::{Entry, FloorOf};
 use crate::clock::Timestamp;
@@ -109,6 +111,7 @@ pub struct RevocationIndex {
     overrides: Table<OverridesCell>,
     /// See [`RevocationIndex::announced_keys`].
     announced: ArcSwapOption<(u64, Value)>,
+    role_data: ArcSwap<RoleDataOrder>,
     ends: Ends,
     sweep_next: AtomicUsize,
     /// See [`RevocationIndex::changes`].
@@ -192,11 +195,35 @@ impl RevocationIndex {
     /// The overrides of a subject, if there are any. One load where no subject has.
     #[must_use]
     #[inline]
-    pub fn overrides(&self, subject: &str, now: Timestamp) -> Option<Arc<Overrides>> {
+    pub fn overrides(&self, subject: &str, now: Timestamp) -> Option<Overrides> {
         if self.overrides.is_empty() {
             return None;
         }
-        self.overrides.find(&self.hashing.id(subject), |cell| overrides::counting(cell, now)).flatten()
+        let published =
+            self.overrides.find(&self.hashing.id(subject), |cell| overrides::counting(cell, now)).flatten()?;
+        Some(Overrides { published, order: self.role_data.load_full() })
+    }
+
+    /// Role data with this fingerprint comes into force in this process (T9).
+    pub fn role_data_in_force(&self, fingerprint: &str) {
+        self.learn(|order| order.and_seen(fingerprint));
+    }
+
+    /// Whether it has to be announced that role data with this fingerprint is in force: somebody has overrides, which presume data, and
+    /// it is not what was announced last.
+    #[must_use]
+    pub fn is_role_data_news(&self, fingerprint: &str) -> bool {
+        !self.overrides.is_empty() && self.role_data.load().newest() != Some(fingerprint)
+    }
+
+    /// Whether nobody has overrides.
+    #[must_use]
+    pub fn overrides_are_empty(&self) -> bool {
+        self.overrides.is_empty()
+    }
+
+    fn learn(&self, more: impl Fn(&RoleDataOrder) -> Option<RoleDataOrder>) {
+        self.role_data.rcu(|order| more(order).map_or_else(|| Arc::clone(order), Arc::new));
     }
 
     /// Adds an entry, merging it with what is there. It counts once this returns.
@@ -226,9 +253,13 @@ impl RevocationIndex {
             Entry::Enabled { id } => self.disable(id, arrival, false),
             Entry::Override(held) => {
                 self.ends.add(held, now);
-                self.overrides.write(&id(&held.subject), now, |cell| overrides::add(cell, arrival, held, end));
+                let came = self.role_data.load().era();
+                self.overrides.write(&id(&held.subject), now, |cell| overrides::add(cell, arrival, came, held, end));
             }
             Entry::Keys { jwks } => self.announce(arrival.number.unwrap_or_default(), jwks),
+            Entry::RoleData { fingerprint } => {
+                self.learn(|order| order.and_announced(fingerprint, arrival.number.unwrap_or_default()));
+            }
         }
         self.changes.fetch_add(1, Ordering::AcqRel);
     }

@@ -80,6 +80,15 @@ impl Followed {
 
     fn put_in_force(&self, set: KeySet, good_until: Option<Timestamp>) -> Exchanged {
         let was_good = self.keys.is_good(Timestamp::now());
+        // Told when it is new, and not at every refresh.
+        if !set.unfit.is_empty() && set.unfit != self.keys.set().unfit {
+            let unfit = set.unfit.join("; ");
+            tracing::warn!(
+                issuer = &*self.issuer,
+                unfit,
+                "keys of the issuer's set cannot be used and are passed over"
+            );
+        }
         let exchanged = self.keys.publish(set, good_until);
         let what = if exchanged.is_change() { KeyFetch::Changed } else { KeyFetch::Unchanged };
         self.count.fetched(what);

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::MissedTickBehavior;
 
 use crate::ledger::{Ledger, LedgerError};
-use crate::revocation::Freshness;
+use crate::revocation::{Entry, Freshness, RevocationIndex};
 
 /// How often the folder is looked at: three `stat`s when there is nothing new.
 const LOOK: Duration = Duration::from_millis(200);
@@ -37,6 +37,42 @@ pub async fn tend(ledger: Arc<Ledger>) {
         told.of("the revocation folder cannot be tended", ledger.tend().err());
     })
     .await;
+}
+
+/// Announces the role data in force here whenever it has changed, until the task is dropped: overrides that were made with earlier data
+/// go on wherever the later data is (T9). Where nobody has overrides nothing is announced.
+pub async fn announce_role_data(
+    ledger: Arc<Ledger>,
+    index: Arc<RevocationIndex>,
+    in_force: impl Fn() -> Box<str> + Send + 'static,
+) {
+    let mut announced = None;
+    let mut told = Told::default();
+    each(LOOK, ledger, move |ledger| {
+        let fingerprint = in_force();
+        // Only what has changed here is announced: two with other data must not answer each other for ever.
+        if announced.as_ref() == Some(&fingerprint) {
+            return;
+        }
+        let failure = announce_if_news(ledger, &index, &fingerprint).err();
+        if failure.is_none() && !index.overrides_are_empty() {
+            announced = Some(fingerprint);
+        }
+        told.of("the changed role data cannot be announced", failure);
+    })
+    .await;
+}
+
+/// Announces role data with this fingerprint, if that is news to anybody.
+///
+/// # Errors
+/// As [`Ledger::record`].
+pub fn announce_if_news(ledger: &Ledger, index: &RevocationIndex, fingerprint: &str) -> Result<(), LedgerError> {
+    if index.is_role_data_news(fingerprint) {
+        ledger.record(Entry::RoleData { fingerprint: fingerprint.into() })?;
+        tracing::info!(fingerprint, "the changed role data is announced: overrides that presume earlier data go on");
+    }
+    Ok(())
 }
 
 /// Calls what may wait for the disk on a thread where it may, one call at a time.

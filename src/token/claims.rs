@@ -104,7 +104,7 @@ impl Claims {
             admin: issuer.admin || issuer.own,
             roles_published: issuer.roles_from == RolesFrom::Doorward,
             session: own(&paths.session).map(session).transpose()?,
-            token_id: registered.token_id.map(Box::from),
+            token_id: registered.token_id.map(token_id).transpose()?,
             uv: own("uv").map(change_number).transpose()?,
             name: at(payload, &paths.name).and_then(shown_text),
             email: at(payload, &paths.email).filter(|_| email_is_verified(payload)).and_then(shown_text),
@@ -207,6 +207,23 @@ fn memberships(claim: &Value) -> Result<Box<[Membership]>, TokenRejection> {
     Ok(held.into())
 }
 
+/// The longest `jti` that is taken, in bytes: revocations keep no longer one.
+pub const LONGEST_TOKEN_ID: usize = 1024;
+
+/// Whether a token with this `jti` can be revoked by it.
+#[must_use]
+pub fn is_token_id(text: &str) -> bool {
+    (1..=LONGEST_TOKEN_ID).contains(&text.len())
+}
+
+/// A token that names itself has to do so in a way that it can be revoked by. One without a `jti` never said that it could be.
+fn token_id(id: &str) -> Result<Box<str>, TokenRejection> {
+    let id = Some(id).filter(|id| is_token_id(id)).map(Box::from);
+    id.ok_or(TokenRejection::malformed(
+        "the token's `jti` is empty or longer than 1,024 bytes, so that nobody could revoke it",
+    ))
+}
+
 /// A session that cannot be compared could not be revoked: a wrong form is refused, not ignored.
 fn session(claim: &Value) -> Result<Box<str>, TokenRejection> {
     let session = claim.as_str().filter(|session| is_identifier(session));
@@ -256,7 +273,9 @@ fn text<'p>(payload: &'p Map<String, Value>, name: &'static str) -> Result<Optio
 /// Latest time that is taken for one: the end of the year 9999.
 pub(super) const LATEST: Timestamp = Timestamp(253_402_300_799);
 
-/// RFC 7519 section 2, `NumericDate`: seconds since the epoch, perhaps with a fraction.
+/// RFC 7519 section 2, `NumericDate`: seconds since the epoch, perhaps with a fraction. A number is of the right type however far it
+/// lies outside the calendar: one before 1970 is taken for its beginning, one after 9999 for its end, and the rules about times refuse
+/// what they have to.
 pub(super) fn numeric_date(
     payload: &Map<String, Value>,
     name: &'static str,
@@ -267,14 +286,12 @@ pub(super) fn numeric_date(
     };
     let seconds = match value {
         Value::Number(number) => number.as_i64().or_else(|| {
-            let seconds = number.as_f64()?;
-            // Within these bounds the conversion is exact; they also keep NaN and −0.5 out.
-            (0.0..=LATEST.0 as f64).contains(&seconds).then_some(round(seconds) as i64)
+            let seconds = number.as_f64().filter(|seconds| seconds.is_finite())?;
+            // Within these bounds the conversion is exact.
+            Some(round(seconds).clamp(0.0, LATEST.0 as f64) as i64)
         }),
-        _ => return Err(TokenRejection::malformed_owned(format!("the claim `{name}` is not a number"))),
+        _ => None,
     };
-    match seconds {
-        Some(seconds) if (0..=LATEST.0).contains(&seconds) => Ok(Some(Timestamp(seconds))),
-        _ => Err(TokenRejection::malformed_owned(format!("the claim `{name}` is not a time between 1970 and 9999"))),
-    }
+    let malformed = || TokenRejection::malformed_owned(format!("the claim `{name}` is not a number"));
+    seconds.map(|seconds| Some(Timestamp(seconds.clamp(0, LATEST.0)))).ok_or_else(malformed)
 }

@@ -86,7 +86,7 @@ impl IssuerKeys {
     /// No keys yet: they are on their way, and until they are there no token can be judged.
     #[must_use]
     pub fn awaited() -> Arc<Self> {
-        Arc::new(Self::holding(Arc::new(KeySet { keys: Vec::new() }), NEVER))
+        Arc::new(Self::holding(Arc::new(KeySet { keys: Vec::new(), unfit: Vec::new() }), NEVER))
     }
 
     fn holding(set: Arc<KeySet>, good_until: i64) -> Self {
@@ -116,7 +116,7 @@ impl IssuerKeys {
         let _one = self.exchange.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.set.load_full();
         let kept = |key: Arc<Key>| old.keys.iter().find(|other| other.is_same(&key)).map_or(key, Arc::clone);
-        let new = KeySet { keys: set.keys.into_iter().map(kept).collect() };
+        let new = KeySet { keys: set.keys.into_iter().map(kept).collect(), unfit: set.unfit };
         let holds = |keys: &[Arc<Key>], key: &Arc<Key>| keys.iter().any(|other| Arc::ptr_eq(other, key));
         let withdrawn: Vec<_> = old.keys.iter().filter(|key| !holds(&new.keys, key)).collect();
         let exchanged = Exchanged {
@@ -127,8 +127,11 @@ impl IssuerKeys {
         for key in &new.keys {
             key.set_good_until(until);
         }
-        if exchanged.is_change() {
+        // What was passed over is no key, and nobody who remembers one need know.
+        if exchanged.is_change() || new.unfit != old.unfit {
             self.set.store(Arc::new(new));
+        }
+        if exchanged.is_change() {
             for key in withdrawn {
                 key.set_good_until(NEVER);
             }
@@ -164,7 +167,8 @@ impl IssuerKeys {
         (unknown.tell)(if before == hash { UnknownKid::Known } else { UnknownKid::New });
     }
 
-    fn forget_unknown(&self) {
+    /// Every `kid` that the set does not have is [`UnknownKid::New`] once more.
+    pub fn forget_unknown(&self) {
         for slot in self.unknown.get().iter().flat_map(|unknown| &unknown.slots) {
             slot.store(0, Ordering::Release);
         }

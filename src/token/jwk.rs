@@ -22,7 +22,8 @@ pub enum Trust {
     /// A file on this machine: `oct` keys and private members are accepted. What cannot be used is an error.
     File,
     /// Fetched by URL: `oct` keys and private members are refused, for whoever can fetch them can sign. Keys of
-    /// algorithms that are not configured are somebody else's business and are passed over.
+    /// algorithms that are not configured are somebody else's business and are passed over; and so is what is no usable key
+    /// (RFC 7517 section 5), which must not take the good ones with it.
     Url,
 }
 
@@ -61,6 +62,8 @@ pub struct Life {
 pub struct KeySet {
     /// The keys.
     pub keys: Vec<Arc<Key>>,
+    /// Keys that a URL has and that cannot be used, each with its name and why: they were passed over (RFC 7517 section 5).
+    pub unfit: Vec<String>,
 }
 
 /// Why a key set is refused; the text names the key by its place or `kid` and the mend.
@@ -78,12 +81,12 @@ impl KeySet {
     /// Reads a JWK set (or one JWK).
     ///
     /// Passed over: encryption keys (`use: enc`), keys whose `key_ops` do not verify, unknown `kty`, `crv` and `alg`;
-    /// from a URL also keys of an algorithm outside `allowed`.
+    /// from a URL also keys of an algorithm outside `allowed`, and those that are malformed or weak ([`KeySet::unfit`]).
     ///
     /// # Errors
-    /// [`KeySetError`] for malformed JSON, no usable key, a weak key (HS256 under 32 bytes, RSA under 2,048 bits or
-    /// made by a generator known to be broken), an `oct` or private key from a URL, an `alg` outside `allowed` in a
-    /// file, two keys with the same `kid`.
+    /// [`KeySetError`] for malformed JSON, no usable key, an `oct` or private key from a URL, two usable keys with the same `kid`; in a
+    /// file also for a malformed or weak key (HS256 under 32 bytes, RSA under 2,048 bits or made by a generator known to be broken) and
+    /// an `alg` outside `allowed`.
     pub fn parse(json: &[u8], allowed: &[Algorithm], trust: Trust) -> Result<Self, KeySetError> {
         let mut document = parse_object(json).map_err(|why| KeySetError(format!("the key set {why}")))?;
         let members = match document.remove("keys") {
@@ -96,28 +99,33 @@ impl KeySet {
             return Err(KeySetError(format!("the key set holds {} keys; at most {MAX_KEYS} are read", members.len())));
         }
         let mut keys: Vec<Arc<Key>> = Vec::new();
-        let mut passed_over = Vec::new();
+        let (mut passed_over, mut unfit) = (Vec::new(), Vec::new());
         for (place, member) in members.iter().enumerate() {
             let name = member.get("kid").and_then(Value::as_str);
             let name =
                 name.map_or_else(|| format!("key {}", place + 1), |kid| format!("key {} (kid {kid:?})", place + 1));
-            let Value::Object(jwk) = member else {
-                return Err(KeySetError(format!("{name} of the set is not a JSON object")));
+            let read = match member {
+                Value::Object(jwk) => read_key(jwk, allowed, trust),
+                _ => Err("is not a JSON object".into()),
             };
-            match read_key(jwk, allowed, trust) {
+            match read {
                 Ok(key) if key.id.is_some() && keys.iter().any(|other| other.id == key.id) => {
                     return Err(KeySetError(format!("{name}: an earlier key has the same kid; give each its own")));
                 }
                 Ok(key) => keys.push(Arc::new(key)),
                 Err(Unfit::PassedOver(why)) => passed_over.push(format!("{name} {why}")),
-                Err(Unfit::Refused(why)) => return Err(KeySetError(format!("{name} {why}"))),
+                Err(Unfit::Unusable(why)) if trust == Trust::Url => {
+                    passed_over.push(format!("{name} {why}"));
+                    unfit.extend(passed_over.last().cloned());
+                }
+                Err(Unfit::Unusable(why) | Unfit::Refused(why)) => return Err(KeySetError(format!("{name} {why}"))),
             }
         }
         if keys.is_empty() {
             let why = if passed_over.is_empty() { "it is empty".to_owned() } else { passed_over.join("; ") };
             return Err(KeySetError(format!("the key set holds no key to verify with: {why}")));
         }
-        Ok(Self { keys })
+        Ok(Self { keys, unfit })
     }
 
     /// The set of one shared HS256 secret, without `kid`.
@@ -137,7 +145,7 @@ impl KeySet {
             life: Life::default(),
             good_until: AtomicI64::new(FOREVER),
         };
-        Ok(Self { keys: vec![Arc::new(key)] })
+        Ok(Self { keys: vec![Arc::new(key)], unfit: Vec::new() })
     }
 
     /// A new private JWK set with one key, as the JSON document to keep in a file. The `kid` is the key's
@@ -224,23 +232,33 @@ impl Key {
 }
 
 enum Unfit {
+    /// Somebody else's business.
     PassedOver(&'static str),
+    /// No usable key: a mistake in a file, and its owner's affair behind a URL.
+    Unusable(String),
+    /// With this key the whole set is not to be believed.
     Refused(String),
 }
 
 impl From<&'static str> for Unfit {
     fn from(why: &'static str) -> Self {
-        Self::Refused(why.to_owned())
+        Self::Unusable(why.to_owned())
     }
 }
 
 fn read_key(jwk: &Map<String, Value>, allowed: &[Algorithm], trust: Trust) -> Result<Key, Unfit> {
+    let has_private = PRIVATE_MEMBERS.iter().any(|member| jwk.contains_key(*member));
+    // Asked before anything else: whoever publishes secrets has to be told, whatever the key is for and however odd it is.
+    if trust == Trust::Url && (has_private || jwk.get("kty").is_some_and(|kty| kty == "oct")) {
+        return Err(Unfit::Refused(
+            "is published with its secret or private members; anybody can sign with it".to_owned(),
+        ));
+    }
     let kty = text(jwk, "kty")?.ok_or("has no `kty`")?;
     match text(jwk, "use")? {
         None | Some("sig") => {}
         Some(_) => return Err(Unfit::PassedOver("is not for signatures (`use`)")),
     }
-    let has_private = PRIVATE_MEMBERS.iter().any(|member| jwk.contains_key(*member));
     if let Some(operations) = jwk.get("key_ops") {
         let operations = operations.as_array().ok_or("has a `key_ops` that is not an array")?;
         let fits = |operation: &Value| operation == "verify" || (operation == "sign" && has_private);
@@ -258,19 +276,15 @@ fn read_key(jwk: &Map<String, Value>, allowed: &[Algorithm], trust: Trust) -> Re
     match text(jwk, "alg")? {
         Some(alg) if alg == fitting.name() => {}
         Some(alg) if Algorithm::from_name(alg).is_some() => {
-            return Err(Unfit::Refused(format!("says `alg` {alg}, which does not fit its `kty` {kty}")));
+            return Err(Unfit::Unusable(format!("says `alg` {alg}, which does not fit its `kty` {kty}")));
         }
         Some(_) => return Err(Unfit::PassedOver("has an `alg` that is not supported")),
         None => {}
     }
-    // Asked before `allowed`: whoever publishes secrets has to be told, even where they are of no use here.
-    if trust == Trust::Url && has_private {
-        return Err("is published with its secret or private members; anybody can sign with it".into());
-    }
     if !allowed.contains(&fitting) {
         return Err(match trust {
             Trust::Url => Unfit::PassedOver("is of an algorithm that `algorithms` does not list"),
-            Trust::File => Unfit::Refused(format!(
+            Trust::File => Unfit::Unusable(format!(
                 "is for {}, which the issuer's `algorithms` do not list; add it there",
                 fitting.name()
             )),
@@ -346,7 +360,7 @@ fn moment(jwk: &Map<String, Value>, member: &'static str, trust: Trust) -> Resul
         Some(value) => value
             .as_i64()
             .map(|seconds| Some(Timestamp(seconds)))
-            .ok_or_else(|| Unfit::Refused(format!("has a `{member}` that is not a time in Unix seconds"))),
+            .ok_or_else(|| Unfit::Unusable(format!("has a `{member}` that is not a time in Unix seconds"))),
     }
 }
 
@@ -411,14 +425,14 @@ fn text<'j>(jwk: &'j Map<String, Value>, member: &'static str) -> Result<Option<
     match jwk.get(member) {
         None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
-        Some(_) => Err(Unfit::Refused(format!("has a `{member}` that is not a string"))),
+        Some(_) => Err(Unfit::Unusable(format!("has a `{member}` that is not a string"))),
     }
 }
 
 fn binary(jwk: &Map<String, Value>, member: &'static str) -> Result<zeroize::Zeroizing<Vec<u8>>, Unfit> {
-    let text = text(jwk, member)?.ok_or_else(|| Unfit::Refused(format!("has no `{member}`")))?;
+    let text = text(jwk, member)?.ok_or_else(|| Unfit::Unusable(format!("has no `{member}`")))?;
     let bytes = decode_base64url(text).filter(|bytes| !bytes.is_empty());
-    bytes.map(zeroize::Zeroizing::new).ok_or_else(|| Unfit::Refused(format!("has a `{member}` that is not base64url")))
+    bytes.map(zeroize::Zeroizing::new).ok_or_else(|| Unfit::Unusable(format!("has a `{member}` that is not base64url")))
 }
 
 /// RFC 7638: the SHA-256 of the required members in alphabetical order. `serde_json` keeps maps sorted.

@@ -77,6 +77,62 @@ fn t11_symmetric_and_private_keys_from_a_url_are_refused() {
     // Not even where HS256 is not configured is a published secret passed over in silence.
     let document = json!({ "keys": [private_jwk(Algorithm::HS256), public_jwk(Algorithm::EdDSA)] }).to_string();
     assert!(KeySet::parse(document.as_bytes(), &[Algorithm::EdDSA], Trust::Url).is_err());
+    // Nor one that is no key for signatures, or no sound key at all: whoever publishes it has to be told.
+    let good = public_jwk(Algorithm::EdDSA);
+    for leaked in [
+        with(private_jwk(Algorithm::RS256), "use", json!("enc")),
+        with(private_jwk(Algorithm::RS256), "alg", json!("RSA-OAEP")),
+        with(private_jwk(Algorithm::ES256), "crv", json!("P-521")),
+        with(private_jwk(Algorithm::ES256), "kty", json!(7)),
+        with(private_jwk(Algorithm::RS256), "key_ops", json!("decrypt")),
+        without(private_jwk(Algorithm::HS256), "k"),
+        json!({ "kty": "oct", "use": "enc", "k": "AA" }),
+    ] {
+        let error = parse(&[good.clone(), leaked.clone()], Trust::Url).unwrap_err();
+        assert!(error.contains("anybody can sign"), "{leaked}: {error}");
+    }
+}
+
+#[test]
+fn one_unfit_key_from_a_url_condemns_itself_alone() {
+    let (rsa, ec, ed) = (public_jwk(Algorithm::RS256), public_jwk(Algorithm::ES256), public_jwk(Algorithm::EdDSA));
+    let short = super::encode_base64url(&[0xc1; 128]);
+    for (unfit, why) in [
+        (without(rsa.clone(), "kty"), "no `kty`"),
+        (with(rsa.clone(), "kty", json!(7)), "`kty` that is not a string"),
+        (with(rsa.clone(), "use", json!(["sig"])), "`use` that is not a string"),
+        (with(rsa.clone(), "key_ops", json!("verify")), "`key_ops` that is not an array"),
+        (with(rsa.clone(), "alg", json!("ES256")), "does not fit"),
+        (with(rsa.clone(), "alg", Value::Null), "`alg` that is not a string"),
+        (with(rsa.clone(), "kid", json!(7)), "`kid` that is not a string"),
+        (with(rsa.clone(), "n", json!(short)), "2,048 bits"),
+        (with(rsa.clone(), "e", json!("AQAB=")), "not base64url"),
+        (without(rsa, "e"), "no `e`"),
+        (with(ec.clone(), "y", ec["x"].clone()), "not a point"),
+        (with(ec, "crv", json!(256)), "`crv` that is not a string"),
+        (with(ed.clone(), "x", json!("AQAB")), "32 bytes"),
+        (json!(1), "not a JSON object"),
+    ] {
+        let unfit =
+            if unfit.get("kid").is_some_and(Value::is_string) { with(unfit, "kid", json!("odd")) } else { unfit };
+        let set = parse(&[unfit.clone(), ed.clone()], Trust::Url).unwrap();
+        assert_eq!((set.keys.len(), set.keys[0].id.as_deref()), (1, ed["kid"].as_str()), "{unfit}");
+        // And is told of: by its name, and why.
+        let [told] = &set.unfit[..] else { unreachable!("{unfit}") };
+        assert!(told.starts_with("key 1") && told.contains(why), "{unfit}: {told}");
+        assert_eq!(told.contains("\"odd\""), unfit["kid"] == "odd", "{told}");
+        // Alone it is no set, and in a file a mistake.
+        let alone = parse(std::slice::from_ref(&unfit), Trust::Url).unwrap_err();
+        assert!(alone.starts_with("the key set holds no key to verify with: key 1") && alone.contains(why), "{alone}");
+        let strict = parse(&[unfit.clone(), ed.clone()], Trust::File).unwrap_err();
+        assert!(strict.contains(why), "{unfit}: {strict}");
+    }
+    // What is for something else is nobody's fault.
+    let encryption = with(with(public_jwk(Algorithm::RS256), "use", json!("enc")), "kid", json!("odd"));
+    assert!(parse(&[encryption, ed.clone()], Trust::Url).unwrap().unfit.is_empty());
+    // Which of two keys of one name is meant nobody can say.
+    let twice = with(public_jwk(Algorithm::ES256), "kid", ed["kid"].clone());
+    assert!(parse(&[ed, twice], Trust::Url).unwrap_err().contains("same kid"));
 }
 
 #[test]

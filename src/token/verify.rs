@@ -94,7 +94,32 @@ impl Verifier {
         check_kind(compact.header.kind, issuer)?;
         let times = check_times(&registered, issuer, now)?;
         check_audience(&registered.audience, issuer)?;
-        Claims::read(issuer, &key, &payload, &registered, times).map(|claims| (claims, key))
+        let claims = Claims::read(issuer, &key, &payload, &registered, times)?;
+        self.check_subject(&claims.subject, issuer)?;
+        Ok((claims, key))
+    }
+
+    /// T7: a subject is (issuer, sub). An issuer without a prefix says who its subjects are, and must not call one of them by a name
+    /// that another issuer's subject has. What doorward's own keys have signed was meant so.
+    fn check_subject(&self, subject: &str, issuer: &Issuer) -> Result<(), TokenRejection> {
+        if issuer.own || !issuer.subject_prefix.is_empty() {
+            return Ok(());
+        }
+        let prefixes = self.issuers.iter().map(|other| other.subject_prefix.as_str());
+        if prefixes.filter(|prefix| !prefix.is_empty()).any(|prefix| subject.starts_with(prefix)) {
+            return Err(TokenRejection::malformed("the token's subject begins with the prefix of another issuer"));
+        }
+        Ok(())
+    }
+
+    /// Whose keys would have to verify this token, by what it says itself. **Nothing is verified**: for whoever has those keys still to
+    /// fetch.
+    #[must_use]
+    pub fn claimed_issuer(&self, token: &str) -> Option<&Issuer> {
+        let compact = Compact::parse(token).ok()?;
+        let payload = parse_object(&compact.payload).ok()?;
+        let registered = RegisteredClaims::read(&payload).ok()?;
+        self.issuer_of(registered.issuer).ok()
     }
 
     /// An issuer without a configured `iss` takes tokens without one; where it is the only issuer it does not look

@@ -62,10 +62,12 @@ impl Unverified {
             of.get(name).and_then(Value::as_str).filter(|text| !text.is_empty()).map(Box::from)
         };
         let time = |name, round| claims::numeric_date(&payload, name, round).ok().flatten();
+        // A token of the year 9999 would be younger than every floor: it does not say when it was issued.
+        let issued_at = time("iat", f64::floor).filter(|time| *time < claims::LATEST);
         Self {
             token_id: text(&payload, "jti"),
             session: text(&payload, "sid"),
-            issued_at: time("iat", f64::floor),
+            issued_at,
             expires_at: time("exp", f64::floor),
             key_id: text(&header, "kid"),
         }
@@ -280,6 +282,8 @@ mod tests {
         }
         let opaque = believing(|_| {}).claims(Unverified::default(), br#"{"id": 1, "sid": "s2"}"#).unwrap();
         assert_eq!((opaque.issued_at, opaque.session.as_deref()), (Timestamp(0), Some("s2")));
+        let absurd = Unverified::read(&jwt(&json!({"iat": 1e300, "exp": -1})));
+        assert_eq!((absurd.issued_at, absurd.expires_at), (None, Some(Timestamp(0))));
         let odd = Unverified::read(&jwt(&json!({"jti": 7, "exp": "soon", "iat": null, "sid": ""})));
         assert_eq!(odd, Unverified { key_id: Some("k1".into()), ..Unverified::default() });
     }

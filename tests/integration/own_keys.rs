@@ -107,6 +107,41 @@ fn t18_a_revoked_key_is_refused_at_once_signs_nothing_more_and_stays_revoked() {
 }
 
 #[test]
+fn t18_a_key_that_the_file_says_is_revoked_is_refused_without_a_restart() {
+    let upstream = Upstream::start(Behaviour::Echo);
+    let running = doorward().own_issuer("EdDSA").upstream(&upstream).start();
+    let leaked = mint(&running);
+    said(&running, &["keys", "rotate", "--now"]);
+    eventually("the new key is known", LONG, || (published(&running).len() == 2).then_some(()));
+    assert_eq!(status(&running, &leaked), 200);
+    let file = running.path("data/local-keys.jwks.json");
+    let mut keys: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    assert_eq!(keys["keys"][0]["kid"], kid_of(&leaked).as_str());
+    keys["keys"][0]["doorward:revoked"] = true.into();
+    std::fs::write(&file, keys.to_string()).unwrap();
+    eventually("it is refused", LONG, || (status(&running, &leaked) == 401).then_some(()));
+    assert_eq!(running.get_as("/items", &leaked).denial(), (401, "revoked".into()));
+    assert_eq!(status(&running, &mint(&running)), 200);
+}
+
+#[test]
+fn t18_a_mark_that_cannot_be_made_is_made_later() {
+    let upstream = Upstream::start(Behaviour::Echo);
+    let running = doorward().own_issuer("EdDSA").upstream(&upstream).start();
+    let leaked = mint(&running);
+    // Nobody can lock a folder, not even root.
+    let lock = running.path("data/local-keys.jwks.json.lock");
+    std::fs::create_dir(&lock).unwrap();
+    said(&running, &["revoke", "--key", &kid_of(&leaked)]);
+    let failures = || running.stdout().matches("a revoked key cannot be marked in the key file").count();
+    eventually("it is told", LONG, || (failures() > 0).then_some(()));
+    assert_eq!(states(&running), ["signing"]);
+    std::fs::remove_dir(&lock).unwrap();
+    eventually("it is marked", LONG, || (states(&running) == ["revoked"]).then_some(()));
+    assert_eq!(failures(), 1, "what stays the same is told once");
+}
+
+#[test]
 fn a_bad_key_file_leaves_the_old_keys_in_force() {
     let upstream = Upstream::start(Behaviour::Echo);
     let running = doorward().own_issuer("EdDSA").upstream(&upstream).start();

@@ -495,6 +495,35 @@ fn an_override_changes_what_tokens_may_do_that_are_out_already() {
 }
 
 #[test]
+fn t06_an_override_outlasts_the_roles_file_that_it_was_made_with() {
+    let (upstream, issuer) = (Upstream::echo(), Issuer::eddsa());
+    let mut running = doorward().issuer_with(&issuer, &[("roles_from", "doorward".into())]).upstream(&upstream).start();
+    let token = issuer.with_roles("alice", &[]);
+    good(&cli(&running, &["override", "--subject", "alice", "--role", "ROLE_VIEWER"]));
+    assert_eq!(running.get_as("/items", &token).status, 200);
+    let file = running.path("roles.yaml");
+    let edit = |more: &str| {
+        let roles = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, roles.replace("roles:\n", &format!("roles:\n  {more}: {{ permissions: [] }}\n")))
+            .unwrap();
+    };
+    // While it runs, ...
+    let before = running.metric("doorward_snapshot_version", &[]);
+    edit("ROLE_UNRELATED");
+    eventually("the edited file is in force", PATIENCE, || {
+        (running.metric("doorward_snapshot_version", &[]) > before).then_some(())
+    });
+    assert_eq!(running.get_as("/items", &token).status, 200);
+    // ... and between two runs, with `kill -9` at its end.
+    running.kill9();
+    edit("ROLE_ANOTHER");
+    running.start_again();
+    assert_eq!(running.get_as("/items", &token).status, 200);
+    good(&cli(&running, &["override", "--subject", "alice", "--no-roles"]));
+    assert_eq!(running.get_as("/items", &token).denial(), (403, "permission_missing".into()));
+}
+
+#[test]
 fn how_something_stands_can_be_asked() {
     let (running, _upstream, issuer) = started();
     let administrator = issuer.with_roles("root", &["ROLE_SUPER_ADMIN"]);

@@ -7,15 +7,15 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 
 use super::files::{Chosen, Files, Listeners};
+use crate::cli::verifying::verify;
 use crate::cli::{Context, FAILED, Output};
 use crate::clock::Timestamp;
-use crate::config::{ConfigError, issuers};
 use crate::policy::explain::{Ask, Explanation, Who, explain};
 use crate::policy::{Outcome, Snapshot};
 use crate::rbac::{Membership, RoleKey, ServiceName, TierKey};
 use crate::reason::Reason;
 use crate::request::Host;
-use crate::token::{TokenRejection, Verifier};
+use crate::token::TokenRejection;
 
 /// Say how a request would be decided, which route it matches, what is asked for, what is missing (exit 1: deny)
 #[derive(Debug, clap::Args)]
@@ -78,7 +78,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> anyhow::Result<Exit
     let now = Timestamp::now();
     let (who, refused) = match &args.token {
         None => (args.who.clone().unwrap_or_default(), None),
-        Some(token) => match holder(token, snapshot, now, context)? {
+        Some(token) => match holder(token, snapshot, context)? {
             Ok(holder) => (holder, None),
             Err(refused) => (Somebody::default(), Some(refused)),
         },
@@ -105,12 +105,10 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> anyhow::Result<Exit
 fn holder(
     token: &str,
     snapshot: &Snapshot,
-    now: Timestamp,
     context: &mut Context<'_>,
 ) -> anyhow::Result<Result<Somebody, TokenRejection>> {
     let settings = context.settings()?;
-    let issuers = issuers::load_existing(&settings.auth).map_err(ConfigError)?;
-    let claims = match Verifier::new(issuers).verify(token.trim(), now) {
+    let claims = match verify(&settings, token.trim())? {
         Ok(claims) => claims,
         Err(refused) => return Ok(Err(refused)),
     };

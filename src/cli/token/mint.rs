@@ -6,9 +6,9 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 
 use crate::app;
-use crate::cli::Context;
+use crate::cli::{Context, FOLLOWS};
 use crate::clock::Timestamp;
-use crate::config::{ConfigError, issuers, quantity};
+use crate::config::{ConfigError, IssuerSettings, KeySource, Settings, issuers, quantity};
 use crate::rbac::{Membership, RoleKey, ServiceName, TierKey};
 use crate::token::Issuer;
 use crate::token::mint::{MintRequest, mint};
@@ -47,8 +47,9 @@ pub(in crate::cli) struct Args {
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> anyhow::Result<ExitCode> {
     let settings = context.settings()?;
-    let issuers = issuers::load(&settings.auth).map_err(ConfigError)?;
-    let issuer = choose(&issuers, args.issuer.as_deref())?;
+    let chosen = choose(&settings.auth.issuers, args.issuer.as_deref())?;
+    let issuers = load(&settings, chosen)?;
+    let issuer = issuers.iter().find(|issuer| *issuer.name == *chosen.name).context("its keys are not there")?;
     // In this order (T3): what a token says is at least as new as its number, and the number as its time.
     let now = Timestamp::now();
     let uv = if issuer.own { Some(app::last_number(&settings)?) } else { None };
@@ -68,18 +69,31 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> anyhow::Result<Exit
     Ok(ExitCode::SUCCESS)
 }
 
-fn choose<'i>(issuers: &'i [Issuer], name: Option<&str>) -> anyhow::Result<&'i Issuer> {
-    let names = issuers.iter().map(|issuer| &*issuer.name).collect::<Vec<_>>().join(", ");
+/// The issuers with their keys. doorward's own are made where they are missing, if it is they that sign.
+fn load(settings: &Settings, chosen: &IssuerSettings) -> anyhow::Result<Vec<Issuer>> {
+    let auth = &settings.auth;
+    if chosen.keys != KeySource::Local || auth.local_keys.exists() {
+        return Ok(issuers::load_existing(auth).map_err(ConfigError)?);
+    }
+    if settings.follows() {
+        bail!(FOLLOWS);
+    }
+    app::refuse_another_owner(&auth.local_keys)?;
+    Ok(issuers::load(auth).map_err(ConfigError)?)
+}
+
+fn choose<'i>(issuers: &'i [IssuerSettings], name: Option<&str>) -> anyhow::Result<&'i IssuerSettings> {
+    let names = issuers.iter().map(|issuer| issuer.name.as_str()).collect::<Vec<_>>().join(", ");
     match (name, issuers) {
         (_, []) => bail!("the configuration has no [[auth.issuers]], so there is nobody to sign a token"),
         (Some(name), _) => issuers
             .iter()
-            .find(|issuer| &*issuer.name == name)
+            .find(|issuer| issuer.name == name)
             .with_context(|| format!("no issuer is named {name:?}; there are: {names}")),
         (None, [only]) => Ok(only),
         (None, _) => issuers
             .iter()
-            .find(|issuer| issuer.own)
+            .find(|issuer| issuer.keys == KeySource::Local)
             .with_context(|| format!("none of the issuers has keys = \"local\"; name one with --issuer: {names}")),
     }
 }

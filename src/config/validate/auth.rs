@@ -50,6 +50,7 @@ pub(super) fn auth(section: &Section<'_>) -> AuthSettings {
                 "Merge the two, or correct one.",
             );
         }
+        check_prefix(inner, &issuer, &issuers);
         if inner.text("keys") == Some("local") && std::mem::replace(&mut local, true) {
             inner.mistake("keys", "is \"local\" for two issuers; issuers never share keys", "Keep one of them.");
         }
@@ -65,6 +66,25 @@ pub(super) fn auth(section: &Section<'_>) -> AuthSettings {
         issuers,
         iam,
     }
+}
+
+/// T7: a subject is (issuer, sub). With `kc` and `kc:` the `:a` of the one would be the `a` of the other.
+fn check_prefix(section: &Section<'_>, issuer: &IssuerSettings, others: &[IssuerSettings]) {
+    let prefix = issuer.subject_prefix.as_str();
+    let overlaps = |other: &&IssuerSettings| {
+        let other = other.subject_prefix.as_str();
+        !other.is_empty() && (prefix.starts_with(other) || other.starts_with(prefix))
+    };
+    let Some(other) = others.iter().find(overlaps).filter(|_| !prefix.is_empty()) else { return };
+    section.mistake(
+        "subject_prefix",
+        format!(
+            "{prefix:?} of issuer {:?} and {:?} of issuer {:?} begin alike, so that a subject of the one could be taken for one of the \
+             other",
+            issuer.name, other.subject_prefix, other.name
+        ),
+        "Choose prefixes of which none begins with the other, for example \"kc:\" and \"ad:\".",
+    );
 }
 
 /// The user service. Its settings are checked in either mode, and used in the mode `iam_service`.

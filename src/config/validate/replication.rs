@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::path;
 use crate::config::quantity;
-use crate::config::settings::{PublicationSettings, RevocationMode, RevocationSettings, Settings};
+use crate::config::settings::{IssuerSettings, PublicationSettings, RevocationMode, RevocationSettings, Settings};
 use crate::config::sources;
 use crate::config::walk::Section;
 use crate::delegate::KeyTemplate;
@@ -12,6 +12,7 @@ use crate::replication::settings::FORMS;
 use crate::replication::{RedisSettings, RedisTls, RedisUrl};
 use crate::revocation::{OnStale, PinnedKeys};
 use crate::secret::Secret;
+use crate::token::Algorithm;
 
 /// A heartbeat comes every second; a shorter bound would take every hiccup for an outage.
 const LEAST_STALENESS: Duration = Duration::from_secs(2);
@@ -158,6 +159,23 @@ pub(super) fn check(settings: &Settings, root: &Section<'_>) {
         let section = root.section("revocation");
         section.ignore_rest();
         section.mistake("mode", "is \"lookup\", and there is no Redis to look in", "Set `redis.url` (REDIS_URL).");
+    }
+    let two_spellings = |issuer: &&IssuerSettings| issuer.algorithms.contains(&Algorithm::ES256);
+    if settings.revocation.mode == RevocationMode::Lookup
+        && settings.revocation.lookup_key.is_by_text()
+        && let Some(issuer) = settings.auth.issuers.iter().find(two_spellings)
+    {
+        let section = root.section("revocation");
+        section.ignore_rest();
+        section.warn(
+            "lookup_key",
+            format!(
+                "finds a token by its text, and a token that issuer {:?} signs by ES256 has two: whoever holds one makes the other \
+                 (the signature's s becomes n - s), which the blacklist does not know. Use {{jti}}, or remove ES256 from the \
+                 issuer's `algorithms`",
+                issuer.name
+            ),
+        );
     }
     if settings.publication.key_file.as_ref() == Some(&settings.auth.local_keys) {
         let section = root.section("publication");

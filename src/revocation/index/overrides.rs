@@ -7,14 +7,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwapOption;
 
 use super::retention::Arrival;
+use super::role_data::RoleDataOrder;
 use super::table::Cell;
 use crate::clock::Timestamp;
 use crate::rbac::{Membership, RoleKey};
 use crate::revocation::Override;
 
+/// The overrides of one subject, and which role data came after which.
+#[derive(Debug, Clone)]
+pub struct Overrides {
+    pub(super) published: Arc<Published>,
+    pub(super) order: Arc<RoleDataOrder>,
+}
+
 /// The overrides of one subject that are of use.
 #[derive(Debug, Clone, Default)]
-pub struct Overrides {
+pub(super) struct Published {
     /// Another one for every state of any subject's.
     stamp: u64,
     /// Newest first; what was written by hand has no number and is older than all that has one.
@@ -29,6 +37,8 @@ pub struct Overrides {
 struct Version {
     number: Option<u64>,
     taken: Timestamp,
+    /// See [`RoleDataOrder::era`].
+    came: u64,
     held: Arc<Override>,
 }
 
@@ -70,27 +80,33 @@ static NEXT_STAMP: AtomicU64 = AtomicU64::new(1);
 impl Overrides {
     /// Tells this state of a subject's overrides from every other, so that what was made with one is not used with another (T8).
     #[must_use]
-    pub fn stamp(&self) -> u64 {
-        self.stamp
+    pub fn stamp(&self) -> (u64, u64) {
+        (self.published.stamp, self.order.stamp())
     }
 
     /// What the subject of `token` holds at `now`; `None` if no override concerns the token, whose claims count then.
     ///
-    /// `fingerprint` is that of the role data in force. An override that presumes other data takes effect only in what it takes away:
-    /// the subject keeps what it held before, by the override before it or by its claims, and holds after as well (T9).
+    /// `fingerprint` is that of the role data in force. An override that presumes data which is not here yet takes effect only in what
+    /// it takes away: the subject keeps what it held before, by the override before it or by its claims, and holds after as well (T9).
+    /// Data that came after what it presumes is here for it too.
     #[must_use]
     pub fn held(&self, token: &Overridden<'_>, fingerprint: &str, now: Timestamp) -> Option<Held> {
+        let Published { versions, cut_off, .. } = &*self.published;
         // Numbers and times rise together, so that where the newest does not concern a token none does.
-        let newest = self.versions.first().filter(|version| version.concerns(token))?;
+        let newest = versions.first().filter(|version| version.concerns(token))?;
         let mut until = None;
         let mut held = newest.held_at(now, &mut until);
         let mut version = newest;
-        let mut older = self.versions[1..].iter().filter(|version| version.concerns(token));
-        while version.held.needs.as_deref().is_some_and(|needs| needs != fingerprint) {
+        let mut older = versions[1..].iter().filter(|version| version.concerns(token));
+        let waits = |version: &Version| {
+            let needs = version.held.needs.as_deref();
+            needs.is_some_and(|needs| !self.order.covers(fingerprint, needs, version.number, version.came))
+        };
+        while waits(version) {
             let before = older.next();
             let (roles, memberships) = match before {
                 Some(before) => before.held_at(now, &mut until),
-                None if self.cut_off => (Vec::new(), Vec::new()),
+                None if *cut_off => (Vec::new(), Vec::new()),
                 None => (token.roles.to_vec(), token.memberships.to_vec()),
             };
             held.0.retain(|role| roles.contains(role));
@@ -102,13 +118,15 @@ impl Overrides {
         }
         Some(Held { roles: held.0.into(), memberships: held.1.into(), until })
     }
+}
 
+impl Published {
     fn counts_at(&self, now: Timestamp) -> bool {
         self.expires_at.is_none_or(|end| now < end)
     }
 
     /// This and one more, in whatever order they come.
-    fn and(&self, arrival: Arrival, held: &Override, expires_at: Option<Timestamp>) -> Self {
+    fn and(&self, arrival: Arrival, came: u64, held: &Override, expires_at: Option<Timestamp>) -> Self {
         let mut versions = self.versions.clone();
         let by_hand = self.versions.iter().all(|version| version.number.is_none());
         let expires_at = match (arrival.number, self.expires_at) {
@@ -122,9 +140,17 @@ impl Overrides {
             Some(same) if same.number == arrival.number && arrival.number.is_some() => {}
             same => {
                 let replaced = same.is_some_and(|same| same.number == arrival.number);
-                let version = Version { number: arrival.number, taken: arrival.taken, held: Arc::new(held.clone()) };
+                let version =
+                    Version { number: arrival.number, taken: arrival.taken, came, held: Arc::new(held.clone()) };
                 versions.splice(at..at + usize::from(replaced), [version]);
             }
+        }
+        // T14: a clock that went back makes a later change look earlier. Foreign tokens are compared by time, and whichever an earlier
+        // one concerns the newest concerns too.
+        let mut latest = Timestamp(i64::MIN);
+        for version in versions.iter_mut().rev() {
+            latest = latest.max(version.taken);
+            version.taken = latest;
         }
         // Behind one that presumes nothing nobody looks.
         let mut cut_off = self.cut_off;
@@ -177,18 +203,18 @@ impl Version {
 }
 
 /// The overrides of one subject, exchanged whole.
-pub(super) type OverridesCell = ArcSwapOption<Overrides>;
+pub(super) type OverridesCell = ArcSwapOption<Published>;
 
-/// Adds an override. Its writer is the only one.
-pub(super) fn add(cell: &OverridesCell, arrival: Arrival, held: &Override, expires_at: Option<Timestamp>) {
+/// Adds an override, that `came` in an era of role data ([`RoleDataOrder::era`]). Its writer is the only one.
+pub(super) fn add(cell: &OverridesCell, arrival: Arrival, came: u64, held: &Override, expires_at: Option<Timestamp>) {
     let known = cell.load();
     let counting = known.as_deref().filter(|known| known.counts_at(arrival.now));
-    let none = Overrides::default();
-    cell.store(Some(Arc::new(counting.unwrap_or(&none).and(arrival, held, expires_at))));
+    let none = Published::default();
+    cell.store(Some(Arc::new(counting.unwrap_or(&none).and(arrival, came, held, expires_at))));
 }
 
 /// Those that count.
-pub(super) fn counting(cell: &OverridesCell, now: Timestamp) -> Option<Arc<Overrides>> {
+pub(super) fn counting(cell: &OverridesCell, now: Timestamp) -> Option<Arc<Published>> {
     cell.load_full().filter(|overrides| overrides.counts_at(now))
 }
 

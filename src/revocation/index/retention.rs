@@ -50,6 +50,14 @@ impl Retention {
         }
     }
 
+    /// Whether this is an override that was made so long ago that no token which it concerns can live: where it is read again it is
+    /// not taken up, for it would stand in the way of what was written by hand since.
+    #[must_use]
+    pub fn is_past(&self, entry: &Entry, taken: Timestamp, now: Timestamp) -> bool {
+        let arrival = Arrival { number: Some(0), taken, now: taken.plus(1) };
+        matches!(entry, Entry::Override(_)) && self.until(entry, arrival).is_some_and(|end| end <= now)
+    }
+
     /// Until when an entry that arrives so is kept; `None`: for good.
     ///
     /// Keys, and which subjects are disabled, are states that last (T6, T18). An override that was written by hand has no number that
@@ -66,7 +74,11 @@ impl Retention {
                 Some(kept.max(issued_until.unwrap_or(arrival.taken).plus(self.from_arrival)))
             }
             Entry::Override(_) => (arrival.number.is_some() && !self.overrides_stay).then_some(kept),
-            Entry::Key { .. } | Entry::Disabled { .. } | Entry::Enabled { .. } | Entry::Keys { .. } => None,
+            Entry::Key { .. }
+            | Entry::Disabled { .. }
+            | Entry::Enabled { .. }
+            | Entry::Keys { .. }
+            | Entry::RoleData { .. } => None,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::header::{ACCEPT, CACHE_CONTROL};
 use http::{HeaderMap, StatusCode};
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::{First, Followed};
 use crate::clock::Timestamp;
@@ -18,6 +18,9 @@ use crate::token::{Algorithm, KeySet, KeySetError, UnknownKid};
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// The first pause where there are no keys at all.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether the keys are good by the clock on the wall, which may jump, or go on while this machine sleeps.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// A key set behind a URL.
 #[derive(Debug, Clone)]
@@ -93,29 +96,44 @@ impl Fetched {
         let mut failures = 0_u32;
         // When the set in force is too old, by a clock that nobody sets back.
         let mut too_old: Option<Instant> = None;
+        let mut cause = Cause::Time;
+        let mut in_vain = InVain::default();
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let (begun, now) = (Instant::now(), Timestamp::now());
-            let pause = match fetch(&self, &followed.algorithms).await {
+            let (pause, changed) = match fetch(&self, &followed.algorithms).await {
                 Ok((set, kept)) => {
                     failures = 0;
                     too_old = Some(begun + self.max_age);
                     // Rounded down: a second less rather than one more.
                     let seconds = i64::try_from(self.max_age.as_secs()).unwrap_or(i64::MAX);
-                    followed.put_in_force(set, Some(now.plus(seconds)));
-                    self.until_refresh(kept)
+                    let exchanged = followed.put_in_force(set, Some(now.plus(seconds)));
+                    (self.until_refresh(kept), exchanged.is_change())
                 }
                 Err(error) => {
                     followed.refused(&error);
                     failures = failures.saturating_add(1);
-                    self.until_retry(failures, too_old.is_some_and(|end| Instant::now() < end))
+                    let young = too_old.is_some_and(|end| Instant::now() < end);
+                    (self.until_retry(failures, young && followed.keys.is_good(Timestamp::now())), false)
                 }
             };
             first.take();
             let mut next = Instant::now() + pause;
+            let mut forget = Some(begun + in_vain.after(cause, changed, &self));
+            let soonest = begun + self.cool_down;
+            let mut jumped = false;
+            cause = Cause::Time;
             loop {
                 tokio::select! {
                     () = sleep_until(next) => break,
-                    () = unknown.notified() => next = next.min(begun + self.cool_down),
+                    () = unknown.notified() => if soonest < next {
+                        (next, cause) = (soonest, Cause::UnknownKid);
+                    },
+                    () = reached(forget) => {
+                        forget = None;
+                        followed.keys.forget_unknown();
+                    }
                     () = reached(too_old) => {
                         too_old = None;
                         followed.keys.expire();
@@ -123,6 +141,15 @@ impl Fetched {
                         tracing::error!(
                             issuer = &*followed.issuer, max_age = ?self.max_age,
                             "the issuer's keys are too old; its tokens are answered with 503 until they can be fetched"
+                        );
+                    }
+                    _ = looks.tick() => if !jumped && too_old.is_some() && !followed.keys.is_good(Timestamp::now()) {
+                        jumped = true;
+                        next = next.min(soonest);
+                        (followed.changed)();
+                        tracing::warn!(
+                            issuer = &*followed.issuer,
+                            "the clock was set forward, or this machine slept: the issuer's keys are too old by it, and are fetched anew"
                         );
                     }
                 }
@@ -142,6 +169,29 @@ impl Fetched {
         let most = if has_keys { LONGEST_PAUSE } else { self.cool_down }.min(self.refresh);
         let pause = first.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1).min(16)));
         pause.min(most).mul_f64(jitter(0.75, 1.0))
+    }
+}
+
+/// Why a fetch is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// It was time for it.
+    Time,
+    /// A token named a key that the set does not have.
+    UnknownKid,
+}
+
+/// How often in a row it was looked for an unknown `kid` in vain.
+#[derive(Debug, Default)]
+struct InVain(u32);
+
+impl InVain {
+    /// How long after the beginning of this fetch the kids that were asked about are forgotten, so that the next token that names one
+    /// has it looked for again: its key may have been published meanwhile. What stays unknown is looked for ever more rarely.
+    fn after(&mut self, cause: Cause, changed: bool, fetched: &Fetched) -> Duration {
+        self.0 = if cause == Cause::UnknownKid && !changed { self.0.saturating_add(1) } else { 0 };
+        let doubled = fetched.cool_down.saturating_mul(2_u32.saturating_pow(self.0.saturating_sub(1).min(16)));
+        doubled.min(fetched.refresh).max(fetched.cool_down)
     }
 }
 
@@ -165,8 +215,13 @@ fn jitter(least: f64, most: f64) -> f64 {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
-    use crate::https::{ClientSettings, TlsTrust, client};
+    use crate::https::{ClientSettings, TlsTrust, client, plain_client};
+    use crate::token::{ClaimPaths, Confers, Issuer, IssuerKeys, RolesFrom};
 
     fn fetched() -> Fetched {
         let ca = rcgen::generate_simple_self_signed(["kc.test".to_owned()]).unwrap().cert.pem().into_bytes();
@@ -180,6 +235,72 @@ mod tests {
             cool_down: Duration::from_secs(30),
             max_bytes: 1 << 18,
         }
+    }
+
+    /// A server of this set, and how often it was asked.
+    async fn serving(set: String) -> (String, Arc<AtomicUsize>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut head = [0; 4096];
+                let _ = stream.read(&mut head).await;
+                count.fetch_add(1, Ordering::SeqCst);
+                let length = set.len();
+                let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{set}");
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        (url, asked)
+    }
+
+    fn issuer(keys: &Arc<IssuerKeys>) -> Issuer {
+        Issuer {
+            name: "kc".into(),
+            issuer: None,
+            audience: Vec::new(),
+            algorithms: vec![Algorithm::EdDSA],
+            keys: Arc::clone(keys),
+            claims: ClaimPaths::default(),
+            max_lifetime: Duration::from_secs(3600),
+            leeway: Duration::ZERO,
+            own: false,
+            subject_prefix: "kc:".into(),
+            roles_from: RolesFrom::Token,
+            confers: Confers::Any,
+            admin: false,
+        }
+    }
+
+    async fn eventually(what: &str, condition: impl Fn() -> bool) {
+        let begun = Instant::now();
+        while !condition() {
+            assert!(begun.elapsed() < Duration::from_secs(30), "{what}: not within 30 s");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn t18_keys_that_a_jump_of_the_clock_has_made_too_old_are_fetched_at_once() {
+        let made = KeySet::generate(Algorithm::EdDSA).unwrap();
+        let made = KeySet::parse(made.expose(), &[Algorithm::EdDSA], Trust::File).unwrap();
+        let (url, asked) = serving(made.public_jwks().to_string()).await;
+        let second = Duration::from_secs(1);
+        let settings = ClientSettings { tls: TlsTrust::default(), connect: second, total: second, idle_connections: 0 };
+        let fetched = Fetched { client: plain_client(&settings).unwrap(), url, cool_down: 2 * second, ..fetched() };
+        let keys = IssuerKeys::awaited();
+        let followed = Followed::new(&issuer(&keys), Arc::default(), Arc::new(|| ()));
+        let following = tokio::spawn(fetched.follow(followed, None));
+        eventually("the first fetch", || keys.is_good(Timestamp::now())).await;
+        let first = Instant::now();
+        // What a jump of an hour leaves behind, or a machine that slept: the time on the wall is past the set's, and no timer has run
+        // out. The clock itself belongs to everybody on this machine.
+        keys.expire();
+        eventually("the second", || asked.load(Ordering::SeqCst) == 2 && keys.is_good(Timestamp::now())).await;
+        assert!(first.elapsed() >= second, "within the cool-down");
+        following.abort();
     }
 
     #[test]
@@ -201,6 +322,25 @@ mod tests {
         for (failures, most) in [(1, 30), (2, 60), (9, 60)] {
             within(fetched.until_retry(failures, true), most);
         }
+    }
+
+    #[test]
+    fn what_is_looked_for_in_vain_is_looked_for_ever_more_rarely() {
+        let (fetched, mut in_vain) = (fetched(), InVain::default());
+        let mut after = |cause, changed| in_vain.after(cause, changed, &fetched).as_secs();
+        assert_eq!(after(Cause::Time, true), 30, "the start");
+        for seconds in [30, 60, 120, 240, 300, 300] {
+            assert_eq!(after(Cause::UnknownKid, false), seconds);
+        }
+        assert_eq!(after(Cause::Time, false), 30);
+        assert_eq!((after(Cause::UnknownKid, false), after(Cause::UnknownKid, false)), (30, 60));
+        assert_eq!((after(Cause::UnknownKid, true), after(Cause::UnknownKid, false)), (30, 30), "it was found");
+        let rare = Fetched { cool_down: Duration::from_secs(400), ..fetched };
+        assert_eq!(
+            InVain::default().after(Cause::UnknownKid, false, &rare).as_secs(),
+            400,
+            "never within the cool-down"
+        );
     }
 
     #[test]

@@ -4,10 +4,12 @@
 use std::time::SystemTime;
 
 use super::*;
+use crate::replication::{Redis, RedisSettings, RedisTls, RedisUrl};
 use crate::revocation::SegmentOf;
 use crate::sync::replica::state::Verdict;
 use crate::sync::replica::state::sha256;
 use crate::sync::replica::state::tests::{Play, proven};
+use crate::sync::replica::{Cause, Replica};
 
 const SEGMENT: &[u8] = b"{\"n\":1,\"at\":1000,\"entry\":{\"key\":\"k\"}}\n";
 
@@ -158,4 +160,33 @@ async fn drafts_of_processes_that_were_killed_are_removed() {
     last_good.keep_now(&play).await;
     assert!(!later.exists() && stays.exists());
     assert!(last_good.folder.join("state").exists() && last_good.folder.join("heartbeat").exists());
+}
+
+#[tokio::test]
+async fn t16_a_segment_that_did_not_get_to_the_disk_is_a_reason_to_read_the_state_again() {
+    let (_folder, mut last_good) = last_good();
+    let (play, name) = with_a_segment();
+    last_good.keep_now(&play).await;
+    let settings = RedisSettings {
+        url: RedisUrl::parse("redis://127.0.0.1:1").unwrap(),
+        prefix: "doorward".into(),
+        tls: RedisTls::default(),
+        sentinel: None,
+        connect: Duration::from_secs(1),
+        response: Duration::from_secs(1),
+    };
+    let mut replica = Replica {
+        redis: Redis::new(settings).unwrap(),
+        followed: play.followed,
+        ledger: None,
+        last_good: Some(last_good),
+        broken: Arc::default(),
+        metrics: Arc::default(),
+        keep_missing: 0,
+    };
+    assert!(replica.followed.has_segment(&name));
+    let mut due = None;
+    replica.keep(&mut due);
+    assert_eq!(due, Some(Cause::Manifest));
+    assert!(!replica.followed.has_segment(&name), "it is fetched again with it");
 }

@@ -235,7 +235,10 @@ impl Target {
             }
             let record: Record = serde_json::from_slice(line)
                 .map_err(|error| BadState::Record(sha256.into(), number + 1, error.to_string()))?;
-            self.index.apply(&record.entry, arrival(record.n, record.at), self.retention);
+            let arrival = arrival(record.n, record.at);
+            if !self.retention.is_past(&record.entry, arrival.taken, arrival.now) {
+                self.index.apply(&record.entry, arrival, self.retention);
+            }
             records += 1;
         }
         Ok(records)
@@ -347,8 +350,11 @@ impl Followed {
         if revokes(&change.entry) {
             // Whatever is missing before it: it is signed, and refusing more is never wrong.
             self.target.apply(&change);
-        } else if follows && needs_proof(&change.entry) && (!loaded.proven || change.prev == 0) {
-            // The first change of any truth follows none, and so follows here.
+        } else if follows
+            && needs_proof(&change.entry)
+            && (!loaded.proven || change.prev == 0 || !loaded.unproven.is_empty())
+        {
+            // The first change of any truth follows none, and so follows here. The next ones wait behind it: their order says something.
             loaded.unproven.push(change.clone());
         } else if follows {
             self.target.apply(&change);
@@ -446,7 +452,7 @@ fn revokes(entry: &Entry) -> bool {
         | Entry::Floor { .. }
         | Entry::Key { .. }
         | Entry::Disabled { .. } => true,
-        Entry::Enabled { .. } | Entry::Override(_) | Entry::Keys { .. } => false,
+        Entry::Enabled { .. } | Entry::Override(_) | Entry::Keys { .. } | Entry::RoleData { .. } => false,
     }
 }
 
@@ -456,7 +462,7 @@ fn revokes(entry: &Entry) -> bool {
 /// earlier truth, which was lost. Within a proven chain there is no place for it; before that, a heartbeat has to confirm the chain.
 /// Keys need no more than to follow: there are new ones with every truth, and no token is good before they are there.
 fn needs_proof(entry: &Entry) -> bool {
-    matches!(entry, Entry::Enabled { .. } | Entry::Override(_))
+    matches!(entry, Entry::Enabled { .. } | Entry::Override(_) | Entry::RoleData { .. })
 }
 
 /// Whether this time has not come yet, by more than clocks differ.

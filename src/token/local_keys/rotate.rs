@@ -11,7 +11,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -75,6 +75,7 @@ pub fn rotate(
     now: Timestamp,
 ) -> Result<Rotated, RotateError> {
     load_or_create(path, algorithms)?;
+    let path = &led_to(path)?;
     let _locked = lock(path)?;
     let mut keys = members(path, algorithms)?;
     let time = |key: &Map<String, Value>, member: &str| key.get(member).and_then(Value::as_i64);
@@ -108,6 +109,7 @@ pub fn rotate(
 /// # Errors
 /// [`KeySetError`] if the file cannot be read or written.
 pub fn mark_revoked(path: &Path, algorithms: &[Algorithm], key_id: &str) -> Result<bool, KeySetError> {
+    let path = &led_to(path)?;
     let _locked = lock(path)?;
     let mut keys = members(path, algorithms)?;
     let open = |key: &&mut Map<String, Value>| {
@@ -117,6 +119,12 @@ pub fn mark_revoked(path: &Path, algorithms: &[Algorithm], key_id: &str) -> Resu
     key.insert(REVOKED.into(), true.into());
     write(path, &keys, algorithms)?;
     Ok(true)
+}
+
+/// The file itself: a link to it stays a link, and whichever way two processes come, they find one lock.
+fn led_to(path: &Path) -> Result<PathBuf, KeySetError> {
+    path.canonicalize()
+        .map_err(|error| KeySetError(format!("{}: the key file cannot be found: {error}", path.display())))
 }
 
 /// The keys of a file that was found good.
@@ -142,6 +150,7 @@ fn write(path: &Path, keys: &[Map<String, Value>], algorithms: &[Algorithm]) -> 
     let draft = beside(path, &uuid::Uuid::now_v7().to_string());
     let written = (|| {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+        keep_owner(&file, path)?;
         file.write_all(document.expose())?;
         file.sync_all()?;
         std::fs::rename(&draft, path)?;
@@ -155,11 +164,21 @@ fn write(path: &Path, keys: &[Map<String, Value>], algorithms: &[Algorithm]) -> 
     written.map_err(failed)
 }
 
+/// Whose `path` is, theirs is this file too: a process of root's that shares the keys with another user's must not take them away.
+fn keep_owner(file: &File, path: &Path) -> std::io::Result<()> {
+    let (wanted, found) = (std::fs::metadata(path)?, file.metadata()?);
+    if rustix::process::geteuid().is_root() && (wanted.uid(), wanted.gid()) != (found.uid(), found.gid()) {
+        fchown(file, Some(wanted.uid()), Some(wanted.gid()))?;
+    }
+    Ok(())
+}
+
 /// Held while the file is read, changed and written. It lies beside the file, which is replaced.
 fn lock(path: &Path) -> Result<File, KeySetError> {
     let beside = beside(path, "lock");
     let failed = |error: std::io::Error| KeySetError(format!("{}: it cannot be locked: {error}", beside.display()));
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&beside).map_err(failed)?;
+    keep_owner(&file, path).map_err(failed)?;
     file.lock().map_err(failed)?;
     Ok(file)
 }
@@ -173,8 +192,6 @@ fn beside(path: &Path, name: &str) -> PathBuf {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use std::os::unix::fs::MetadataExt as _;
-
     use super::*;
 
     const NOW: Timestamp = Timestamp(1_800_000_000);
@@ -238,6 +255,37 @@ mod tests {
         assert_eq!((signs(path, NOW), new.signs_from), (new.key_id.clone(), NOW));
         assert_eq!(published(path, NOW), [new.key_id]);
         assert!(keys(path).keys.iter().all(|key| key.id.as_deref() != Some(&waiting)));
+    }
+
+    #[test]
+    fn a_link_stays_a_link_and_what_it_leads_to_is_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (real, link) = (folder.path().join("real/keys.json"), folder.path().join("keys.json"));
+        let old = keys(&real).keys[0].id.as_deref().unwrap().to_owned();
+        std::os::unix::fs::symlink("real/keys.json", &link).unwrap();
+        rotate(&link, &ALL, rotation(None), NOW).unwrap();
+        assert_eq!(keys(&real).keys.len(), 2);
+        assert!(mark_revoked(&link, &ALL, &old).unwrap());
+        assert!(keys(&real).keys.iter().any(|key| key.life.revoked));
+        assert!(link.symlink_metadata().unwrap().is_symlink());
+        // Whichever way they come, they wait for each other.
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "the link and the folder");
+    }
+
+    #[test]
+    fn whose_file_it_is_stays_whose_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = &folder.path().join("keys.json");
+        let old = keys(path).keys[0].id.as_deref().unwrap().to_owned();
+        // Only root can give a file away, and can write one of somebody else.
+        if std::os::unix::fs::chown(path, Some(65534), Some(65534)).is_err() {
+            return;
+        }
+        assert!(mark_revoked(path, &ALL, &old).unwrap());
+        for path in [path.clone(), beside(path, "lock")] {
+            let found = std::fs::metadata(&path).unwrap();
+            assert_eq!((found.uid(), found.gid(), found.mode() & 0o777), (65534, 65534, 0o600), "{}", path.display());
+        }
     }
 
     #[test]

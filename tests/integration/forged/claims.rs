@@ -40,6 +40,9 @@ fn types(forge: &Forge<'_>, cases: &mut Cases) {
             cases.malformed(format!("{name} {value}"), forge.claim(name, value));
         }
     }
+    for length in [0, 1_025, 4_000] {
+        cases.malformed(format!("jti of {length} letters"), forge.claim("jti", "j".repeat(length)));
+    }
     for value in [
         Value::Null,
         json!(true),
