@@ -316,7 +316,10 @@ fn t11_the_first_change_of_a_truth_gives_nothing_back_before_a_heartbeat_has_con
     let played = play.says(0, 40, enabled());
     assert_eq!(play.take(&played), Verdict::Go);
     assert!(play.is_disabled("m"), "the first change of a truth that was lost follows as well as ours");
-    let beat = play.beat(2, 40, 1, play.now + 2);
+    let next = [play.says(40, 50, disabled()), play.says(50, 60, enabled())];
+    next.iter().for_each(|line| assert_eq!(play.take(line), Verdict::Go));
+    assert!(play.is_disabled("m"), "what comes behind it is of the same truth");
+    let beat = play.beat(2, 60, 3, play.now + 2);
     assert_eq!(play.hear(&beat), Verdict::Heard);
     assert!(!play.is_disabled("m"));
 }
