@@ -72,7 +72,11 @@ struct WithToken {
 pub fn read(body: &[u8], door: Door, known: &Known<'_>) -> Result<Asked, NotAsked> {
     if let Ok(WithToken { token }) = serde_json::from_slice(body) {
         return match door {
-            Door::Revocations => Ok(Asked { entry: by_token(token.trim(), known)?, by_token: true }),
+            Door::Revocations => {
+                let entry = check(by_token(token.trim(), known)?, door, known);
+                // Whatever is wrong with what the token says, it is the token that is wrong.
+                Ok(Asked { entry: entry.map_err(|wrong| NotAsked { pointer: "/token", ..wrong })?, by_token: true })
+            }
             Door::Overrides => refuse("/token", "a token is revoked at POST /api/revocations"),
         };
     }
@@ -86,6 +90,13 @@ fn refuse<T>(pointer: &'static str, detail: impl Into<String>) -> Result<T, NotA
 }
 
 fn by_token(token: &str, known: &Known<'_>) -> Result<Entry, NotAsked> {
+    if known.verifier.issuers().is_empty() {
+        return refuse(
+            "/token",
+            "no issuer's keys are used here (as where a user service judges tokens), so it cannot be seen whose it is: \
+             revoke its `jti`, its `session` or its `subject`",
+        );
+    }
     let pasted = pasted::read(known.verifier, token).or_else(|rejection| {
         refuse("/token", format!("it is no token of an accepted issuer ({}): {}", rejection.reason, rejection.detail))
     })?;
@@ -129,18 +140,10 @@ fn check(entry: Entry, door: Door, known: &Known<'_>) -> Result<Entry, NotAsked>
         (Door::Overrides, _) => return refuse("", "an override is `{\"override\": \"SUBJECT\", \"roles\": […]}`"),
     }
     check_subject(&entry)?;
+    if let Entry::Token { issuer: Some(name), .. } | Entry::Key { issuer: Some(name), .. } = &entry {
+        check_issuer(name, known.issuers)?;
+    }
     match entry {
-        Entry::Token { issuer: Some(ref name), .. } | Entry::Key { issuer: Some(ref name), .. }
-            if !known.issuers.iter().any(|issuer| **issuer == **name) =>
-        {
-            let names = known.issuers.join(", ");
-            refuse(
-                "/issuer",
-                format!(
-                    "no issuer is named {name:?} ([[auth.issuers]] name); there are: {names}. Without `issuer` it concerns all"
-                ),
-            )
-        }
         Entry::Token { id, issuer, expires_at } => {
             Ok(Entry::Token { id, issuer, expires_at: possible(expires_at, known.now) })
         }
@@ -175,6 +178,18 @@ fn check(entry: Entry, door: Door, known: &Known<'_>) -> Result<Entry, NotAsked>
         }
         entry => Ok(entry),
     }
+}
+
+/// What is about an issuer that nobody knows would silently be about nothing.
+pub(super) fn check_issuer(name: &str, issuers: &[String]) -> Result<(), NotAsked> {
+    if issuers.iter().any(|issuer| issuer == name) {
+        return Ok(());
+    }
+    let names = issuers.join(", ");
+    let detail = format!(
+        "no issuer is named {name:?} ([[auth.issuers]] name); there are: {names}. Without `issuer` it concerns all"
+    );
+    refuse("/issuer", detail)
 }
 
 /// How long an entry has to be kept, as its asker says it: believed only if that is possible. Otherwise it is kept as long as any token
@@ -251,6 +266,27 @@ mod tests {
         read(body.as_bytes(), door, &known).map(|asked| asked.entry)
     }
 
+    /// An issuer, and what it signs with.
+    fn kc() -> (Verifier, jsonwebtoken::EncodingKey) {
+        let secret = [7; 32];
+        let issuer = Issuer {
+            name: "kc".into(),
+            issuer: None,
+            audience: Vec::new(),
+            algorithms: vec![Algorithm::HS256],
+            keys: IssuerKeys::fixed(KeySet::shared_secret(&Secret::new(secret.to_vec())).unwrap()),
+            claims: ClaimPaths::default(),
+            max_lifetime: Duration::from_secs(3600),
+            leeway: Duration::ZERO,
+            own: false,
+            subject_prefix: "kc:".into(),
+            roles_from: RolesFrom::Token,
+            confers: Confers::Any,
+            admin: false,
+        };
+        (Verifier::new(vec![issuer]), jsonwebtoken::EncodingKey::from_secret(&secret))
+    }
+
     fn pointer(body: &str, door: Door) -> &'static str {
         asked(body, door).unwrap_err().pointer
     }
@@ -292,6 +328,24 @@ mod tests {
     }
 
     #[test]
+    fn a_token_is_revoked_only_for_an_issuer_that_counts() {
+        let (verifier, key) = kc();
+        let claims = serde_json::json!({ "sub": "a", "jti": "j", "exp": NOW.0 + 60 });
+        let token = jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap();
+        let body = serde_json::json!({ "token": token }).to_string();
+        let roles = RoleTable::compile(&crate::rbac::RoleData::default()).unwrap();
+        let revoke = |verifier, issuer: &str| {
+            let issuers = [issuer.to_owned()];
+            read(body.as_bytes(), Door::Revocations, &Known { verifier, issuers: &issuers, roles: &roles, now: NOW })
+        };
+        assert!(revoke(&verifier, "kc").unwrap().by_token);
+        let refused = revoke(&verifier, "iam_service").unwrap_err();
+        assert!(refused.pointer == "/token" && refused.detail.contains("there are: iam_service"), "{refused:?}");
+        let refused = revoke(&Verifier::new(Vec::new()), "iam_service").unwrap_err();
+        assert!(refused.pointer == "/token" && refused.detail.contains("revoke its `jti`"), "{refused:?}");
+    }
+
+    #[test]
     fn an_impossible_expiry_shortens_nothing() {
         for (said, kept) in [(NOW.0 - 1, None), (NOW.0 + 60, Some(NOW.plus(60))), (NOW.0 * 1000, None)] {
             for kind in ["jti", "session"] {
@@ -307,26 +361,9 @@ mod tests {
 
     #[test]
     fn a_token_whose_id_is_too_long_to_be_kept_is_told_so() {
-        let secret = [7; 32];
-        let issuer = Issuer {
-            name: "kc".into(),
-            issuer: None,
-            audience: Vec::new(),
-            algorithms: vec![Algorithm::HS256],
-            keys: IssuerKeys::fixed(KeySet::shared_secret(&Secret::new(secret.to_vec())).unwrap()),
-            claims: ClaimPaths::default(),
-            max_lifetime: Duration::from_secs(3600),
-            leeway: Duration::ZERO,
-            own: false,
-            subject_prefix: "kc:".into(),
-            roles_from: RolesFrom::Token,
-            confers: Confers::Any,
-            admin: false,
-        };
-        let verifier = Verifier::new(vec![issuer]);
+        let (verifier, key) = kc();
         let of = |id: &str| {
             let claims = serde_json::json!({ "sub": "a", "jti": id, "exp": NOW.0 + 60 });
-            let key = jsonwebtoken::EncodingKey::from_secret(&secret);
             by_token_of(&verifier, &jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap())
         };
         for id in ["", &"j".repeat(1025)] {

@@ -12,6 +12,7 @@ use jiff::Timestamp as Moment;
 use serde::Serialize;
 use serde_json::json;
 
+use super::asked::{NotAsked, check_issuer};
 use super::problem;
 use super::revocations::{Hands, answer};
 use crate::clock::Timestamp;
@@ -51,6 +52,11 @@ pub(super) async fn find(State(hands): State<Arc<Hands>>, uri: Uri) -> Response 
         Ok(question) => question,
         Err(detail) => return problem::of_call(StatusCode::UNPROCESSABLE_ENTITY, "invalid_query", detail, None),
     };
+    // "good" of an issuer that does not exist would be a slip of the keyboard taken for an answer.
+    let known = question.issuer.as_deref().map_or(Ok(()), |name| check_issuer(name, &hands.issuers));
+    if let Err(NotAsked { detail, pointer }) = known {
+        return problem::of_call(StatusCode::UNPROCESSABLE_ENTITY, "invalid_query", &detail, Some(pointer));
+    }
     let standing = question.standing(&hands.index, &hands.issuers, Timestamp::now());
     let standing = match standing {
         Standing::Good => "good",

@@ -325,9 +325,10 @@ impl Admission {
                 let asked = Asked { facts, headers, now, started: begun_at };
                 let identified = self.identify(&asked, &snapshot, service, desk, told.as_deref_mut());
                 let identified = match (&self.elsewhere, identified) {
-                    (Some(elsewhere), Ok((caller, resumed))) => {
-                        elsewhere.permissions(caller, &pending, told).map(|caller| (caller, resumed))
-                    }
+                    (Some(elsewhere), Ok((caller, resumed))) => elsewhere
+                        .permissions(caller, &pending, told.as_deref_mut())
+                        .and_then(|caller| elsewhere.up_to_date(caller, told))
+                        .map(|caller| (caller, resumed)),
                     (_, identified) => identified,
                 };
                 match identified {
@@ -361,14 +362,19 @@ impl Admission {
         snapshot: &Snapshot,
         asked: &Asked<'_>,
         desk: &Desk,
-        told: Option<&mut Told>,
+        mut told: Option<&mut Told>,
     ) -> Result<(Decision<'r>, Option<Identified>), Question> {
         let Some(route) = decision.route.filter(|_| decision.outcome == Outcome::Allow) else {
             return Ok((decision, None));
         };
         let service = &snapshot.services()[snapshot.route(route).service as usize];
-        Ok(match self.identify(asked, snapshot, service, desk, told) {
-            Ok((caller, _)) => (decision, Some(caller)),
+        let identified = self.identify(asked, snapshot, service, desk, told.as_deref_mut());
+        let identified = match (&self.elsewhere, identified) {
+            (Some(elsewhere), Ok((caller, _))) => elsewhere.up_to_date(caller, told),
+            (_, identified) => identified.map(|(caller, _)| caller),
+        };
+        Ok(match identified {
+            Ok(caller) => (decision, Some(caller)),
             Err(Halt::Unusable(unusable)) if unusable.reason == Reason::BadRequest => {
                 (decision.refused(unusable.reason, unusable.detail), None)
             }
@@ -404,7 +410,7 @@ impl Admission {
             }
         };
         if let Some(elsewhere) = &self.elsewhere
-            && let Some(vouched) = elsewhere.vouched(token, told.as_deref_mut(), desk)
+            && let Some(vouched) = elsewhere.vouched(token, told.as_deref_mut(), desk, now)
         {
             let caller = self.stand(vouched?, method, snapshot, &service.name, now)?;
             return Ok((elsewhere.looked_up(caller, told)?, Instant::now()));
@@ -450,7 +456,11 @@ impl Admission {
                 // A public route is open to anybody, but the upstream was told who is asking, and goes on believing it.
                 if let (Outcome::Allow, Some(route), Some(_)) = (decision.outcome, decision.route, caller) {
                     let service = &snapshot.services()[snapshot.route(route).service as usize].name;
-                    match again(service, told) {
+                    let known = again(service, told).and_then(|caller| match &self.elsewhere {
+                        None => Ok(caller),
+                        Some(elsewhere) => elsewhere.up_to_date(caller, Some(told)),
+                    });
+                    match known {
                         Ok(_) => {}
                         Err(Halt::Unusable(unusable)) => return Readmitted::Ends(unusable.reason),
                         Err(Halt::Ask(question)) => return Readmitted::Ask(question),
@@ -462,7 +472,9 @@ impl Admission {
                 let service = &snapshot.services()[snapshot.route(pending.route()).service as usize].name;
                 let known = again(service, told).and_then(|caller| match &self.elsewhere {
                     None => Ok(caller),
-                    Some(elsewhere) => elsewhere.permissions(caller, &pending, Some(told)),
+                    Some(elsewhere) => elsewhere
+                        .permissions(caller, &pending, Some(&mut *told))
+                        .and_then(|caller| elsewhere.up_to_date(caller, Some(told))),
                 });
                 match known {
                     Ok(caller) => {
@@ -499,7 +511,7 @@ impl Admission {
         // How it was sent was looked at when the exchange began, and says nothing now.
         let method = AuthMethod::Bearer;
         if let Some(elsewhere) = &self.elsewhere
-            && let Some(vouched) = elsewhere.vouched(entry.token(), Some(told), desk)
+            && let Some(vouched) = elsewhere.vouched(entry.token(), Some(told), desk, now)
         {
             let before = &entry.claims.subject;
             let entry = vouched?;

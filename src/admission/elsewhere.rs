@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::admit::{Desk, Unusable};
 use super::identity::{Identified, Identity};
+use crate::clock::Timestamp;
 use crate::delegate::{self, Iam, Known, LookedUp, Lookup, NoAnswer, PermissionKey, TokenId, Unreachable};
 use crate::policy::{Caller, Pending};
 use crate::rbac::table::ADMIN_SERVICE;
@@ -78,17 +79,18 @@ impl Elsewhere {
         token: &str,
         mut told: Option<&mut Told>,
         desk: &Desk,
+        now: Timestamp,
     ) -> Option<Result<Arc<Entry<Identity>>, Halt>> {
         let iam = self.iam.as_ref()?;
         if !is_bearer_token(token) {
             let detail = "the token holds a character that no bearer token may hold (RFC 6750 section 2.1)";
             return Some(Err(Halt::of(Reason::MalformedToken, detail, None)));
         }
-        let heard = match told.as_ref().and_then(|told| told.userinfo()) {
-            Some(heard) => heard.clone(),
+        let heard = match told.as_deref_mut().and_then(Told::userinfo) {
+            Some(heard) => heard,
             None => {
                 let started = Instant::now();
-                match iam.userinfo(token) {
+                match iam.userinfo(token, now) {
                     Known::Heard(heard) => {
                         if told.as_ref().is_none_or(|told| !told.has_asked()) {
                             validated(desk, ValidationSource::Cache, &heard.what, started.elapsed());
@@ -96,6 +98,7 @@ impl Elsewhere {
                         heard
                     }
                     Known::Asked(question) => return Some(Err(Halt::ask(question, told.as_deref()))),
+                    Known::Refused(rejection) => return Some(Err(Halt::of(rejection.reason, rejection.detail, None))),
                 }
             }
         };
@@ -115,8 +118,8 @@ impl Elsewhere {
             Ok(key) => key,
             Err(lacking) => return Err(Halt::of(Reason::MalformedToken, lacking, Some(caller))),
         };
-        let heard = match told.as_ref().and_then(|told| told.blacklist(id)) {
-            Some(heard) => heard.clone(),
+        let heard = match told.as_deref_mut().and_then(|told| told.blacklist(id)) {
+            Some(heard) => heard,
             None => match lookup.look_up((id, key)) {
                 LookedUp::Heard(_, heard) => heard,
                 LookedUp::Asked(_, question) => return Err(Halt::ask(question, told.as_deref())),
@@ -161,7 +164,7 @@ impl Elsewhere {
         for id in pending.permissions() {
             let code = pending.permission_code(id).clone();
             let key = PermissionKey { token, service: Arc::clone(service), code };
-            let heard = told.as_ref().and_then(|told| told.permission(&key)).cloned();
+            let heard = told.as_deref_mut().and_then(|told| told.permission(&key));
             let Some(heard) = heard.or_else(|| iam.permission(&key)) else {
                 open.push((id, key));
                 continue;
@@ -189,6 +192,25 @@ impl Elsewhere {
             Some(none) => Err(Halt::no_answer(none, Some(caller))),
             None => Ok(Identified { asked: Some(Arc::new(grants)), ..caller }),
         }
+    }
+
+    /// A caller about whom nothing was believed that is too old by now. What was told first may have become so while what was asked
+    /// next was waited for; it has served to know what that was, and is asked for again before anything is decided by it (T15).
+    pub(super) fn up_to_date(&self, caller: Identified, told: Option<&mut Told>) -> Result<Identified, Halt> {
+        let Some(told) = told.filter(|told| told.is_outdated()) else { return Ok(caller) };
+        let (entry, outdated) = (&caller.entry, told.outdated());
+        let mut questions = Vec::with_capacity(3);
+        if let Some(iam) = &self.iam {
+            questions.extend(outdated.userinfo.then(|| iam.ask_userinfo_again(entry.token())));
+            let keys = outdated.permissions;
+            questions.extend((!keys.is_empty()).then(|| iam.ask_permissions(entry, keys)));
+        }
+        if let Some(lookup) = self.lookup.as_ref().filter(|_| outdated.blacklist)
+            && let Ok(key) = lookup.key(entry.token(), &entry.claims)
+        {
+            questions.push(lookup.look_up_again(key));
+        }
+        Err(Halt::ask(Question::all(questions), Some(told)))
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -95,11 +96,13 @@ fn user_service(
     let plain = url.scheme_str() == Some("http");
     let client = if plain { plain_client(&asked_with) } else { client(&asked_with) };
     let client = client.map_err(|error| anyhow::anyhow!("[auth.iam_service] {} {error}", error.key()))?;
+    let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
     let vouching = Vouching {
         confers: iam.confers.clone(),
         admin: iam.admin,
         verifies_email: iam.verifies_email,
-        leeway: i64::try_from(settings.auth.leeway.as_secs()).unwrap_or(i64::MAX),
+        leeway: seconds(settings.auth.leeway),
+        max_lifetime: seconds(iam.max_lifetime),
     };
     let limits = IamLimits {
         cache: iam.cache,

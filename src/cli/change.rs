@@ -73,7 +73,7 @@ fn directly(settings: &Settings, door: Door, body: &Value) -> anyhow::Result<Don
 
 /// The same checks that a running process makes.
 fn check(settings: &Settings, door: Door, body: &Value) -> anyhow::Result<Entry> {
-    let verifier = Verifier::new(issuers::load_existing(&settings.auth).map_err(ConfigError)?);
+    let verifier = Verifier::new(issuers::load_accepted(&settings.auth).map_err(ConfigError)?);
     if let Some(token) = body["token"].as_str() {
         app::fetch_keys(&settings.auth, &verifier, token.trim())?;
     }

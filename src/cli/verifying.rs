@@ -11,7 +11,7 @@ use crate::token::{Claims, TokenRejection, Verifier};
 /// # Errors
 /// Keys in files that cannot be read.
 pub(super) fn verify(settings: &Settings, token: &str) -> anyhow::Result<Result<Claims, TokenRejection>> {
-    let verifier = Verifier::new(issuers::load_existing(&settings.auth).map_err(ConfigError)?);
+    let verifier = Verifier::new(issuers::load_accepted(&settings.auth).map_err(ConfigError)?);
     let fetched = app::fetch_keys(&settings.auth, &verifier, token);
     let verified = verifier.verify(token, Timestamp::now());
     Ok(verified.map_err(|mut rejection| {

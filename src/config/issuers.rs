@@ -45,6 +45,15 @@ pub fn load_existing(auth: &AuthSettings) -> Result<Vec<Issuer>, Vec<Mistake>> {
     all(auth, auth.issuers.iter().filter(|issuer| issuer.keys != KeySource::Local || auth.local_keys.exists()))
 }
 
+/// As [`load_existing`], but none where a user service judges tokens: what a command says of a token is what a running process makes
+/// of it.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_accepted(auth: &AuthSettings) -> Result<Vec<Issuer>, Vec<Mistake>> {
+    if auth.iam.is_some() { Ok(Vec::new()) } else { load_existing(auth) }
+}
+
 fn all<'s>(auth: &AuthSettings, chosen: impl Iterator<Item = &'s IssuerSettings>) -> Result<Vec<Issuer>, Vec<Mistake>> {
     let mut issuers = Vec::new();
     let mut mistakes = Vec::new();

@@ -15,13 +15,13 @@ use aws_lc_rs::digest::{SHA256, digest};
 use tokio::runtime::Handle;
 
 use self::wire::{Checked, Wire};
-use super::memory::{Flight, Heard, Landing, Memory, Receiver};
+use super::memory::{Flight, Heard, Landing, Memory, Receiver, at_once};
 use super::told::Question;
 use crate::clock::Timestamp;
 use crate::rbac::PermissionCode;
 use crate::telemetry::{DelegateMetrics, DelegateQuestion};
-use crate::token::Entry;
 use crate::token::vouched::{Unverified, Vouching};
+use crate::token::{Entry, TokenRejection};
 
 /// For how long a token that the service refused is not asked about again.
 const REFUSED_FOR: Duration = Duration::from_secs(1);
@@ -88,6 +88,8 @@ pub enum Known<V, E> {
     Heard(Heard<V>),
     /// Nothing; it has been asked.
     Asked(Question<E>),
+    /// It is not asked about such a token.
+    Refused(TokenRejection),
 }
 
 /// The user service, asked through one client by tasks of one runtime. `E` is what the asker derives from an answer.
@@ -138,22 +140,36 @@ impl<E: Send + Sync + 'static> Iam<E> {
 
     /// Who the bearer of `token` is: what is remembered, or what will be answered.
     #[must_use]
-    pub fn userinfo(self: &Arc<Self>, token: &str) -> Known<UserinfoAnswer<E>, E> {
+    pub fn userinfo(self: &Arc<Self>, token: &str, now: Timestamp) -> Known<UserinfoAnswer<E>, E> {
         let id = TokenId::of(token);
         if let Some(heard) = self.bearers.recall(&id) {
             return Known::Heard(heard);
         }
-        match self.bearers.fly(&id) {
-            Flight::Known(heard) => Known::Heard(heard),
+        // Looked at only where it would be asked: what is remembered was asked about, so that it was good then, and no token
+        // becomes worse in this.
+        match self.vouching.may_be_asked_about(token, now) {
+            Ok(()) => Known::Asked(self.ask_about(&id, token)),
+            Err(rejection) => Known::Refused(rejection),
+        }
+    }
+
+    /// Asks once more who the bearer of `token` is, of whom the service was asked before.
+    pub fn ask_userinfo_again(self: &Arc<Self>, token: &str) -> Question<E> {
+        self.ask_about(&TokenId::of(token), token)
+    }
+
+    fn ask_about(self: &Arc<Self>, id: &TokenId, token: &str) -> Question<E> {
+        Question::userinfo(match self.bearers.fly(id) {
+            Flight::Known(heard) => at_once(heard),
             Flight::Joined(receiver) => {
                 self.count.coalesced(DelegateQuestion::Userinfo);
-                Known::Asked(Question::userinfo(receiver))
+                receiver
             }
             Flight::Begun(receiver, landing) => {
                 self.runtime.spawn(Arc::clone(self).ask_userinfo(token.into(), landing));
-                Known::Asked(Question::userinfo(receiver))
+                receiver
             }
-        }
+        })
     }
 
     /// What is remembered of a permission.
@@ -169,7 +185,7 @@ impl<E: Send + Sync + 'static> Iam<E> {
         let mut landings = Vec::new();
         for key in keys {
             match self.permissions.fly(&key) {
-                Flight::Known(heard) => waiting.push((key, tokio::sync::watch::channel(Some(heard)).1)),
+                Flight::Known(heard) => waiting.push((key, at_once(heard))),
                 Flight::Joined(receiver) => {
                     self.count.coalesced(DelegateQuestion::Permission);
                     waiting.push((key, receiver));

@@ -10,7 +10,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
-use super::memory::{Flight, Heard, Memory};
+use super::memory::{Flight, Heard, Memory, at_once};
 use super::told::Question;
 use crate::revocation::freshness::OnStale;
 use crate::telemetry::{DelegateAnswer, DelegateMetrics, DelegateQuestion};
@@ -241,6 +241,14 @@ impl Lookup {
         let prefix = self.settings.prefixes.get(&claims.issuer).map_or("", |prefix| &**prefix);
         let key = self.settings.key.key(token, claims, prefix)?;
         Ok((KeyId::of(&key), key))
+    }
+
+    /// Whether the blacklist holds a key, as a question to be asked together with others.
+    pub fn look_up_again<E>(self: &Arc<Self>, (id, key): (KeyId, String)) -> Question<E> {
+        match self.look_up((id, key)) {
+            LookedUp::Heard(id, heard) => Question::blacklist(id, at_once(heard)),
+            LookedUp::Asked(_, question) => question,
+        }
     }
 
     /// Whether the blacklist holds a key: what is remembered, or what will be answered.

@@ -16,6 +16,8 @@ use tokio::sync::watch;
 pub struct Heard<V> {
     /// What was answered.
     pub what: V,
+    /// When it was asked for.
+    pub(super) asked: Instant,
     /// From then on it is too old.
     pub good_until: Instant,
 }
@@ -25,7 +27,7 @@ impl<V> Heard<V> {
     /// given at once and have been long on its way.
     #[must_use]
     pub(super) fn new(what: V, asked: Instant, age: Duration) -> Self {
-        Self { what, good_until: asked + age }
+        Self { what, asked, good_until: asked + age }
     }
 }
 
@@ -54,6 +56,8 @@ pub(super) struct Landing<K: Eq + Hash, V> {
     memory: Arc<Memory<K, V>>,
     key: K,
     sender: watch::Sender<Option<Heard<V>>>,
+    /// Whether it has been answered, so that the next question about the same is somebody else's.
+    landed: bool,
 }
 
 struct UntilTooOld;
@@ -97,7 +101,7 @@ impl<K: Eq + Hash + Clone + Send + Sync + 'static, V: Clone + Send + Sync + 'sta
                 }
                 let (sender, receiver) = watch::channel(None);
                 slot.insert(receiver.clone());
-                Flight::Begun(receiver, Landing { memory: Arc::clone(self), key: key.clone(), sender })
+                Flight::Begun(receiver, Landing { memory: Arc::clone(self), key: key.clone(), sender, landed: false })
             }
         }
     }
@@ -114,18 +118,29 @@ impl<K: Eq + Hash + Clone + Send + Sync + 'static, V: Clone + Send + Sync + 'sta
     }
 
     /// The answer. It is remembered for as long as it is good, and that may be not at all.
-    pub(super) fn land(self, heard: Heard<V>) {
+    pub(super) fn land(mut self, heard: Heard<V>) {
         if Instant::now() < heard.good_until {
             self.memory.answers.insert(self.key.clone(), heard.clone());
         }
+        // Before anybody hears of it: who asks from then on finds it remembered, or asks anew.
+        self.memory.flights().remove(&self.key);
+        self.landed = true;
         self.sender.send_replace(Some(heard));
     }
 }
 
 impl<K: Eq + Hash, V> Drop for Landing<K, V> {
     fn drop(&mut self) {
+        if self.landed {
+            return;
+        }
         self.memory.flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
     }
+}
+
+/// What waits for nothing: the answer is there.
+pub(super) fn at_once<V>(heard: Heard<V>) -> Receiver<V> {
+    watch::channel(Some(heard)).1
 }
 
 /// Waits for an answer; `None`: there is none.
@@ -136,6 +151,9 @@ pub(super) async fn await_answer<V: Clone>(mut receiver: Receiver<V>) -> Option<
 #[cfg(test)]
 #[expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Wake, Waker};
+
     use super::*;
 
     fn memory() -> Arc<Memory<u32, bool>> {
@@ -175,6 +193,29 @@ mod tests {
         drop(landing);
         assert!(await_answer(receiver).await.is_none());
         begun(memory.fly(&1));
+    }
+
+    /// Asks once more the moment that it is woken.
+    struct AsksAgain(Arc<Memory<u32, bool>>, Mutex<Option<Flight<u32, bool>>>);
+
+    impl Wake for AsksAgain {
+        fn wake(self: Arc<Self>) {
+            *self.1.lock().unwrap() = Some(self.0.fly(&1));
+        }
+    }
+
+    #[test]
+    fn t15_who_comes_after_an_answer_does_not_join_its_question() {
+        let memory = memory();
+        let (receiver, landing) = begun(memory.fly(&1));
+        let again = Arc::new(AsksAgain(Arc::clone(&memory), Mutex::default()));
+        let waker = Waker::from(Arc::clone(&again));
+        let mut waits = pin!(await_answer(receiver));
+        assert!(waits.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        landing.land(Heard::new(false, Instant::now(), Duration::ZERO));
+        let second = again.1.lock().unwrap().take();
+        assert!(matches!(second, Some(Flight::Begun(..))), "what nobody remembers was told to who came later");
+        assert!(matches!(memory.fly(&1), Flight::Joined(_)), "the end of the first ended the second");
     }
 
     #[tokio::test]

@@ -14,4 +14,4 @@ mod told;
 pub use self::iam::{Iam, IamLimits, Known, NoAnswer, PermissionKey, TokenId};
 pub use self::lookup::{Blacklist, Holding, KeyTemplate, LookedUp, Lookup, LookupSettings, Unreachable};
 pub use self::memory::Heard;
-pub use self::told::{Question, Told};
+pub use self::told::{Outdated, Question, Told};

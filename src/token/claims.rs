@@ -217,7 +217,7 @@ pub fn is_token_id(text: &str) -> bool {
 }
 
 /// A token that names itself has to do so in a way that it can be revoked by. One without a `jti` never said that it could be.
-fn token_id(id: &str) -> Result<Box<str>, TokenRejection> {
+pub(super) fn token_id(id: &str) -> Result<Box<str>, TokenRejection> {
     let id = Some(id).filter(|id| is_token_id(id)).map(Box::from);
     id.ok_or(TokenRejection::malformed(
         "the token's `jti` is empty or longer than 1,024 bytes, so that nobody could revoke it",

@@ -132,7 +132,11 @@ impl Verifier {
         };
         found.ok_or(TokenRejection::new(
             Reason::WrongIssuer,
-            if name.is_some() { "no accepted issuer has the token's `iss`" } else { "the token has no `iss`" },
+            match name {
+                _ if self.issuers.is_empty() => "no issuer's tokens are accepted by their signature here",
+                Some(_) => "no accepted issuer has the token's `iss`",
+                None => "the token has no `iss`",
+            },
         ))
     }
 }
@@ -211,7 +215,7 @@ fn check_times(claims: &RegisteredClaims<'_>, issuer: &Issuer, now: Timestamp) -
     let max_lifetime = whole_seconds(issuer.max_lifetime);
     let issued_at = match claims.issued_at {
         Some(time) if time > now.plus(leeway) => {
-            return Err(TokenRejection::new(Reason::NotYetValid, "the token was issued in the future (`iat`)"));
+            return Err(ISSUED_IN_THE_FUTURE);
         }
         Some(time) if claims.expires_at > time.plus(max_lifetime) => return Err(TOO_LONG_LIVED),
         Some(time) => time,
@@ -234,6 +238,9 @@ pub(super) const EXPIRED: TokenRejection = TokenRejection::new(Reason::Expired, 
 /// Said again at every hit of the cache.
 pub(super) const NOT_YET_VALID: TokenRejection =
     TokenRejection::new(Reason::NotYetValid, "the token is not valid yet (`nbf`)");
+/// No floor would be above it.
+pub(super) const ISSUED_IN_THE_FUTURE: TokenRejection =
+    TokenRejection::new(Reason::NotYetValid, "the token was issued in the future (`iat`)");
 const TOO_LONG_LIVED: TokenRejection =
     TokenRejection::malformed("the token lives longer than the issuer's `max_lifetime` (`exp` less `iat`)");
 

@@ -4,15 +4,21 @@
 //! Nothing here verifies a signature. The service has accepted the token as a whole, so what the token says about *which* token it is
 //! (`jti`, `sid`, `iat`, `kid`) serves to refuse it where it has been revoked, and `exp` to forget it in time; who the bearer is and
 //! what it may do is the service's word alone.
+//!
+//! Before the service is asked, two kinds of tokens are refused, because what is revoked here would not reach them: those that outlive
+//! the memory of revocations (T5), and other spellings of a JWT, which a service that reads leniently takes for the same token.
 
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::alphabet::URL_SAFE;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde_json::{Map, Value};
 
 use super::claims::{self, Claims};
 use super::issuer::Confers;
 use super::json::{decode_base64url, parse_object};
-use super::verify::MAX_TOKEN_BYTES;
+use super::verify::{ISSUED_IN_THE_FUTURE, MAX_TOKEN_BYTES, TokenRejection};
 use crate::clock::Timestamp;
 use crate::rbac::{Membership, RoleKey, ServiceName, TierKey};
 
@@ -30,6 +36,8 @@ pub struct Vouching {
     pub verifies_email: bool,
     /// Seconds by which the clock that set `iat` may be ahead (T14).
     pub leeway: i64,
+    /// Seconds for which a token may live that says when it ends: for as long what is revoked is remembered (T5).
+    pub max_lifetime: i64,
 }
 
 /// What a token says of itself, not verified by anybody here.
@@ -82,7 +90,69 @@ pub fn is_bearer_token(text: &str) -> bool {
     !token.is_empty() && text.len() <= MAX_TOKEN_BYTES && token.bytes().all(allowed)
 }
 
+/// Reads what the most lenient service reads.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &URL_SAFE,
+    GeneralPurposeConfig::new()
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(DecodePaddingMode::RequireNone),
+);
+
+/// Whether a token has no other spelling that means the same. A JWT (or an encrypted one, of five parts) must be canonical base64url
+/// without padding (RFC 7515 section 2): nobody's signature is over how the signature is spelt. Of what is no JWT the form is unknown.
+fn has_one_spelling(token: &str) -> bool {
+    let is_object = |part: &str| {
+        let mut signs: Vec<u8> = part.bytes().filter(|sign| !matches!(sign, b'=' | b'~')).collect();
+        for sign in &mut signs {
+            match *sign {
+                b'+' => *sign = b'-',
+                b'/' => *sign = b'_',
+                _ => {}
+            }
+        }
+        if signs.len() % 4 == 1 {
+            signs.pop();
+        }
+        LENIENT.decode(signs).is_ok_and(|text| serde_json::from_slice::<Map<String, Value>>(&text).is_ok())
+    };
+    let parts: Vec<&str> = token.split('.').collect();
+    match parts.as_slice() {
+        [header, _, _, ..] if is_object(header) => {
+            matches!(parts.len(), 3 | 5) && parts.iter().all(|part| decode_base64url(part).is_some())
+        }
+        _ => true,
+    }
+}
+
+const TOO_LONG_LIVED: TokenRejection =
+    TokenRejection::malformed("the token lives longer than `auth.iam_service.max_lifetime` (`exp` less `iat`)");
+
 impl Vouching {
+    /// Whether the service may be asked about a token. What it was once asked about, it may be asked about again.
+    ///
+    /// # Errors
+    /// [`TokenRejection`] where what is revoked here would not reach the token.
+    pub fn may_be_asked_about(&self, token: &str, now: Timestamp) -> Result<(), TokenRejection> {
+        if !has_one_spelling(token) {
+            return Err(TokenRejection::malformed("the token is a JWT that is not canonical base64url"));
+        }
+        let Unverified { token_id, issued_at, expires_at, .. } = Unverified::read(token);
+        token_id.as_deref().map_or(Ok(()), |id| claims::token_id(id).map(drop))?;
+        let latest = now.plus(self.leeway);
+        if issued_at.is_some_and(|at| at > latest) {
+            return Err(ISSUED_IN_THE_FUTURE);
+        }
+        if self.earliest(expires_at).is_some_and(|earliest| earliest > issued_at.unwrap_or(latest)) {
+            return Err(TOO_LONG_LIVED);
+        }
+        Ok(())
+    }
+
+    /// When a token with this `exp` was issued at the earliest.
+    fn earliest(&self, expires_at: Option<Timestamp>) -> Option<Timestamp> {
+        expires_at.map(|at| at.plus(-self.max_lifetime))
+    }
+
     /// The claims of the bearer of a token for whom the service answered `userinfo`, a JSON object.
     ///
     /// # Errors
@@ -113,8 +183,8 @@ impl Vouching {
             uv: None,
             name: given("name").and_then(claims::shown_text),
             email: given("email").filter(|_| verified).and_then(claims::shown_text),
-            // What does not say when it was issued is older than every floor.
-            issued_at: unverified.issued_at.unwrap_or(Timestamp(0)),
+            // T5: what does not say when it was issued is as old as it can be, and without an end older than every floor.
+            issued_at: unverified.issued_at.or(self.earliest(unverified.expires_at)).unwrap_or(Timestamp(0)),
             expires_at: unverified.expires_at.unwrap_or(claims::LATEST),
             not_before: None,
             leeway: self.leeway,
@@ -173,7 +243,8 @@ mod tests {
     }
 
     fn believing(more: impl FnOnce(&mut Vouching)) -> Vouching {
-        let mut vouching = Vouching { confers: Confers::Any, admin: false, verifies_email: false, leeway: 30 };
+        let mut vouching =
+            Vouching { confers: Confers::Any, admin: false, verifies_email: false, leeway: 30, max_lifetime: 3600 };
         more(&mut vouching);
         vouching
     }
@@ -286,6 +357,80 @@ mod tests {
         assert_eq!((absurd.issued_at, absurd.expires_at), (None, Some(Timestamp(0))));
         let odd = Unverified::read(&jwt(&json!({"jti": 7, "exp": "soon", "iat": null, "sid": ""})));
         assert_eq!(odd, Unverified { key_id: Some("k1".into()), ..Unverified::default() });
+    }
+
+    #[test]
+    fn t05_what_outlives_the_memory_of_revocations_is_not_asked_about() {
+        use crate::reason::Reason;
+        const NOW: i64 = 1_790_000_000;
+        let reason = |payload: Value| {
+            let asked = believing(|_| {}).may_be_asked_about(&jwt(&payload), Timestamp(NOW));
+            asked.err().map(|rejection| rejection.reason)
+        };
+        for (payload, refused) in [
+            (json!({"iat": NOW, "exp": NOW + 3600}), None),
+            (json!({"iat": NOW, "exp": NOW + 3601}), Some(Reason::MalformedToken)),
+            (json!({"iat": NOW - 3000, "exp": NOW + 601}), Some(Reason::MalformedToken)),
+            (json!({"iat": NOW + 30, "exp": NOW + 3630}), None),
+            (json!({"iat": NOW + 31, "exp": NOW + 60}), Some(Reason::NotYetValid)),
+            (json!({"iat": NOW + 31}), Some(Reason::NotYetValid)),
+            (json!({"exp": NOW + 3630}), None),
+            (json!({"exp": NOW + 3631}), Some(Reason::MalformedToken)),
+            (json!({"iat": NOW, "exp": NOW * 1000}), Some(Reason::MalformedToken)),
+            (json!({"iat": NOW * 1000, "exp": NOW * 1000}), Some(Reason::MalformedToken)),
+            (json!({"iat": "soon", "exp": NOW - 9}), None),
+            (json!({"iat": NOW - 9_000_000}), None),
+            (json!({"exp": null}), None),
+            (json!({"jti": "j".repeat(1024)}), None),
+            (json!({"jti": "j".repeat(1025)}), Some(Reason::MalformedToken)),
+            (json!({}), None),
+        ] {
+            assert_eq!(reason(payload.clone()), refused, "{payload}");
+        }
+        assert_eq!(believing(|_| {}).may_be_asked_about("opaque", Timestamp(NOW)), Ok(()));
+        let issued_at = |payload: Value| {
+            believing(|_| {}).claims(Unverified::read(&jwt(&payload)), br#"{"id": 1}"#).unwrap().issued_at
+        };
+        assert_eq!(issued_at(json!({"exp": NOW})), Timestamp(NOW - 3600));
+        assert_eq!(issued_at(json!({"exp": NOW, "iat": NOW - 5})), Timestamp(NOW - 5));
+        assert_eq!(issued_at(json!({})), Timestamp(0));
+    }
+
+    #[test]
+    fn t15_of_a_jwt_there_is_one_spelling() {
+        let token = jwt(&json!({"jti": "j"}));
+        let (signed, _) = token.rsplit_once('.').unwrap();
+        let (header, payload) = signed.split_once('.').unwrap();
+        let padded = base64::engine::general_purpose::STANDARD.encode(br#" {"alg":"HS256"}"#);
+        assert!(padded.ends_with('='));
+        for one in [
+            token.clone(),
+            format!("{signed}."),
+            format!("{signed}.Zg"),
+            format!("{header}.a2V5.aXY.dGV4dA.dGFn"),
+            format!("{header}..aXY.dGV4dA.dGFn"),
+            "a.b.c~".to_owned(),
+            "opaque==".to_owned(),
+            // Two parts are a form of somebody's own.
+            format!("{header}.c2ln~"),
+            padded.clone(),
+        ] {
+            assert!(has_one_spelling(&one), "{one}");
+        }
+        for other in [
+            format!("{signed}.Zg=="),
+            format!("{signed}.Zh"),
+            format!("{signed}.Zg~"),
+            format!("{signed}.Z"),
+            format!("{signed}.a+b/"),
+            format!("{header}.{payload}~.Zg"),
+            format!("{header}~.{payload}.Zg"),
+            format!("{padded}.{payload}.Zg"),
+            format!("{token}.Zg"),
+            format!("{header}.a2V5.aXY.dGV4dA.dGFn~"),
+        ] {
+            assert!(!has_one_spelling(&other), "{other}");
+        }
     }
 
     #[test]

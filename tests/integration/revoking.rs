@@ -400,6 +400,33 @@ fn without_a_process_the_command_line_writes_the_folder() {
 }
 
 #[test]
+fn where_a_user_service_judges_no_token_is_revoked_as_one_of_an_issuer_that_does_not_count() {
+    let (upstream, issuer) = (Upstream::echo(), Issuer::hs256());
+    let mut running = described(&upstream, &issuer).setting("auth.mode", "iam_service").start();
+    let pasted = |running: &Doorward| {
+        let inspected = bad(&cli(running, &["token", "inspect", &issuer.viewer()]), 1);
+        assert!(inspected.contains("no issuer's tokens are accepted"), "{inspected}");
+        let mut child = command(&running.path("."), &["revoke", "--token-stdin"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(issuer.viewer().as_bytes()).unwrap();
+        bad(&child.wait_with_output().unwrap(), 1)
+    };
+    let with_a_process = pasted(&running);
+    running.signal("-TERM");
+    running.wait(PATIENCE);
+    let without = pasted(&running);
+    assert!(without.contains("revoke its `jti`, its `session` or its `subject`"), "{without}");
+    assert_eq!(with_a_process, without);
+    let other = bad(&cli(&running, &["revoke", "--jti", "t", "--issuer", issuer.name]), 1);
+    assert!(other.contains("there are: iam_service"), "{other}");
+    good(&cli(&running, &["revoke", "--jti", "t", "--issuer", "iam_service"]));
+}
+
+#[test]
 fn where_nobody_would_look_nothing_is_revoked() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
@@ -538,6 +565,12 @@ fn how_something_stands_can_be_asked() {
     assert_eq!(ask("subject=kc%3Aa%2Fb", &administrator).json()["standing"], "disabled");
     assert_eq!(over(&running.path(SOCKET), "GET", "/api/revocations?subject=kc:a/b", "").1["standing"], "disabled");
     assert_eq!(ask("subject=a&jti=b", &administrator).status, 422);
+    for query in ["jti=t-1&issuer=TYPO", "key=k&issuer="] {
+        let slip = ask(query, &administrator);
+        assert_eq!((slip.status, &slip.json()["pointer"]), (422, &"/issuer".into()), "{slip:?}");
+        assert!(slip.json()["detail"].as_str().unwrap().contains(issuer.name), "{slip:?}");
+    }
+    assert_eq!(ask(&format!("jti=t-1&issuer={}", issuer.name), &administrator).json()["standing"], "revoked");
     assert_eq!(ask("jti=t-1", &issuer.viewer()).denial(), (403, "permission_missing".into()));
 }
 

@@ -242,6 +242,138 @@ fn what_is_no_bearer_token_is_not_sent_anywhere() {
 }
 
 #[test]
+fn t05_a_token_that_lives_longer_than_revocations_are_remembered_is_refused_and_not_asked_about() {
+    let (service, upstream) = (UserService::start(), Upstream::echo());
+    let gateway = service.asked_by(&upstream).setting("auth.iam_service.max_lifetime", "1h").start();
+    let denial = |payload: Value| {
+        let token = jwt(&payload);
+        service.knows(&token, json!({"sub": "a"}));
+        let answer = gateway.get_as("/me", &token);
+        let told = format!("{}{}", gateway.stdout(), gateway.stderr());
+        assert!(!told.contains(&token) && !told.contains(token.split('.').nth(1).unwrap()), "a token is in the log");
+        answer
+    };
+    let day = 86_400;
+    for payload in [
+        json!({"iat": now(), "exp": now() + 30 * day}),
+        json!({"iat": now() - 29 * day, "exp": now() + day}),
+        json!({"iat": now() - 10, "exp": now() + 3591}),
+        json!({"exp": now() + 3600 + 90}),
+        json!({"exp": 1e15, "iat": now()}),
+        json!({"exp": 1e15}),
+    ] {
+        let refused = denial(payload.clone());
+        assert_eq!(refused.denial(), (401, "malformed_token".into()), "{payload}");
+        assert!(refused.text().contains("auth.iam_service.max_lifetime"), "{}", refused.text());
+        assert_eq!(refused.field("www-authenticate"), Some("Bearer realm=\"oms\", error=\"invalid_token\""));
+    }
+    let future = denial(json!({"iat": now() + 600, "exp": now() + 1200}));
+    assert_eq!(future.denial(), (401, "not_yet_valid".into()), "no floor would be above it");
+    assert_eq!(service.questions().len(), 0, "the service is not asked about what is refused here");
+    for payload in [
+        json!({"iat": now() - 10, "exp": now() + 3590}),
+        json!({"exp": now() + 3500}),
+        json!({"iat": now() - 90 * day}),
+        json!({"jti": "without an end"}),
+    ] {
+        assert_eq!(denial(payload.clone()).status, 200, "{payload}");
+    }
+}
+
+#[test]
+fn t05_a_token_that_does_not_say_when_it_was_issued_is_as_old_as_it_can_be() {
+    let (service, upstream) = (UserService::start(), Upstream::echo());
+    let (early, late) = (jwt(&json!({"exp": now() + 600})), jwt(&json!({"exp": now() + 3500})));
+    for token in [&early, &late] {
+        service.knows(token, json!({"sub": "a"}));
+    }
+    let gateway = service
+        .asked_by(&upstream)
+        .setting("auth.iam_service.max_lifetime", "1h")
+        .file("revoked.jsonl", format!("{{\"subject\": \"a\", \"issued_until\": {}}}\n", now() - 1800))
+        .setting("revocation.file", "revoked.jsonl")
+        .start();
+    assert_eq!(gateway.get_as("/me", &early).denial(), (401, "revoked".into()), "50 minutes old at least");
+    assert_eq!(gateway.get_as("/me", &late).status, 200, "it cannot be older than two minutes");
+}
+
+#[test]
+fn t15_a_jwt_has_one_spelling() {
+    let (service, upstream) = (UserService::start(), Upstream::echo());
+    let token = jwt(&json!({"exp": now() + 600, "jti": "j-1"}));
+    let (signed, signature) = token.rsplit_once('.').unwrap();
+    let (header, payload) = signed.split_once('.').unwrap();
+    let gateway = service.asked_by(&upstream).start();
+    for spelt in [
+        format!("{token}="),
+        format!("{token}=="),
+        format!("{token}~"),
+        format!("{signed}.~{signature}"),
+        format!("{signed}.{signature}A"),
+        format!("{signed}.c2lnbmF0dXJlcx"),
+        format!("{signed}.a+/b"),
+        format!("{token}.x"),
+        format!("{token}."),
+        format!("{signed}..{signature}"),
+        format!("{header}~.{payload}.{signature}"),
+        format!("{header}.{payload}~.{signature}"),
+        format!("~{token}"),
+    ] {
+        service.knows(&spelt, json!({"sub": "a"}));
+        let refused = gateway.get_as("/me", &spelt);
+        assert_eq!(refused.denial(), (401, "malformed_token".into()), "{spelt}");
+        assert!(refused.text().contains("base64url"), "{}", refused.text());
+    }
+    assert_eq!(service.questions().len(), 0);
+    // What is no JWT has a form of its own, of which nothing is known here.
+    for opaque in ["opaque==", "a.b.c", "v4.public.dGVzdA.c~", "MTk4.Cl2FMQ.ZnCjm1XVW7v~", "eyJpdiI6IjEifQ==", &token] {
+        service.knows(opaque, json!({"sub": "a"}));
+        assert_eq!(gateway.get_as("/me", opaque).status, 200, "{opaque}");
+    }
+}
+
+#[test]
+fn t15_what_was_told_is_not_decided_by_when_it_is_too_old_meanwhile() {
+    let (service, upstream) = (UserService::start(), Upstream::echo());
+    service.knows("t", json!({"sub": "a"})).grants("t", "item:view");
+    service.is_slow_about_permissions(Duration::from_secs(4));
+    let gateway = service
+        .asked_by(&upstream)
+        .setting("auth.iam_service.cache", "2s")
+        .setting("auth.iam_service.timeout", "30s")
+        .start();
+    let mut open = gateway.connect();
+    open.set_read_timeout(Duration::from_secs(60));
+    open.send("GET /items HTTP/1.1\r\nHost: oms.test\r\nAuthorization: Bearer t\r\n\r\n");
+    crate::harness::eventually("it asks what they may do", Duration::from_secs(20), || {
+        (service.permissions().len() == 1).then_some(())
+    });
+    service.forgets("t");
+    let refused = open.response();
+    assert_eq!(refused.denial(), (401, "token_rejected".into()), "who they were was known four seconds ago");
+    assert_eq!((service.userinfos(), upstream.count()), (2, 0));
+}
+
+#[test]
+fn a_service_that_takes_longer_than_its_answers_are_good_for_is_not_asked_for_ever() {
+    for (delay, cache) in [(1500, "1s"), (700, "1s"), (200, "1ms")] {
+        let (service, upstream) = (UserService::start(), Upstream::echo());
+        service.knows("t", json!({"sub": "a"})).grants("t", "item:view");
+        service.is_slow(Duration::from_millis(delay));
+        let gateway = service
+            .asked_by(&upstream)
+            .setting("auth.iam_service.cache", cache)
+            .setting("auth.iam_service.timeout", "30s")
+            .start();
+        assert_eq!(gateway.get_as("/items", "t").status, 200, "{delay} ms, {cache}");
+        let (most, asked) = (if cache == "1ms" { 1 } else { 3 }, (service.userinfos(), service.permissions().len()));
+        assert!(asked.0 <= most && asked.1 <= most, "{delay} ms, {cache}: {asked:?}");
+        let counted = gateway.metric("doorward_token_validation_seconds_count", &["source=\"iam\""]);
+        assert_eq!(counted, 1.0, "one request had to know who is asking");
+    }
+}
+
+#[test]
 fn public_routes_ask_only_about_a_token_and_go_on_without_an_answer() {
     let (service, upstream) = (UserService::start(), Upstream::echo());
     service.knows("t", json!({"sub": "a"}));

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest::{SHA256, digest};
 
+use super::service::UserService;
 use crate::harness::redis::{Cluster, Data, Redis, redis};
 use crate::harness::{Builder, Connection, Issuer, Upstream, doorward, eventually};
 
@@ -209,6 +210,62 @@ fn t15_the_index_counts_as_well() {
     assert_eq!(gateway.get_as("/items", &token("x", "u-1")).denial(), (401, "subject_disabled".into()));
     assert_eq!(gets(&redis), 0, "what is known here is not asked");
     assert_eq!(gateway.get_as("/items", &token("x", "u-2")).status, 200);
+}
+
+#[test]
+fn t15_what_comes_to_be_blacklisted_while_permissions_are_asked_for_is_refused() {
+    let (redis, service, upstream) = (Redis::start(), UserService::start(), Upstream::echo());
+    let token = Issuer::hs256().token().claim("jti", "t-1").sign();
+    service.knows(&token, serde_json::json!({"sub": "a"})).grants(&token, "item:view");
+    service.is_slow_about_permissions(Duration::from_secs(3));
+    let gateway = service
+        .asked_by(&upstream)
+        .env("REDIS_URL", &redis.url())
+        .setting("revocation.mode", "lookup")
+        .setting("revocation.lookup_timeout", "3s")
+        .setting("auth.iam_service.cache", "1m")
+        .setting("auth.iam_service.timeout", "30s")
+        .start();
+    let mut open = gateway.connect();
+    open.set_read_timeout(Duration::from_secs(60));
+    open.send(format!("GET /items HTTP/1.1\r\nHost: oms.test\r\nAuthorization: Bearer {token}\r\n\r\n"));
+    eventually("it asks what they may do", SOON, || (service.permissions().len() == 1).then_some(()));
+    redis.command(&["SET", "blacklist:t-1", "1"]);
+    assert_eq!(
+        open.response().denial(),
+        (401, "revoked".into()),
+        "what was known is three seconds old, and good for one"
+    );
+    assert_eq!(
+        (service.userinfos(), service.permissions().len(), upstream.count()),
+        (1, 1, 0),
+        "the rest is good still"
+    );
+}
+
+#[test]
+fn t15_nobody_is_named_on_a_public_route_by_what_became_too_old_while_the_blacklist_was_asked() {
+    let (redis, service, upstream) = (Redis::start(), UserService::start(), Upstream::echo());
+    let token = Issuer::hs256().token().claim("jti", "t-1").sign();
+    service.knows(&token, serde_json::json!({"sub": "a"}));
+    let gateway = service
+        .asked_by(&upstream)
+        .env("REDIS_URL", &redis.url())
+        .setting("revocation.mode", "lookup")
+        .setting("revocation.lookup_timeout", "30s")
+        .setting("auth.iam_service.cache", "2s")
+        .setting("auth.iam_service.timeout", "30s")
+        .start();
+    redis.pause();
+    let mut open = gateway.connect();
+    open.set_read_timeout(Duration::from_secs(60));
+    open.send(format!("GET /public HTTP/1.1\r\nHost: oms.test\r\nAuthorization: Bearer {token}\r\n\r\n"));
+    eventually("it asks who they are", SOON, || (service.userinfos() == 1).then_some(()));
+    service.forgets(&token);
+    std::thread::sleep(Duration::from_secs(3));
+    redis.resume();
+    assert_eq!(open.response().status, 200);
+    assert_eq!((upstream.last().field("x-user-id"), service.userinfos()), (None, 2));
 }
 
 #[test]

@@ -17,6 +17,8 @@ struct Knowledge {
     /// Token, service and permission.
     held: BTreeSet<(String, String, String)>,
     delay: Duration,
+    /// In place of `delay` where it is asked about permissions.
+    delay_of_permissions: Option<Duration>,
     /// Sent in place of every answer, byte for byte.
     raw: Option<Vec<u8>>,
     /// Sent in place of answers about permissions.
@@ -39,7 +41,9 @@ impl UserService {
         let upstream = Upstream::start(Behaviour::script(move |received, wire| {
             let (delay, answer) = {
                 let known = known.lock().unwrap();
-                (known.delay, answer(&known, received))
+                let checks = received.target.ends_with("/auth/check-permission");
+                let delay = known.delay_of_permissions.filter(|_| checks).unwrap_or(known.delay);
+                (delay, answer(&known, received))
             };
             std::thread::sleep(delay);
             let _ = wire.write(&answer);
@@ -81,6 +85,11 @@ impl UserService {
 
     pub(super) fn is_slow(&self, delay: Duration) {
         self.change(|known| known.delay = delay);
+    }
+
+    /// As [`Self::is_slow`], of permissions alone.
+    pub(super) fn is_slow_about_permissions(&self, delay: Duration) {
+        self.change(|known| known.delay_of_permissions = Some(delay));
     }
 
     /// Whatever it is asked, it sends these bytes; `None`: it is itself again.
