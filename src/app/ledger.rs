@@ -12,6 +12,20 @@ use crate::revocation::{Freshness, PinnedKeys, PublicationKey, Retention, Revoca
 use crate::telemetry::Metrics;
 use crate::token::local_keys::{self, PublicationFile};
 
+/// Whoever follows may allow this much more than this process after a token's `exp`: the largest `[auth] leeway`, and a minute.
+const AFTER_EXPIRY: i64 = 360;
+
+/// The folder is also that of others, who may accept tokens of other issuers, for longer: how long their tokens live nobody knows here
+/// but who writes `[revocation] keep` (T5).
+fn kept_for_others(settings: &Settings, retention: Retention) -> Retention {
+    let keep = settings.revocation.keep.map_or(0, |keep| i64::try_from(keep.as_secs()).unwrap_or(i64::MAX));
+    Retention {
+        from_arrival: retention.from_arrival.max(keep),
+        after_expiry: retention.after_expiry.max(AFTER_EXPIRY),
+        ..retention
+    }
+}
+
 /// Opens the folder; `None` for a process that has no key to record with, and follows through Redis.
 pub(super) fn open(
     settings: &Settings,
@@ -35,7 +49,7 @@ pub(super) fn open(
         folder: settings.revocation.folder.clone(),
         key,
         pinned: pinned(settings, &public)?,
-        retention,
+        retention: kept_for_others(settings, retention),
         published: if settings.shared_redis().is_some() { Published::ByPublisher } else { Published::AtOnce },
         metrics: metrics.ledger(),
     };
@@ -45,7 +59,8 @@ pub(super) fn open(
 /// How fresh a process is that has only its folder to hear of (T12): as fresh as its last look at it, which was just now.
 pub(super) fn freshness(settings: &Settings) -> Arc<Freshness> {
     let freshness = Freshness::following(settings.revocation.max_staleness, settings.revocation.on_stale);
-    freshness.heard(Timestamp::now().0.saturating_mul(1000));
+    let now = Timestamp::now().0.saturating_mul(1000);
+    freshness.heard(now, now);
     Arc::new(freshness)
 }
 
@@ -70,4 +85,36 @@ pub fn last_number(settings: &Settings) -> anyhow::Result<u64> {
 fn pinned(settings: &Settings, public: &[String]) -> anyhow::Result<PinnedKeys> {
     let keys = public.iter().chain(&settings.publication.public_keys).map(String::as_str);
     PinnedKeys::parse(keys).context("[publication] public_keys")
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    /// How long the folder keeps entries of a process with an issuer of one hour: from their arrival, and after a token's `exp`.
+    fn kept(lines: &str) -> (u64, i64) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("doorward.toml");
+        let issuer =
+            "[[auth.issuers]]\nname = \"sso\"\nissuer = \"http://sso\"\naudience = [\"oms\"]\nkeys = \"local\"\n";
+        let place = |name: &str| folder.path().join(name).display().to_string();
+        let text = format!(
+            "{issuer}[publication]\nkey_file = {:?}\n[revocation]\nfolder = {:?}\n{lines}\n",
+            place("key.json"),
+            place("revocations")
+        );
+        std::fs::write(&file, text).unwrap();
+        let (settings, _) = Settings::load(Some(&file), std::iter::empty()).unwrap();
+        let own = super::super::build::retention(&settings);
+        let ledger = open(&settings, own, &Arc::default(), &Metrics::new()).unwrap().unwrap();
+        (ledger.keeps(), kept_for_others(&settings, own).after_expiry)
+    }
+
+    #[test]
+    fn t05_the_folder_keeps_what_others_need_for_as_long_as_it_is_told() {
+        assert_eq!(kept(""), (3_720, 360));
+        assert_eq!(kept("keep = \"25h\""), (90_000, 360));
+        assert_eq!(kept("keep = \"1m\""), (3_720, 360), "and never less than it needs itself");
+    }
 }

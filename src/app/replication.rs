@@ -73,6 +73,9 @@ pub(super) fn open(
     let mut followed = Followed::new(Arc::clone(&pinned), target, Arc::clone(freshness));
     // Who has a truth of its own starts with that.
     let last_good = ledger.is_none().then(|| LastGood::new(&settings.revocation.last_good));
+    if last_good.is_none() {
+        followed = followed.without_last_good();
+    }
     let mut can_wait = match &last_good {
         Some(last_good) => restore(last_good, &mut followed, freshness),
         None => false,
@@ -98,7 +101,7 @@ pub(super) fn open(
     counted.begin(publisher.is_some());
     let ledger = ledger.cloned();
     Ok(Replicated {
-        replica: Replica { redis, followed, ledger, last_good, broken, metrics: counted },
+        replica: Replica { redis, followed, ledger, last_good, broken, metrics: counted, keep_missing: 0 },
         publisher,
         leads,
     })

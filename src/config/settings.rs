@@ -325,6 +325,8 @@ pub struct RevocationSettings {
     pub lookup_age: Duration,
     /// How long asking for it may take.
     pub lookup_timeout: Duration,
+    /// For how long the folder keeps entries at least, for gateways that accept longer tokens than this process (T5).
+    pub keep: Option<Duration>,
     /// The folder of the last good state of a process that follows through Redis (T16).
     pub last_good: PathBuf,
 }

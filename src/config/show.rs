@@ -142,6 +142,7 @@ impl Settings {
         let path = |key: &str, path: &Path| (key.to_owned(), Value::from(path.display().to_string()));
         let mut shown: Table = revocation.file.iter().map(|file| path("file", file)).collect();
         shown.extend([path("folder", &revocation.folder), path("last_good", &revocation.last_good)]);
+        shown.extend(revocation.keep.map(|keep| ("keep".to_owned(), show_duration(keep).into())));
         let mode = if revocation.mode == RevocationMode::Lookup { "lookup" } else { "replicated" };
         shown.insert("mode".into(), mode.into());
         if revocation.mode == RevocationMode::Lookup {

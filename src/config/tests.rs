@@ -335,7 +335,7 @@ fn t18_keys_behind_a_url_come_by_tls_or_from_this_machine_and_are_never_over_an_
 #[test]
 fn redis_is_read_and_its_password_never_shown() {
     let text = "[redis]\nprefix = \"two\"\ntimeouts = { connect = \"3s\" }\ntls = { ca = \"ca.pem\", cert = \"a\", key = \"b\" }\n\
-                [revocation]\non_stale = \"allow\"\n[publication]\npublic_keys = [\"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo\"]";
+                [revocation]\non_stale = \"allow\"\nkeep = \"25h\"\n[publication]\npublic_keys = [\"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo\"]";
     for variable in ["REDIS_URL", "DOORWARD_REDIS__URL"] {
         let settings = good(text, &[(variable, "rediss+sentinel://gate:hunter2@a,b:2/m/3")]);
         let redis = settings.redis.clone().unwrap();
@@ -344,6 +344,8 @@ fn redis_is_read_and_its_password_never_shown() {
         assert_eq!(settings.revocation.on_stale, crate::revocation::OnStale::Allow);
         let shown = settings.show();
         assert!(shown.contains("rediss+sentinel://gate:***@a:26379,b:2/m/3"), "{shown}");
+        assert_eq!(settings.revocation.keep, Some(Duration::from_hours(25)));
+        assert!(shown.contains("keep = \"25h\""), "{shown}");
         assert!(!shown.contains("hunter2") && !format!("{settings:?}").contains("hunter2"));
     }
     let mut open = good(text, &[("REDIS_URL", "rediss://h/1")]);
@@ -471,6 +473,7 @@ fn every_mistake_has_a_place_and_a_mend() {
              [revocation]\nmax_staleness = \"1s\"\n[publication]\npublic_keys = [\"AAAA\"]",
             &[],
         ),
+        ("a time that is none", "[revocation]\nkeep = \"400d\"", &[]),
         ("a follower of nobody", "[publication]\npublic_keys = [\"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo\"]", &[]),
         ("hosts with ports", "[admin]\nhosts = [\"localhost:8091\"]", &[]),
     ];

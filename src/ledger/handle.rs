@@ -251,6 +251,12 @@ impl Ledger {
         self.shared.known().count()
     }
 
+    /// For how many seconds from its arrival an entry is kept whose token's end is not known ([`Retention::from_arrival`]).
+    #[must_use]
+    pub fn keeps(&self) -> u64 {
+        u64::try_from(self.shared.retention.from_arrival).unwrap_or(0)
+    }
+
     /// Changes whenever the last number does, by this process or another that shares the folder.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<u64> {

@@ -7,6 +7,8 @@ pub(super) enum Step {
     LogDrafted,
     /// It is in its place.
     LogPlaced,
+    /// Changes were appended, and are perhaps not on disk yet. No crash: what is appended when a process dies stands.
+    LogAppended,
     /// A segment was drafted.
     SegmentDrafted,
     /// It is in its place; nobody names it yet.
@@ -38,6 +40,9 @@ pub(super) const ALL: [Step; 8] = [
 pub(super) struct Steps {
     #[cfg(test)]
     pub(super) stop_after: std::sync::Mutex<Option<Step>>,
+    /// Where the disk takes its time, until this is another step or none; 3 s at most.
+    #[cfg(test)]
+    pub(super) wait_after: std::sync::Mutex<Option<Step>>,
 }
 
 impl Steps {
@@ -49,6 +54,12 @@ impl Steps {
 
     #[cfg(test)]
     pub(super) fn pass(&self, step: Step) -> Result<(), super::LedgerError> {
+        for _ in 0..3_000 {
+            if *self.wait_after.lock().unwrap_or_else(std::sync::PoisonError::into_inner) != Some(step) {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
         if *self.stop_after.lock().unwrap_or_else(std::sync::PoisonError::into_inner) == Some(step) {
             return Err(super::LedgerError::Refused(format!("stopped after {step:?}").into()));
         }

@@ -15,7 +15,7 @@ use super::handle::Recorded;
 use super::records::{collapse, over};
 use super::segments;
 use super::steps::Step;
-use super::truth::{Disk, Log, Reading, Shared, median};
+use super::truth::{Log, Reading, Shared, median};
 use crate::clock::Timestamp;
 use crate::revocation::{Manifest, Record, SegmentOf};
 
@@ -128,14 +128,16 @@ impl Shared {
         written: &[SegmentOf],
         half_over: Option<Timestamp>,
     ) -> Result<(), LedgerError> {
+        let held = self.folder.lock()?;
         let mut disk = self.disk();
-        let _held = self.folder.lock()?;
         self.refresh(&mut disk, Reading::Live)?;
         if self.known().manifest.as_ref() != Some(before) {
             let what = "the manifest was replaced while segments were written";
             let mend = "look for what put another folder in its place";
             return Err(self.folder.broken(&self.folder.manifest(), None, what, mend));
         }
+        let _writing = self.writing(&mut disk, &held);
+        drop(disk);
         self.put_manifest(&next)?;
         let stamp = self.folder.stamp(&self.folder.manifest())?;
         let shortened = next.base != before.base;
@@ -148,23 +150,24 @@ impl Shared {
             known.manifest = Some(Arc::new(next));
             self.metrics.holds(known.manifest.as_ref().map_or(0, |manifest| manifest.segments.len()), known.count());
         }
-        disk.manifest = stamp;
-        if shortened { self.shorten(&mut disk) } else { Ok(()) }
+        self.disk().manifest = stamp;
+        if shortened { self.shorten() } else { Ok(()) }
     }
 
-    fn shorten(&self, disk: &mut Disk) -> Result<(), LedgerError> {
+    fn shorten(&self) -> Result<(), LedgerError> {
         let changes = self.known().changes.clone();
         let text = changes.iter().fold(String::new(), |mut text, recorded| {
             let _ = writeln!(text, "{}", recorded.line);
             text
         });
         // Whatever happens from here on, the log is looked at anew.
-        disk.log = None;
+        self.disk().log = None;
         let path = self.folder.log();
         self.folder.replace(&path, text.as_bytes(), [Step::ShorterLogDrafted, Step::ShorterLogPlaced])?;
         let file = self.folder.open_log()?;
         if let Some(stamp) = self.folder.stamp(&path)? {
-            disk.log = Some(Log { file, id: stamp.file, offset: text.len() as u64, lines: changes.len(), torn: 0 });
+            self.disk().log =
+                Some(Log { file, id: stamp.file, offset: text.len() as u64, lines: changes.len(), torn: 0 });
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::signature::Ed25519KeyPair;
 use serde_json::json;
@@ -373,6 +373,105 @@ fn a_crash_at_any_step_leaves_a_folder_that_opens() {
         third.shared.tend((1, 0)).unwrap();
         assert!(drafts <= 1, "{step:?} leaves {drafts} drafts");
     }
+}
+
+/// What a follower is told while something else is under way; it must not wait for that.
+fn follows(ledger: &Ledger) -> bool {
+    let begun = Instant::now();
+    let news = ledger.follow().unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(1), "it took {:?}", begun.elapsed());
+    news
+}
+
+#[test]
+fn t01_a_process_that_is_stopped_with_the_lock_keeps_nobody_from_following() {
+    let place = place();
+    let (ledger, index) = place.open();
+    ledger.record(token("first")).unwrap();
+    for tends in [false, true] {
+        let held = folder::Folder::new(place.folder.clone()).lock().unwrap();
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| {
+                if tends { ledger.shared.tend((1, 0)).map(drop) } else { ledger.record(token("second")).map(drop) }
+            });
+            std::thread::sleep(Duration::from_millis(200));
+            assert!(!follows(&ledger) && !waits.is_finished());
+            drop(held);
+            waits.join().unwrap().unwrap();
+        });
+    }
+    assert!(refuses(&index, "second"));
+    assert!(ledger.state().unwrap().changes.is_empty());
+}
+
+#[test]
+fn t01_a_slow_disk_keeps_nobody_from_following_and_nobody_reads_what_it_has_not_taken() {
+    let place = place();
+    let (ledger, index) = place.open();
+    ledger.record(token("first")).unwrap();
+    let last = ledger.last();
+    std::thread::scope(|scope| {
+        let slow = Slow::at(&ledger, Step::LogAppended);
+        let recorded = scope.spawn(|| ledger.record(token("second")));
+        while place.lines().len() < 2 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(!follows(&ledger) && !refuses(&index, "second") && ledger.last() == last);
+        drop(slow);
+        assert_eq!(recorded.join().unwrap().unwrap().change.prev, last);
+    });
+    assert!(refuses(&index, "second"));
+    for step in [Step::ManifestPlaced, Step::ShorterLogDrafted, Step::ShorterLogPlaced] {
+        ledger.record(token("more")).unwrap();
+        let last = ledger.last();
+        std::thread::scope(|scope| {
+            let slow = Slow::at(&ledger, step);
+            let tended = scope.spawn(|| ledger.shared.tend((1, 0)));
+            std::thread::sleep(Duration::from_millis(100));
+            assert!(!follows(&ledger) && !tended.is_finished() && ledger.last() == last, "{step:?}");
+            drop(slow);
+            assert!(tended.join().unwrap().unwrap());
+        });
+        assert!(ledger.state().unwrap().changes.is_empty() && ledger.last() == last);
+    }
+    ledger.record(token("third")).unwrap();
+    let (again, index) = place.open();
+    assert!(["first", "second", "more", "third"].iter().all(|id| refuses(&index, id)));
+    assert_eq!(again.last(), ledger.last());
+}
+
+/// The disk takes its time there, until this is dropped.
+struct Slow<'l>(&'l Ledger);
+
+impl<'l> Slow<'l> {
+    fn at(ledger: &'l Ledger, step: Step) -> Self {
+        *ledger.shared.folder.steps.wait_after.lock().unwrap() = Some(step);
+        Self(ledger)
+    }
+}
+
+impl Drop for Slow<'_> {
+    fn drop(&mut self) {
+        *self.0.shared.folder.steps.wait_after.lock().unwrap() = None;
+    }
+}
+
+#[test]
+fn t16_what_the_disk_does_not_take_was_never_there() {
+    let place = place();
+    let (ledger, index) = place.open();
+    ledger.record(token("first")).unwrap();
+    let (lines, last) = (place.lines(), ledger.last());
+    *ledger.shared.folder.steps.stop_after.lock().unwrap() = Some(Step::LogAppended);
+    assert!(ledger.record(token("second")).is_err());
+    assert_eq!((place.lines(), ledger.last()), (lines, last));
+    assert!(!follows(&ledger) && !refuses(&index, "second"));
+    *ledger.shared.folder.steps.stop_after.lock().unwrap() = None;
+    assert_eq!(ledger.record(token("third")).unwrap().change.prev, last);
+    let (other, index) = place.open();
+    assert!(refuses(&index, "third") && !refuses(&index, "second"));
+    other.record(token("fourth")).unwrap();
+    assert!(follows(&ledger), "it follows again");
 }
 
 #[test]

@@ -36,7 +36,9 @@ pub(super) struct Shared {
     pub(super) index: Arc<RevocationIndex>,
     pub(super) mode: Published,
     pub(super) metrics: Arc<LedgerMetrics>,
-    /// How far the folder was read. Whoever holds it may wait for the disk.
+    /// How far the folder was read. Whoever holds it reads the folder, and waits neither for another process nor until something is on
+    /// disk: who follows would wait with them, and everybody who hears of this process would turn stale. So the folder's lock is
+    /// always taken before this one.
     pub(super) disk: Mutex<Disk>,
     /// Held for a moment only.
     pub(super) known: RwLock<Known>,
@@ -73,6 +75,18 @@ pub(super) struct Disk {
     seen: u64,
     /// What was known and is not in the folder any more: recorded again with the next commit.
     pub(super) lost: Vec<Entry>,
+    /// Whether this process is writing just now ([`Writing`]).
+    writing: bool,
+}
+
+/// Held while this process waits for the disk, under the folder's lock, having read all that others recorded. Until it is done nobody
+/// can record, so there is nothing to follow; and what is not on disk yet must not be read, for it may be taken back.
+pub(super) struct Writing<'s>(&'s Shared);
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        self.0.disk().writing = false;
+    }
 }
 
 /// The log as far as it was read.
@@ -113,30 +127,42 @@ impl Shared {
 
     /// Reads the whole folder.
     pub(super) fn open(&self) -> Result<(), LedgerError> {
-        let mut disk = self.disk();
-        self.refresh(&mut disk, Reading::AtStart)?;
-        if self.key.is_none() || disk.log.as_ref().is_none_or(|log| log.torn == 0) {
-            return Ok(());
+        {
+            let mut disk = self.disk();
+            self.refresh(&mut disk, Reading::AtStart)?;
+            if self.key.is_none() || disk.log.as_ref().is_none_or(|log| log.torn == 0) {
+                return Ok(());
+            }
         }
         // Reading passes over it, so a folder that cannot be written is no reason not to start.
-        if let Err(error) = self.mend(&mut disk) {
+        if let Err(error) = self.mend() {
             tracing::warn!(%error, "half a line is left in the log until it can be written");
         }
         Ok(())
     }
 
     /// Cuts off half a line; a writer may be at it just now, but under the lock there is none.
-    fn mend(&self, disk: &mut Disk) -> Result<(), LedgerError> {
+    fn mend(&self) -> Result<(), LedgerError> {
         let _held = self.folder.lock()?;
-        self.refresh(disk, Reading::AtStart)?;
+        let mut disk = self.disk();
+        self.refresh(&mut disk, Reading::AtStart)?;
         let path = self.folder.log();
         let file = OpenOptions::new().append(true).open(&path);
         let file = file.map_err(LedgerError::io(&path, "it cannot be opened for writing"))?;
         disk.log.as_mut().map_or(Ok(()), |log| self.cut_torn(log, &file))
     }
 
+    /// The folder's lock is held, and everything was read that is in the folder.
+    pub(super) fn writing(&self, disk: &mut Disk, _held: &Lock) -> Writing<'_> {
+        disk.writing = true;
+        Writing(self)
+    }
+
     /// Reads and applies what the folder holds beyond what is known. Whether there was anything.
     pub(super) fn refresh(&self, disk: &mut Disk, reading: Reading) -> Result<bool, LedgerError> {
+        if disk.writing {
+            return Ok(false);
+        }
         let mut news = false;
         for _ in 0..TRIES {
             match self.look(disk, reading)? {
@@ -389,9 +415,9 @@ impl Shared {
 
     /// Numbers, signs, appends and syncs entries, all or none, each above the number beside it; then they are in force.
     pub(super) fn commit(&self, entries: &[(u64, Entry)]) -> Result<Vec<Arc<Recorded>>, LedgerError> {
-        let mut disk = self.disk();
         self.folder.make()?;
         let held = self.folder.lock()?;
+        let mut disk = self.disk();
         self.make(&mut disk, &held)?;
         let lost: Vec<(u64, Entry)> = disk.lost.iter().map(|entry| (0, entry.clone())).collect();
         let mut recorded = Vec::with_capacity(entries.len() + lost.len());
@@ -409,31 +435,40 @@ impl Shared {
         }
         let Some(log) = &mut disk.log else { return Err(LedgerError::Closed) };
         let began = Instant::now();
-        self.append(log, text.as_bytes())?;
+        let path = self.folder.log();
+        let file = OpenOptions::new().append(true).open(&path);
+        let file = file.map_err(LedgerError::io(&path, "it cannot be opened for writing"))?;
+        self.cut_torn(log, &file)?;
+        let end = log.offset;
+        let writing = self.writing(&mut disk, &held);
+        drop(disk);
+        self.append(file, end, text.as_bytes())?;
+        let mut disk = self.disk();
         self.metrics.synced(began.elapsed());
-        log.offset += text.len() as u64;
-        log.lines += recorded.len();
-        drop(held);
+        if let Some(log) = &mut disk.log {
+            log.offset += text.len() as u64;
+            log.lines += recorded.len();
+        }
         disk.lost.clear();
         self.learn(recorded.clone(), Reading::Live);
+        drop(disk);
+        drop(writing);
         Ok(recorded.split_off(lost.len()))
     }
 
-    /// Appends to the log, and on a failure takes back what was half written.
-    fn append(&self, log: &mut Log, bytes: &[u8]) -> Result<(), LedgerError> {
+    /// Appends to the log, which ends there, and on a failure takes back what was half written.
+    fn append(&self, mut file: File, end: u64, bytes: &[u8]) -> Result<(), LedgerError> {
         let path = self.folder.log();
-        let mut file = OpenOptions::new()
-            .append(true)
-            .open(&path)
-            .map_err(LedgerError::io(&path, "it cannot be opened for writing"))?;
-        self.cut_torn(log, &file)?;
-        let written = file.write_all(bytes).and_then(|()| file.sync_data());
-        written.map_err(|error| {
-            if let Err(error) = file.set_len(log.offset).and_then(|()| file.sync_data()) {
-                tracing::error!(file = %path.display(), %error, "what was half written could not be taken back");
-            }
-            LedgerError::io(&path, "the change cannot be written")(error)
-        })
+        let appended = file.write_all(bytes).map_err(LedgerError::io(&path, "the change cannot be written"));
+        let appended = appended.and_then(|()| self.folder.steps.pass(Step::LogAppended));
+        let written = appended
+            .and_then(|()| file.sync_data().map_err(LedgerError::io(&path, "the change cannot be written to disk")));
+        if written.is_err()
+            && let Err(error) = file.set_len(end).and_then(|()| file.sync_data())
+        {
+            tracing::error!(file = %path.display(), %error, "what was half written could not be taken back");
+        }
+        written
     }
 
     /// Cuts off half a line that a writer left who died over it: nobody was told that it is recorded. The lock is held.

@@ -92,4 +92,8 @@ pub struct Heartbeat {
     pub count: u64,
     /// When the truth was read, in Unix milliseconds.
     pub at: u64,
+    /// For how many seconds from its arrival the truth keeps a floor, and an entry that does not say when its token ends. Whoever accepts
+    /// tokens for longer loses what concerns them with its next start (T5). An older doorward does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keeps: Option<u64>,
 }

@@ -82,10 +82,15 @@ impl Freshness {
         Self { bound, heard: Arc::new(Heard::never()), besides: Some(Arc::clone(&self.heard)) }
     }
 
-    /// A heartbeat of this time (Unix milliseconds) counted: everything up to its number is in the index.
-    pub fn heard(&self, at: i64) {
+    /// A heartbeat of the time `at` counted at `now` (both in Unix milliseconds): everything up to its number is in the index.
+    ///
+    /// The later time holds, unless it lies in the future by more than clocks differ: then this machine's clock went back, and what
+    /// was heard just now says more than a time that has not come.
+    pub fn heard(&self, at: i64, now: i64) {
         let heard = &*self.heard;
-        heard.at.fetch_max(at, Ordering::AcqRel);
+        let _ = heard.at.fetch_update(Ordering::AcqRel, Ordering::Acquire, |held| {
+            (at > held || held > now.saturating_add(CLOCK_SKEW)).then_some(at)
+        });
         heard.stale.store(false, Ordering::Release);
         heard.proven.store(true, Ordering::Release);
     }
@@ -203,23 +208,33 @@ mod tests {
     fn t01_the_age_is_computed_at_each_decision() {
         let freshness = Freshness::following(MAX, OnStale::Deny);
         assert!(!decides(&freshness, NOW), "nothing was ever proven");
-        freshness.heard(NOW * 1000);
+        freshness.heard(NOW * 1000, NOW * 1000);
         assert!(decides(&freshness, NOW) && decides(&freshness, NOW + 30));
         assert!(!decides(&freshness, NOW + 31), "no timer has looked, and it is stale all the same");
-        freshness.heard(NOW * 1000 - 5000);
+        freshness.heard(NOW * 1000 - 5000, NOW * 1000);
         assert!(!decides(&freshness, NOW + 29 + 2), "an older time does not make it older or newer");
-        freshness.heard((NOW + 31) * 1000);
+        freshness.heard((NOW + 31) * 1000, (NOW + 31) * 1000);
         assert!(decides(&freshness, NOW + 31));
     }
 
     #[test]
     fn a_clock_that_is_a_little_behind_is_no_outage_and_one_that_went_back_is() {
         let freshness = Freshness::following(MAX, OnStale::Deny);
-        freshness.heard((NOW + 5) * 1000 + 999);
+        freshness.heard((NOW + 5) * 1000 + 999, NOW * 1000);
         assert!(decides(&freshness, NOW));
         assert_eq!(freshness.staleness(Timestamp(NOW)), Some(Duration::ZERO));
         assert!(!decides(&freshness, NOW - 60));
         assert_eq!(freshness.staleness(Timestamp(NOW - 60)), None);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_is_an_outage_until_the_next_heartbeat_only() {
+        let freshness = Freshness::following(MAX, OnStale::Deny);
+        freshness.heard((NOW + 3600) * 1000, (NOW + 3600) * 1000);
+        assert!(!decides(&freshness, NOW));
+        freshness.heard(NOW * 1000, NOW * 1000 + 20);
+        assert!(decides(&freshness, NOW) && decides(&freshness, NOW + 30));
+        assert!(!decides(&freshness, NOW + 31), "the time that never came does not count any more");
     }
 
     #[test]
@@ -240,7 +255,7 @@ mod tests {
     fn t20_turning_stale_is_a_change_and_becoming_fresh_is_none() {
         let freshness = Freshness::following(MAX, OnStale::Deny);
         assert!(!freshness.look(NOW * 1000));
-        freshness.heard(NOW * 1000);
+        freshness.heard(NOW * 1000, NOW * 1000);
         let before = freshness.changes();
         assert!(!freshness.look(NOW * 1000 + 30_000));
         assert_eq!(freshness.changes(), before);
@@ -248,7 +263,7 @@ mod tests {
         assert!(!decides(&freshness, NOW + 30), "the timer knows milliseconds");
         assert!(freshness.look(NOW * 1000 + 30_250));
         assert_eq!(freshness.changes(), before + 1);
-        freshness.heard(NOW * 1000 + 30_300);
+        freshness.heard(NOW * 1000 + 30_300, NOW * 1000 + 30_300);
         assert!(!freshness.look(NOW * 1000 + 30_500));
         assert_eq!(freshness.changes(), before + 1);
         assert!(decides(&freshness, NOW + 30));
@@ -259,9 +274,9 @@ mod tests {
         let shared = Freshness::following(MAX, OnStale::Allow);
         let own = shared.beside_own_truth();
         assert!(!decides(&own, NOW));
-        shared.heard(NOW * 1000);
+        shared.heard(NOW * 1000, NOW * 1000);
         assert!(decides(&own, NOW + 30) && !decides(&own, NOW + 31));
-        own.heard((NOW + 40) * 1000);
+        own.heard((NOW + 40) * 1000, (NOW + 40) * 1000);
         assert!(decides(&own, NOW + 70) && !decides(&own, NOW + 71));
         assert_eq!(own.staleness(Timestamp(NOW + 50)), Some(Duration::from_secs(10)));
         assert_eq!(
@@ -279,7 +294,7 @@ mod tests {
         let freshness = Freshness::following(MAX, OnStale::Allow);
         let strict = freshness.strict();
         assert!(!decides(&freshness, NOW) && !decides(&strict, NOW), "nothing was ever loaded");
-        freshness.heard(NOW * 1000);
+        freshness.heard(NOW * 1000, NOW * 1000);
         assert!(decides(&strict, NOW + 30) && !decides(&strict, NOW + 31));
         assert!(decides(&freshness, NOW + 3600));
         let restored = Freshness::following(MAX, OnStale::Allow);

@@ -158,7 +158,7 @@ mod tests {
     fn t11_only_what_a_pinned_key_signed_as_this_kind_is_believed() {
         let (ours, theirs) = (key(), key());
         let pinned = PinnedKeys::parse([ours.public().as_str()]).unwrap();
-        let said = Heartbeat { epoch: 1, truth: uuid::Uuid::nil(), n: 2, count: 3, at: 4 };
+        let said = Heartbeat { epoch: 1, truth: uuid::Uuid::nil(), n: 2, count: 3, at: 4, keeps: None };
         let line = ours.sign(Kind::Heartbeat, &said).unwrap();
         assert_eq!(pinned.open::<Heartbeat>(Kind::Heartbeat, &line), Ok(said));
         assert_eq!(pinned.open::<Heartbeat>(Kind::Manifest, &line), Err(SignedError::Forged));

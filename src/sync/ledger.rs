@@ -23,7 +23,7 @@ pub async fn follow(ledger: Arc<Ledger>, freshness: Arc<Freshness>, leads: Arc<A
         let began = now();
         let looked = ledger.follow();
         if looked.is_ok() && leads.load(Ordering::Acquire) {
-            freshness.heard(began);
+            freshness.heard(began, began);
         }
         told.of("the revocation folder cannot be followed", looked.err());
     })

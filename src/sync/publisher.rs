@@ -285,7 +285,8 @@ impl Publisher {
         // What was recorded while this was under way is for the next one.
         let after = after.partition_point(|recorded| recorded.change.n <= stand.n) as u64;
         let Stand { epoch, truth, n, .. } = *stand;
-        let heartbeat = Heartbeat { epoch, truth, n, count: stand.records + after, at };
+        let keeps = Some(self.ledger.keeps());
+        let heartbeat = Heartbeat { epoch, truth, n, count: stand.records + after, at, keeps };
         let heartbeat = self.sign(Kind::Heartbeat, &heartbeat)?;
         let beat =
             Beat { epoch, truth, n, manifest: &stand.manifest, segments: &stand.segments, heartbeat: &heartbeat };

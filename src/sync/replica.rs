@@ -1,5 +1,6 @@
 //! Following a control plane through Redis: the whole state first, then what comes, and never a request that waits for it (SPEC 8).
 
+pub mod kept;
 pub mod last_good;
 pub mod state;
 
@@ -27,6 +28,8 @@ const TIDY: Duration = Duration::from_secs(10);
 /// Attempts to connect, or to read, are this far apart at most: what comes back is used within 2 s.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// After so long without a heartbeat that counts it is looked where the streams end now: as long as two of them need, and then some.
+const SILENCE: Duration = Duration::from_millis(2_500);
 /// How often the last good state is written, at most.
 const KEEP: Duration = Duration::from_secs(2);
 
@@ -43,7 +46,7 @@ pub enum Cause {
     Count,
     /// A heartbeat knows of changes that the stream does not have.
     Missing,
-    /// A newer manifest has more in its segments.
+    /// A newer manifest has more in its segments, or will have: so many changes came after the last one.
     Manifest,
 }
 
@@ -80,6 +83,17 @@ pub struct Replica {
     pub broken: Arc<Notify>,
     /// Counters.
     pub metrics: Arc<ReplicationMetrics>,
+    /// What was last said of [`Followed::keep_missing`].
+    pub keep_missing: u64,
+}
+
+/// How far both streams were read.
+#[derive(Debug)]
+struct Cursors {
+    changes: (u64, u64),
+    heartbeats: (u64, u64),
+    /// When a heartbeat last counted, or the ends of the streams were last looked for.
+    since: Instant,
 }
 
 impl Replica {
@@ -111,49 +125,45 @@ impl Replica {
         if link.check_eviction().await? == Eviction::Unknown {
             tracing::debug!("the access list does not let this process see maxmemory-policy; its publisher looks");
         }
-        let latest = link.latest().await?;
+        let mut due = (!self.followed.is_proven()).then_some(Cause::Start);
+        let mut cursors = self.find(link, &mut due).await?;
         outage.ends(link.place());
         self.metrics.set_connected(true);
         *pause = Pause::default();
-        let mut heartbeats = latest.heartbeats.first().map_or((0, 0), |newest| newest.id);
-        let mut due = (!self.followed.is_proven()).then_some(Cause::Start);
-        for heartbeat in latest.heartbeats.iter().rev() {
-            // Most of them are old, which is no news.
-            let verdict = self.followed.heartbeat(heartbeat.line.as_deref(), unix_millis());
-            self.note(verdict, &mut due);
-        }
-        let mut changes = (self.followed.last(), 0);
         let (mut told, mut tidied) = (None, None::<Instant>);
         loop {
             if let Some(cause) = due.take() {
-                match self.load(link, cause).await? {
-                    Ok(()) => {
-                        changes = (self.followed.last(), 0);
-                        told = None;
-                    }
+                let loaded = self.load(link, cause).await?;
+                cursors = self.find(link, &mut due).await?;
+                match loaded {
+                    Ok(()) => told = None,
                     Err(bad) => {
                         due = Some(cause);
                         self.is_bad(&bad, &mut told);
                         let wait = pause.next();
-                        let news = link.news((u64::MAX, u64::MAX), heartbeats, wait).await?;
-                        self.hear(&news.heartbeats, &mut heartbeats, &mut due);
+                        let news = link.news((u64::MAX, u64::MAX), cursors.heartbeats, wait).await?;
+                        self.hear(&news.heartbeats, &mut cursors, &mut due);
                         // A heartbeat wakes us early, and should not make us busy.
                         tokio::time::sleep(FIRST_PAUSE).await;
                         continue;
                     }
                 }
             }
+            if cursors.since.elapsed() > SILENCE {
+                cursors = self.find(link, &mut due).await?;
+            }
             let waited = self.followed.is_waiting();
             let wait = if waited { Duration::from_millis(1) } else { WAIT };
-            let news = link.news(changes, heartbeats, wait).await?;
-            self.take(&news.changes, &mut changes, &mut due);
-            self.hear(&news.heartbeats, &mut heartbeats, &mut due);
+            let news = link.news(cursors.changes, cursors.heartbeats, wait).await?;
+            self.take(&news.changes, &mut cursors, &mut due);
+            self.hear(&news.heartbeats, &mut cursors, &mut due);
             if waited && self.followed.is_waiting() && news.changes.len() < AT_ONCE {
                 due = due.or(Some(Cause::Missing));
             }
             if self.followed.is_proven() {
                 *pause = Pause::default();
             }
+            self.keep(&mut due);
             match due {
                 Some(Cause::Manifest) if tidied.is_some_and(|at| at.elapsed() < TIDY) => due = None,
                 Some(Cause::Manifest) => tidied = Some(Instant::now()),
@@ -161,14 +171,26 @@ impl Replica {
                 Some(_) if !self.followed.is_proven() => pause.wait().await,
                 _ => {}
             }
-            self.keep();
         }
     }
 
-    fn take(&mut self, entries: &[StreamEntry], cursor: &mut (u64, u64), due: &mut Option<Cause>) {
+    /// Finds from where the streams have to be read on, by what stands there now, and hears of the heartbeats on the way. Ids are for
+    /// whoever can write to choose, and a stream that was deleted begins anew: behind an id that is too high nothing would ever come.
+    async fn find(&mut self, link: &Link, due: &mut Option<Cause>) -> Result<Cursors, RedisFailure> {
+        let latest = link.latest().await?;
+        for heartbeat in latest.heartbeats.iter().rev() {
+            // Most of them are old, which is no news.
+            let verdict = self.followed.heartbeat(heartbeat.line.as_deref(), unix_millis());
+            self.note(verdict, due);
+        }
+        let heartbeats = latest.heartbeats.first().map_or((0, 0), |newest| newest.id);
+        Ok(Cursors { changes: (self.followed.last(), 0), heartbeats, since: Instant::now() })
+    }
+
+    fn take(&mut self, entries: &[StreamEntry], cursors: &mut Cursors, due: &mut Option<Cause>) {
         for entry in entries {
-            *cursor = entry.id;
-            let verdict = self.followed.change(entry.line.as_deref());
+            cursors.changes = entry.id;
+            let verdict = self.followed.change(entry.line.as_deref(), unix_millis());
             if verdict == Verdict::Refused(Doubt::Forged) {
                 self.refused("change", Doubt::Forged);
             } else {
@@ -178,12 +200,15 @@ impl Replica {
         }
     }
 
-    fn hear(&mut self, entries: &[StreamEntry], cursor: &mut (u64, u64), due: &mut Option<Cause>) {
+    fn hear(&mut self, entries: &[StreamEntry], cursors: &mut Cursors, due: &mut Option<Cause>) {
         for entry in entries {
-            *cursor = entry.id;
+            cursors.heartbeats = entry.id;
             let verdict = self.followed.heartbeat(entry.line.as_deref(), unix_millis());
             if let Verdict::Refused(doubt) = verdict {
                 self.refused("heartbeat", doubt);
+            } else {
+                self.tell_of_keeping();
+                cursors.since = Instant::now();
             }
             self.note(verdict, due);
         }
@@ -195,6 +220,27 @@ impl Replica {
             if due.is_none_or(|due| due == Cause::Manifest) {
                 *due = Some(cause);
             }
+        }
+    }
+
+    /// T5: entries that the control plane forgets are there until this process starts anew, while tokens that they concern live on.
+    fn tell_of_keeping(&mut self) {
+        let missing = self.followed.keep_missing();
+        if missing == self.keep_missing {
+            return;
+        }
+        self.keep_missing = missing;
+        self.metrics.set_keep_missing(missing);
+        if missing == 0 {
+            tracing::info!("the control plane keeps revocations for as long as tokens live here");
+        } else {
+            let needed = self.followed.target().retention.from_arrival;
+            tracing::error!(
+                missing,
+                needed,
+                "the control plane keeps revocations for a shorter time than tokens live here, and a token that was refused may be accepted \
+                 again after a restart; write `[revocation] keep = \"{needed}s\"` in its configuration, or lower max_lifetime here"
+            );
         }
     }
 
@@ -313,9 +359,14 @@ impl Replica {
         }
     }
 
-    /// Writes the last good state, beside the loop.
-    fn keep(&mut self) {
-        if let (Some(last_good), Some(kept)) = (&mut self.last_good, self.followed.kept()) {
+    /// Writes the last good state, beside the loop. A segment that did not get to the disk is read again, with the next manifest.
+    fn keep(&mut self, due: &mut Option<Cause>) {
+        let Some(last_good) = &mut self.last_good else { return };
+        for sha256 in last_good.lacking() {
+            self.followed.forget_segment(&sha256);
+            *due = due.or(Some(Cause::Manifest));
+        }
+        if let Some(kept) = self.followed.kept() {
             last_good.keep(kept, KEEP);
         }
     }

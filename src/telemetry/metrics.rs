@@ -65,6 +65,7 @@ families! {
     DECISIONS = GAUGE "doorward_decisions_remembered" "Decisions that GET /api/decisions/{request_id} can explain: denials, and a sample of the rest.";
     DECISION_BYTES = GAUGE "doorward_decisions_remembered_bytes" "Memory that these decisions take, roughly.";
     STALENESS = GAUGE "doorward_revocation_staleness_seconds" "How long ago the control plane was last heard; +Inf: never. Without Redis: when its folder was last looked at.";
+    KEEP_MISSING = GAUGE "doorward_revocation_keep_missing_seconds" "By how long the control plane keeps revocations for a shorter time than tokens live here; more than 0 is a mistake.";
     REPLICATION_CONNECTED = GAUGE "doorward_replication_connected" "1 while Redis answers: to what follows (role replica), and to what publishes.";
     REPLICATION_LOADS = COUNTER "doorward_replication_loads_total" "Times the whole state was read from Redis.";
     REPLICATION_CHANGES = COUNTER "doorward_replication_changes_total" "Changes that came through Redis.";
@@ -545,6 +546,7 @@ fn gather_replication(out: &mut Gathered, totals: &ReplicationTotals) {
         counts.iter().map(move |(value, count)| number(&[(label, *value)], *count as f64))
     }
     out.add(&STALENESS, [number(&[], totals.staleness)]);
+    out.add(&KEEP_MISSING, totals.follows.then(|| number(&[], totals.keep_missing as f64)));
     let connected =
         totals.connected.iter().map(|(role, connected)| number(&[("role", *role)], f64::from(u8::from(*connected))));
     out.add(&REPLICATION_CONNECTED, connected);
@@ -768,6 +770,7 @@ mod tests {
         doorward_config_reload_failed doorward_ledger_changes_total doorward_ledger_fsync_seconds \
         doorward_ledger_segments doorward_ledger_records doorward_ledger_failures_total doorward_jwks_age_seconds \
         doorward_jwks_fetches_total doorward_jwks_failing doorward_jwks_unknown_kids_total \
+        doorward_revocation_keep_missing_seconds \
         doorward_replication_connected doorward_replication_loads_total doorward_replication_changes_total \
         doorward_replication_refused_total doorward_publication_pending doorward_publication_blocked \
         doorward_publication_rewrites_total doorward_delegate_question_seconds doorward_delegate_coalesced_total \

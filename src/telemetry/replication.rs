@@ -16,6 +16,7 @@ pub struct ReplicationMetrics {
     publisher_connected: AtomicBool,
     /// Milliseconds; `u64::MAX`: never heard.
     staleness: AtomicU64,
+    keep_missing: AtomicU64,
     changes: AtomicU64,
     pending: AtomicU64,
     blocked: AtomicBool,
@@ -28,6 +29,7 @@ pub struct ReplicationMetrics {
 #[derive(Debug, Default)]
 pub(super) struct ReplicationTotals {
     pub(super) staleness: f64,
+    pub(super) keep_missing: u64,
     /// By role.
     pub(super) connected: Vec<(&'static str, bool)>,
     pub(super) follows: bool,
@@ -52,6 +54,11 @@ impl ReplicationMetrics {
     pub fn set_staleness(&self, staleness: Option<Duration>) {
         let millis = staleness.and_then(|staleness| u64::try_from(staleness.as_millis()).ok());
         self.staleness.store(millis.unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// By how many seconds the control plane keeps entries for a shorter time than this process needs them.
+    pub fn set_keep_missing(&self, seconds: u64) {
+        self.keep_missing.store(seconds, Ordering::Relaxed);
     }
 
     /// Whether Redis answers who follows.
@@ -113,6 +120,7 @@ impl ReplicationMetrics {
         };
         ReplicationTotals {
             staleness,
+            keep_missing: self.keep_missing.load(Ordering::Relaxed),
             connected,
             follows,
             publishes,

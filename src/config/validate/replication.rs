@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::path;
+use crate::config::quantity;
 use crate::config::settings::{IssuerSettings, PublicationSettings, RevocationMode, RevocationSettings, Settings};
 use crate::config::sources;
 use crate::config::walk::Section;
@@ -17,6 +18,8 @@ use crate::token::Algorithm;
 const LEAST_STALENESS: Duration = Duration::from_secs(2);
 /// An answer that takes longer than this is none: the bound of what a stopped Redis can hold up.
 const LONGEST_TIMEOUT: Duration = Duration::from_mins(1);
+/// A little more than the longest `max_lifetime`.
+const LONGEST_KEEPING: Duration = Duration::from_hours(367 * 24);
 
 /// Reads `[revocation]`.
 pub(super) fn revocation(section: &Section<'_>) -> RevocationSettings {
@@ -40,6 +43,9 @@ pub(super) fn revocation(section: &Section<'_>) -> RevocationSettings {
         lookup_timeout: section.duration("lookup_timeout").unwrap_or(Duration::from_millis(500)),
         max_staleness,
         on_stale: section.word("on_stale", &[("deny", OnStale::Deny), ("allow", OnStale::Allow)]).unwrap_or_default(),
+        keep: section.parsed("keep", "a duration of at most 367 days such as \"25h\"", |text| {
+            quantity::duration(text).filter(|time| !time.is_zero() && *time <= LONGEST_KEEPING)
+        }),
         last_good: path(section, "last_good").unwrap_or_else(|| "data/replica".into()),
     }
 }

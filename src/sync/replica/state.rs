@@ -10,19 +10,22 @@
 //!   load again, and merge: the index forgets nothing (T10)
 //! ```
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::revocation::freshness::CLOCK_SKEW;
 use crate::revocation::{
-    Arrival, Change, Freshness, Heartbeat, Kind, Manifest, PinnedKeys, Record, Retention, RevocationIndex,
+    Arrival, Change, Entry, Freshness, Heartbeat, Kind, Manifest, PinnedKeys, Record, Retention, RevocationIndex,
 };
 use crate::sync::replica::Cause;
+use crate::sync::replica::kept::{Kept, Tail};
 
 /// The oldest heartbeat that counts, in milliseconds (T1).
 const OLDEST: u64 = 5_000;
+/// More changes after the manifest than a publisher that has a moment leaves there: it has a newer manifest by now, or soon.
+const LONGEST_TAIL: usize = 8192;
 
 /// What goes into the index.
 #[derive(Debug, Clone)]
@@ -46,8 +49,10 @@ pub struct Followed {
     waiting: Option<(Heartbeat, Arc<str>)>,
     /// Segments whose records are in the index: they are named by their content, and need not be read twice.
     applied: BTreeSet<Box<str>>,
-    /// What must be in the last good state: the lines as received.
+    /// What must be in the last good state.
     kept: Option<Kept>,
+    /// Whether there is one.
+    keeps: bool,
 }
 
 /// A state that was read.
@@ -59,22 +64,13 @@ struct Loaded {
     records: u64,
     /// The last change that is in the index without a gap.
     n: u64,
+    /// The numbers of the changes after the manifest.
+    numbers: Vec<u64>,
     /// When reading it began, in Unix milliseconds.
     since: u64,
     proven: bool,
-}
-
-/// The lines of a state, as received.
-#[derive(Debug, Clone)]
-pub struct Kept {
-    /// The signed manifest.
-    pub manifest: Arc<str>,
-    /// Its segments.
-    pub segments: Arc<[Box<str>]>,
-    /// The signed changes after its base, with their numbers.
-    pub changes: VecDeque<(u64, Arc<str>)>,
-    /// The last heartbeat that counted.
-    pub heartbeat: Option<Arc<str>>,
+    /// Changes that wait for the heartbeat that confirms them ([`needs_proof`]).
+    unproven: Vec<Change>,
 }
 
 /// What is to be done now.
@@ -152,7 +148,9 @@ pub struct Reading {
     line: Arc<str>,
     since: u64,
     n: u64,
-    changes: VecDeque<(u64, Arc<str>)>,
+    numbers: Vec<u64>,
+    changes: Tail,
+    unproven: Vec<Change>,
 }
 
 impl Reading {
@@ -165,7 +163,8 @@ impl Reading {
             .open(Kind::Manifest, line)
             .map_err(|why| BadState::Line { what: "the manifest", why: why.to_string() })?;
         let n = manifest.base;
-        Ok(Self { manifest, line: line.into(), since, n, changes: VecDeque::new() })
+        let (numbers, changes, unproven) = (Vec::new(), Tail::default(), Vec::new());
+        Ok(Self { manifest, line: line.into(), since, n, numbers, changes, unproven })
     }
 
     /// The last change that follows without a gap.
@@ -174,7 +173,7 @@ impl Reading {
         self.n
     }
 
-    /// Takes the next change and puts it into the index: a revocation is never wrong to know.
+    /// Takes the next change. A revocation is put into the index, for it is never wrong to know; what needs proof waits for it.
     ///
     /// # Errors
     /// [`BadState`] for what no pinned key has signed, and for one that does not follow.
@@ -187,10 +186,32 @@ impl Reading {
         if change.prev != self.n {
             return Err(BadState::Gap(self.n));
         }
-        target.apply(&change);
         self.n = change.n;
-        self.changes.push_back((change.n, line.into()));
+        self.numbers.push(change.n);
+        self.changes.push(line.into());
+        if needs_proof(&change.entry) {
+            self.unproven.push(change);
+        } else {
+            target.apply(&change);
+        }
         Ok(())
+    }
+
+    /// Whether this heartbeat speaks of this very state: whose it is, that nothing is missing, and how much there is (T10).
+    pub(super) fn is_what_it_says(&self, heartbeat: &Heartbeat) -> bool {
+        let records = self.manifest.segments.iter().map(|segment| segment.records).sum::<u64>();
+        let after = self.numbers.partition_point(|n| *n <= heartbeat.n) as u64;
+        self.has_all_that_it_knows(heartbeat) && records + after == heartbeat.count
+    }
+
+    /// Whether a heartbeat of this truth knows of nothing that is not in this state.
+    pub(super) fn has_all_that_it_knows(&self, heartbeat: &Heartbeat) -> bool {
+        (heartbeat.epoch, heartbeat.truth) == (self.manifest.epoch, self.manifest.truth) && heartbeat.n <= self.n
+    }
+
+    /// A heartbeat has confirmed all of it: what waited for that goes into the index.
+    pub(super) fn confirmed(&self, target: &Target) {
+        self.unproven.iter().for_each(|change| target.apply(change));
     }
 }
 
@@ -237,7 +258,14 @@ impl Followed {
             waiting: None,
             applied: BTreeSet::new(),
             kept: None,
+            keeps: true,
         }
+    }
+
+    /// The same, where there is no last good state to keep lines for.
+    #[must_use]
+    pub fn without_last_good(self) -> Self {
+        Self { keeps: false, ..self }
     }
 
     /// Whom it believes.
@@ -258,6 +286,11 @@ impl Followed {
         self.applied.contains(sha256)
     }
 
+    /// This segment has to be read again.
+    pub fn forget_segment(&mut self, sha256: &str) {
+        self.applied.remove(sha256);
+    }
+
     /// The records of this segment are in the index.
     pub fn segment_applied(&mut self, sha256: Box<str>) {
         self.applied.insert(sha256);
@@ -275,26 +308,37 @@ impl Followed {
         self.loaded.as_ref().is_some_and(|loaded| loaded.proven)
     }
 
+    /// By how many seconds the control plane keeps entries for a shorter time than this process needs them (T5); 0: long enough, or it
+    /// has not said.
+    #[must_use]
+    pub fn keep_missing(&self) -> u64 {
+        let needed = u64::try_from(self.target.retention.from_arrival).unwrap_or(u64::MAX);
+        self.last.and_then(|heartbeat| heartbeat.keeps).map_or(0, |kept| needed.saturating_sub(kept))
+    }
+
     /// What a last good state consists of; `None` before a proven one.
     #[must_use]
     pub fn kept(&self) -> Option<&Kept> {
-        self.kept.as_ref().filter(|kept| kept.heartbeat.is_some())
+        self.kept.as_ref().filter(|kept| kept.proof.is_some())
     }
 
     /// A whole state was read: everything of it is in the index. It has still to be proven, unless it goes on what was: the same epoch
     /// and nothing less.
     pub fn adopt(&mut self, reading: Reading) {
-        let Reading { manifest, line, since, n, changes } = reading;
-        let segments: Arc<[Box<str>]> = manifest.segments.iter().map(|segment| segment.sha256.clone()).collect();
-        self.applied.retain(|sha256| segments.contains(sha256));
+        let Reading { manifest, line, since, n, numbers, changes, unproven } = reading;
+        let segments: Arc<[_]> =
+            manifest.segments.iter().map(|segment| (segment.sha256.clone(), segment.bytes)).collect();
+        self.applied.retain(|sha256| segments.iter().any(|(name, _)| name == sha256));
         let records = manifest.segments.iter().map(|segment| segment.records).sum();
-        self.loaded = Some(Loaded { epoch: manifest.epoch, truth: manifest.truth, records, n, since, proven: false });
+        let (epoch, truth) = (manifest.epoch, manifest.truth);
+        self.loaded = Some(Loaded { epoch, truth, records, n, numbers, since, proven: false, unproven });
         self.waiting = None;
-        self.kept = Some(Kept { manifest: line, segments, changes, heartbeat: None });
+        let (proof, heartbeat) = (None, None);
+        self.kept = self.keeps.then_some(Kept { manifest: line, segments, changes, last: n, proof, heartbeat });
     }
 
-    /// A change came, as the entry `id` of the stream.
-    pub fn change(&mut self, line: Option<&str>) -> Verdict {
+    /// A change came, at `now` (Unix milliseconds).
+    pub fn change(&mut self, line: Option<&str>, now: u64) -> Verdict {
         let Some(loaded) = &mut self.loaded else { return Verdict::Reload(Cause::Start) };
         let Some(change) = line.and_then(|line| self.pinned.open::<Change>(Kind::Change, line).ok()) else {
             return Verdict::Refused(Doubt::Forged);
@@ -302,17 +346,30 @@ impl Followed {
         if change.n <= loaded.n {
             return Verdict::Go;
         }
-        // Whatever is missing before it: it is signed, and refusing more is never wrong.
-        self.target.apply(&change);
-        if change.prev != loaded.n {
+        let follows = change.prev == loaded.n;
+        if revokes(&change.entry) {
+            // Whatever is missing before it: it is signed, and refusing more is never wrong.
+            self.target.apply(&change);
+        } else if follows
+            && needs_proof(&change.entry)
+            && (!loaded.proven || change.prev == 0 || !loaded.unproven.is_empty())
+        {
+            // The first change of any truth follows none, and so follows here. The next ones wait behind it: their order says something.
+            loaded.unproven.push(change.clone());
+        } else if follows {
+            self.target.apply(&change);
+        }
+        if !follows {
             return Verdict::Reload(Cause::Gap);
         }
         loaded.n = change.n;
+        loaded.numbers.push(change.n);
         if let (Some(kept), Some(line)) = (&mut self.kept, line) {
-            kept.changes.push_back((change.n, line.into()));
+            kept.changes.push(line.into());
+            kept.last = change.n;
         }
         if self.waiting.as_ref().is_some_and(|(waiting, _)| waiting.n <= change.n) {
-            self.settle()
+            self.settle(now)
         } else {
             Verdict::Go
         }
@@ -324,10 +381,11 @@ impl Followed {
         let Ok(heartbeat) = self.pinned.open::<Heartbeat>(Kind::Heartbeat, line) else {
             return Verdict::Refused(Doubt::Forged);
         };
-        if now.saturating_sub(heartbeat.at) > OLDEST || self.last.is_some_and(|last| heartbeat.at <= last.at) {
+        if now.saturating_sub(heartbeat.at) > OLDEST || self.last.is_some_and(|last| !is_newer(&heartbeat, &last, now))
+        {
             return Verdict::Refused(Doubt::Old);
         }
-        if heartbeat.at.saturating_sub(now) > CLOCK_SKEW.unsigned_abs() {
+        if is_to_come(heartbeat.at, now) {
             return Verdict::Refused(Doubt::Future);
         }
         if self.last.is_some_and(|last| {
@@ -342,7 +400,7 @@ impl Followed {
         }
         let arrived = heartbeat.n <= loaded.n;
         self.waiting = Some((heartbeat, line.into()));
-        if arrived { self.settle() } else { Verdict::Go }
+        if arrived { self.settle(now) } else { Verdict::Go }
     }
 
     /// Whether a heartbeat has told of changes that have not come.
@@ -352,14 +410,16 @@ impl Followed {
     }
 
     /// Everything up to the waiting heartbeat's number has arrived.
-    fn settle(&mut self) -> Verdict {
-        let (Some(loaded), Some((heartbeat, line)), Some(kept)) =
-            (&mut self.loaded, self.waiting.take(), &mut self.kept)
-        else {
+    fn settle(&mut self, now: u64) -> Verdict {
+        let (Some(loaded), Some((heartbeat, line))) = (&mut self.loaded, self.waiting.take()) else {
             return Verdict::Go;
         };
-        let after = kept.changes.partition_point(|(n, _)| *n <= heartbeat.n) as u64;
+        let after = loaded.numbers.partition_point(|n| *n <= heartbeat.n) as u64;
         let same = loaded.records + after == heartbeat.count;
+        // The clock went back since the load began, which is certainly over by now.
+        if is_to_come(loaded.since, now) {
+            loaded.since = now;
+        }
         // It speaks of a moment before the load: it proves nothing of what was loaded.
         if !loaded.proven && heartbeat.at <= loaded.since {
             return Verdict::Go;
@@ -368,11 +428,58 @@ impl Followed {
             return Verdict::Reload(Cause::Count);
         }
         loaded.proven = true;
-        self.freshness.heard(i64::try_from(heartbeat.at).unwrap_or(i64::MAX));
-        kept.heartbeat = Some(line);
+        let confirmed = loaded.unproven.partition_point(|change| change.n <= heartbeat.n);
+        loaded.unproven.drain(..confirmed).for_each(|change| self.target.apply(&change));
+        let milliseconds = |at: u64| i64::try_from(at).unwrap_or(i64::MAX);
+        self.freshness.heard(milliseconds(heartbeat.at), milliseconds(now));
+        if let Some(kept) = &mut self.kept {
+            if same {
+                kept.proof = Some(Arc::clone(&line));
+            }
+            kept.heartbeat = Some(line);
+        }
         // The chain was never broken, so nothing is missing; but there is a newer manifest, with a shorter tail.
-        if same { Verdict::Heard } else { Verdict::Reload(Cause::Manifest) }
+        let is_short = loaded.numbers.len() <= LONGEST_TAIL;
+        if same && is_short { Verdict::Heard } else { Verdict::Reload(Cause::Manifest) }
     }
+}
+
+/// Whether an entry takes something from somebody and gives nobody anything, whatever truth and order it comes from.
+fn revokes(entry: &Entry) -> bool {
+    match entry {
+        Entry::Token { .. }
+        | Entry::Session { .. }
+        | Entry::Floor { .. }
+        | Entry::Key { .. }
+        | Entry::Disabled { .. } => true,
+        Entry::Enabled { .. } | Entry::Override(_) | Entry::Keys { .. } | Entry::RoleData { .. } => false,
+    }
+}
+
+/// Whether an entry may give somebody something back, so that it counts only as part of the truth that is followed.
+///
+/// A change does not say of which truth it is, and whoever can write to Redis can play one again that the same key signed for an
+/// earlier truth, which was lost. Within a proven chain there is no place for it; before that, a heartbeat has to confirm the chain.
+/// Keys need no more than to follow: there are new ones with every truth, and no token is good before they are there.
+fn needs_proof(entry: &Entry) -> bool {
+    matches!(entry, Entry::Enabled { .. } | Entry::Override(_) | Entry::RoleData { .. })
+}
+
+/// Whether this time has not come yet, by more than clocks differ.
+fn is_to_come(at: u64, now: u64) -> bool {
+    at.saturating_sub(now) > CLOCK_SKEW.unsigned_abs()
+}
+
+/// Whether a heartbeat is newer than the last one.
+///
+/// If the last one is of a time that is still to come, the clock went back: the time does not tell then, and waiting until it does
+/// would be an outage as long as the step. Instead nothing may be missing that the last one had, whatever the epoch. Who can write to
+/// Redis can then play heartbeats again that were signed when the clock showed this time before. But they have to be signed within the
+/// last 5 s by this clock, to rise from the first on, and to know of as many changes as this process: so they tell nothing old, and
+/// only hold back news, for no longer than the clock went back. For as long every token that has expired is good once more, and the
+/// same was always open to them with a process that starts after the step.
+fn is_newer(heartbeat: &Heartbeat, last: &Heartbeat, now: u64) -> bool {
+    if is_to_come(last.at, now) { heartbeat.n >= last.n } else { heartbeat.at > last.at }
 }
 
 /// The name of a segment with this content.
@@ -391,4 +498,4 @@ fn arrival(n: u64, at: u64) -> Arrival {
 
 #[cfg(test)]
 #[path = "state_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -16,19 +16,22 @@ fn key() -> PublicationKey {
 }
 
 /// A publisher by hand and who follows it.
-struct Play {
+pub(in crate::sync::replica) struct Play {
     key: PublicationKey,
-    followed: Followed,
+    pub(in crate::sync::replica) followed: Followed,
     freshness: Arc<Freshness>,
-    now: u64,
+    pub(in crate::sync::replica) now: u64,
 }
 
 fn token(id: &str) -> Entry {
     Entry::Token { id: id.into(), issuer: None, expires_at: None }
 }
 
-fn play() -> Play {
-    let key = key();
+pub(in crate::sync::replica) fn play() -> Play {
+    play_of(key())
+}
+
+fn play_of(key: PublicationKey) -> Play {
     let pinned = Arc::new(PinnedKeys::parse([key.public().as_str()]).unwrap());
     let freshness = Arc::new(Freshness::following(Duration::from_secs(30), OnStale::Deny));
     let retention = Retention::new(Duration::from_secs(3600), Duration::from_secs(30));
@@ -39,8 +42,17 @@ fn play() -> Play {
 }
 
 impl Play {
-    fn change(&self, prev: u64, n: u64, id: &str) -> String {
-        let change = Change { n, prev, at: self.now, id: Uuid::now_v7(), entry: token(id) };
+    /// The same publisher, and a follower that was started anew.
+    pub(in crate::sync::replica) fn started_anew(self) -> Self {
+        Self { now: self.now, ..play_of(self.key) }
+    }
+
+    pub(in crate::sync::replica) fn change(&self, prev: u64, n: u64, id: &str) -> String {
+        self.says(prev, n, token(id))
+    }
+
+    fn says(&self, prev: u64, n: u64, entry: Entry) -> String {
+        let change = Change { n, prev, at: self.now, id: Uuid::now_v7(), entry };
         self.key.sign(Kind::Change, &change).unwrap()
     }
 
@@ -48,14 +60,28 @@ impl Play {
         self.key.sign(Kind::Manifest, &Manifest { epoch, truth: TRUTH, base, segments }).unwrap()
     }
 
-    fn beat(&self, epoch: u64, n: u64, count: u64, at: u64) -> String {
-        self.key.sign(Kind::Heartbeat, &Heartbeat { epoch, truth: TRUTH, n, count, at }).unwrap()
+    pub(in crate::sync::replica) fn beat(&self, epoch: u64, n: u64, count: u64, at: u64) -> String {
+        self.beat_of(Heartbeat { epoch, truth: TRUTH, n, count, at, keeps: None })
+    }
+
+    fn beat_of(&self, heartbeat: Heartbeat) -> String {
+        self.key.sign(Kind::Heartbeat, &heartbeat).unwrap()
     }
 
     /// Loads an empty manifest and these changes.
-    fn load(&mut self, epoch: u64, lines: &[String]) -> Result<(), BadState> {
+    pub(in crate::sync::replica) fn load(&mut self, epoch: u64, lines: &[String]) -> Result<(), BadState> {
+        self.load_with(epoch, Vec::new(), lines)
+    }
+
+    /// Loads a manifest with these segments, which are there, and these changes.
+    pub(in crate::sync::replica) fn load_with(
+        &mut self,
+        epoch: u64,
+        segments: Vec<SegmentOf>,
+        lines: &[String],
+    ) -> Result<(), BadState> {
         let pinned = Arc::clone(self.followed.pinned());
-        let mut reading = Reading::begin(&pinned, &self.manifest(epoch, 0, Vec::new()), self.now)?;
+        let mut reading = Reading::begin(&pinned, &self.manifest(epoch, 0, segments), self.now)?;
         for line in lines {
             reading.change(&pinned, self.followed.target(), line)?;
         }
@@ -63,15 +89,27 @@ impl Play {
         Ok(())
     }
 
-    fn hear(&mut self, line: &str) -> Verdict {
+    pub(in crate::sync::replica) fn hear(&mut self, line: &str) -> Verdict {
         self.followed.heartbeat(Some(line), self.now)
     }
 
-    fn holds(&self, id: &str) -> bool {
+    pub(in crate::sync::replica) fn take(&mut self, line: &str) -> Verdict {
+        self.followed.change(Some(line), self.now)
+    }
+
+    pub(in crate::sync::replica) fn holds(&self, id: &str) -> bool {
+        self.standing("s", id) == Standing::Revoked
+    }
+
+    fn is_disabled(&self, subject: &str) -> bool {
+        self.standing(subject, "t") == Standing::Disabled
+    }
+
+    fn standing(&self, subject: &str, id: &str) -> Standing {
         let now = Timestamp::now();
         let presented = Presented {
             issuer: "i",
-            subject: "s",
+            subject,
             token_id: Some(id),
             session: None,
             key_id: None,
@@ -80,7 +118,7 @@ impl Play {
             issued_at: now,
             leeway: 0,
         };
-        self.followed.target().index.standing(&presented, now) == Standing::Revoked
+        self.followed.target().index.standing(&presented, now)
     }
 
     fn decides(&self) -> bool {
@@ -89,7 +127,7 @@ impl Play {
 }
 
 /// Loaded with changes 10 and 20, and proven.
-fn proven() -> Play {
+pub(in crate::sync::replica) fn proven() -> Play {
     let mut play = play();
     let lines = [play.change(0, 10, "a"), play.change(10, 20, "b")];
     play.load(1, &lines).unwrap();
@@ -121,7 +159,7 @@ fn t10_a_load_decides_nothing_before_a_newer_heartbeat_has_confirmed_number_and_
     // n went back within the epoch: this one is not believed.
     assert_eq!(play.hear(&right), Verdict::Refused(Doubt::Backwards));
     let missing = play.change(20, 30, "c");
-    assert_eq!(play.followed.change(Some(&missing)), Verdict::Heard);
+    assert_eq!(play.take(&missing), Verdict::Heard);
     assert!(play.decides() && play.holds("c"));
 }
 
@@ -155,6 +193,50 @@ fn t01_only_a_newer_heartbeat_that_is_not_too_old_counts_as_heard() {
     assert_eq!(play.hear(&skewed), Verdict::Heard);
 }
 
+const HOUR: u64 = 3_600_000;
+
+#[test]
+fn t01_a_clock_that_was_set_back_costs_no_more_than_a_heartbeat_and_lets_no_replay_count() {
+    let mut play = proven();
+    let before = play.beat(1, 10, 1, play.now - HOUR + 100);
+    let (same, again) = (play.beat(1, 20, 2, play.now - HOUR + 200), play.beat(1, 20, 2, play.now - HOUR + 150));
+    let older = play.beat(1, 20, 2, play.now - HOUR - 5_000);
+    play.now -= HOUR;
+    assert!(!play.decides(), "how old the last one is nobody knows");
+    play.now += 300;
+    assert_eq!(play.hear(&older), Verdict::Refused(Doubt::Old), "over 5 s old");
+    assert_eq!(
+        play.hear(&before),
+        Verdict::Refused(Doubt::Old),
+        "it knows of less, and was signed when the clock showed this before"
+    );
+    let elsewhere = play.beat(2, 10, 1, play.now);
+    assert_eq!(play.hear(&elsewhere), Verdict::Refused(Doubt::Old), "in whatever epoch");
+    assert!(!play.decides());
+    assert_eq!(play.hear(&same), Verdict::Heard);
+    assert!(play.decides());
+    assert_eq!(play.hear(&again), Verdict::Refused(Doubt::Old), "from now on only newer ones count");
+    play.now += 1_000;
+    let next = play.beat(1, 20, 2, play.now);
+    assert_eq!(play.hear(&next), Verdict::Heard);
+    play.now += 31_001;
+    assert!(!play.decides());
+}
+
+#[test]
+fn t10_a_load_that_began_before_the_clock_was_set_back_is_proven_by_a_heartbeat_after_it() {
+    let mut play = play();
+    let lines = [play.change(0, 10, "a")];
+    play.load(1, &lines).unwrap();
+    play.now -= HOUR;
+    let at_once = play.beat(1, 10, 1, play.now);
+    assert_eq!(play.hear(&at_once), Verdict::Go);
+    play.now += 1_000;
+    let next = play.beat(1, 10, 1, play.now);
+    assert_eq!(play.hear(&next), Verdict::Heard);
+    assert!(play.decides());
+}
+
 #[test]
 fn t01_a_heartbeat_that_knows_of_more_does_not_count() {
     let mut play = proven();
@@ -178,7 +260,7 @@ fn t11_what_no_pinned_key_signed_counts_for_nothing() {
     }
     assert_eq!(play.followed.heartbeat(None, play.now), Verdict::Refused(Doubt::Forged));
     for line in [stranger.change(20, 30, "x"), play.change(20, 30, "x").replace("\"x\"", "\"y\""), "{}".to_owned()] {
-        assert_eq!(play.followed.change(Some(&line)), Verdict::Refused(Doubt::Forged));
+        assert_eq!(play.take(&line), Verdict::Refused(Doubt::Forged));
     }
     assert!(!play.holds("x") && !play.holds("y"));
     let manifest = stranger.manifest(1, 0, Vec::new());
@@ -189,11 +271,73 @@ fn t11_what_no_pinned_key_signed_counts_for_nothing() {
 fn t11_a_replayed_change_and_one_before_the_last_do_nothing_and_a_gap_is_filled_by_reading_again() {
     let mut play = proven();
     let (again, next, after) = (play.change(10, 20, "b"), play.change(20, 30, "c"), play.change(30, 40, "d"));
-    assert_eq!(play.followed.change(Some(&again)), Verdict::Go);
-    assert_eq!(play.followed.change(Some(&after)), Verdict::Reload(Cause::Gap));
+    assert_eq!(play.take(&again), Verdict::Go);
+    assert_eq!(play.take(&after), Verdict::Reload(Cause::Gap));
     assert!(play.holds("d"), "a revocation acts on arrival");
-    assert_eq!(play.followed.change(Some(&next)), Verdict::Go);
+    assert_eq!(play.take(&next), Verdict::Go);
     assert_eq!(play.followed.last(), 30);
+}
+
+fn disabled() -> Entry {
+    Entry::Disabled { id: "m".into() }
+}
+
+fn enabled() -> Entry {
+    Entry::Enabled { id: "m".into() }
+}
+
+#[test]
+fn t11_what_revokes_counts_on_arrival_and_what_gives_something_back_where_it_follows_only() {
+    let mut play = proven();
+    let (early, played) = (play.says(40, 50, disabled()), play.says(55, 60, enabled()));
+    assert_eq!(play.take(&early), Verdict::Reload(Cause::Gap));
+    assert_eq!(play.take(&played), Verdict::Reload(Cause::Gap));
+    assert!(play.is_disabled("m"), "it is of another truth, or out of order");
+    let held = serde_json::from_value(serde_json::json!({"override": "m", "roles": ["ROLE_ROOT"]})).unwrap();
+    let played = play.says(55, 60, held);
+    assert_eq!(play.take(&played), Verdict::Reload(Cause::Gap));
+    let keys = play.says(55, 60, Entry::Keys { jwks: Box::new(serde_json::json!({"keys": []})) });
+    assert_eq!(play.take(&keys), Verdict::Reload(Cause::Gap));
+    let index = Arc::clone(&play.followed.target().index);
+    assert!(index.overrides("m", Timestamp::now()).is_none() && index.announced_keys().is_none());
+    let next = [play.says(20, 30, disabled()), play.says(30, 70, enabled())];
+    next.iter().for_each(|line| assert_eq!(play.take(line), Verdict::Go));
+    assert!(!play.is_disabled("m"), "this one follows, and counts at once");
+}
+
+#[test]
+fn t11_the_first_change_of_a_truth_gives_nothing_back_before_a_heartbeat_has_confirmed_it() {
+    let mut play = proven();
+    let line = play.says(20, 30, disabled());
+    play.take(&line);
+    play.load(2, &[]).unwrap();
+    let beat = play.beat(2, 0, 0, play.now + 1);
+    assert_eq!(play.hear(&beat), Verdict::Heard);
+    let played = play.says(0, 40, enabled());
+    assert_eq!(play.take(&played), Verdict::Go);
+    assert!(play.is_disabled("m"), "the first change of a truth that was lost follows as well as ours");
+    let next = [play.says(40, 50, disabled()), play.says(50, 60, enabled())];
+    next.iter().for_each(|line| assert_eq!(play.take(line), Verdict::Go));
+    assert!(play.is_disabled("m"), "what comes behind it is of the same truth");
+    let beat = play.beat(2, 60, 3, play.now + 2);
+    assert_eq!(play.hear(&beat), Verdict::Heard);
+    assert!(!play.is_disabled("m"));
+}
+
+#[test]
+fn t11_a_load_gives_nothing_back_before_a_heartbeat_has_confirmed_it() {
+    let mut play = proven();
+    let line = play.says(20, 30, disabled());
+    play.take(&line);
+    let lines = [play.says(0, 40, enabled())];
+    play.load(2, &lines).unwrap();
+    let more = play.says(40, 50, enabled());
+    assert_eq!(play.take(&more), Verdict::Go);
+    assert!(play.is_disabled("m"));
+    play.now += 1_000;
+    let beat = play.beat(2, 50, 2, play.now);
+    assert_eq!(play.hear(&beat), Verdict::Heard);
+    assert!(!play.is_disabled("m"));
 }
 
 #[test]
@@ -220,6 +364,55 @@ fn a_newer_manifest_is_read_for_its_shorter_tail_and_proves_no_less() {
     assert_eq!(play.hear(&beat), Verdict::Reload(Cause::Manifest));
     assert!(play.decides());
     assert_eq!(play.freshness.staleness_at(i64::try_from(play.now).unwrap()), Some(Duration::ZERO));
+}
+
+#[test]
+fn a_tail_that_grows_long_is_a_reason_to_look_for_a_newer_manifest() {
+    let mut play = proven();
+    let (mut last, mut count) = (20, 2);
+    let mut grow = |play: &mut Play, to: u64| {
+        while count < to {
+            let line = play.change(last, last + 1, "a");
+            assert_eq!(play.take(&line), Verdict::Go);
+            (last, count) = (last + 1, count + 1);
+        }
+        play.now += 1;
+        let beat = play.beat(1, last, count, play.now);
+        play.hear(&beat)
+    };
+    assert_eq!(grow(&mut play, 8192), Verdict::Heard);
+    assert_eq!(grow(&mut play, 8193), Verdict::Reload(Cause::Manifest));
+    assert!(play.decides());
+}
+
+#[test]
+fn where_there_is_no_last_good_state_no_line_is_kept_for_it() {
+    let mut play = play();
+    let followed =
+        Followed::new(Arc::clone(play.followed.pinned()), play.followed.target().clone(), Arc::clone(&play.freshness));
+    play.followed = followed.without_last_good();
+    let lines = [play.change(0, 10, "a")];
+    play.load(1, &lines).unwrap();
+    play.now += 500;
+    let (next, beat) = (play.change(10, 20, "b"), play.beat(1, 20, 2, play.now));
+    play.take(&next);
+    assert_eq!(play.hear(&beat), Verdict::Heard);
+    assert!(play.followed.kept().is_none());
+    assert!(proven().followed.kept().is_some());
+}
+
+#[test]
+fn t05_a_control_plane_that_keeps_entries_too_short_is_noticed_and_one_that_does_not_say_is_not() {
+    let mut play = proven();
+    assert_eq!(play.followed.keep_missing(), 0);
+    // The largest `max_lifetime` + 2 × leeway + 60 s: an hour and two minutes here.
+    for (keeps, missing) in [(Some(180), 3_540), (Some(3_720), 0), (Some(90_000), 0), (Some(3_719), 1), (None, 0)] {
+        play.now += 1_000;
+        let beat = Heartbeat { epoch: 1, truth: TRUTH, n: 20, count: 2, at: play.now, keeps };
+        let beat = play.beat_of(beat);
+        assert_eq!(play.hear(&beat), Verdict::Heard);
+        assert_eq!(play.followed.keep_missing(), missing, "{keeps:?}");
+    }
 }
 
 #[test]

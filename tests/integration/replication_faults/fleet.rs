@@ -17,6 +17,7 @@ pub(super) struct Setup {
     urls: Vec<String>,
     on_stale: &'static str,
     settings: Vec<(&'static str, toml::Value)>,
+    of_followers: Vec<(&'static str, toml::Value)>,
 }
 
 /// A control plane and followers.
@@ -31,7 +32,7 @@ pub(super) struct Fleet {
 /// One process for each URL of Redis; the first is the control plane.
 pub(super) fn fleet(urls: &[&str]) -> Setup {
     let urls = urls.iter().map(|url| (*url).to_owned()).collect();
-    Setup { urls, on_stale: "deny", settings: Vec::new() }
+    Setup { urls, on_stale: "deny", settings: Vec::new(), of_followers: Vec::new() }
 }
 
 impl Setup {
@@ -43,6 +44,12 @@ impl Setup {
     /// A further setting of every process.
     pub(super) fn setting(mut self, key: &'static str, value: impl Into<toml::Value>) -> Self {
         self.settings.push((key, value.into()));
+        self
+    }
+
+    /// A further setting of those that follow.
+    pub(super) fn of_followers(mut self, key: &'static str, value: impl Into<toml::Value>) -> Self {
+        self.of_followers.push((key, value.into()));
         self
     }
 
@@ -79,7 +86,9 @@ impl Setup {
         let public = public_key(&control);
         let mut gateways = vec![control];
         for url in &self.urls[1..] {
-            gateways.push(describe(url).setting("publication.public_keys", vec![public.clone()]).start());
+            let follower = describe(url).setting("publication.public_keys", vec![public.clone()]);
+            let set = |builder: Builder, (key, value): &(&str, toml::Value)| builder.setting(key, value.clone());
+            gateways.push(self.of_followers.iter().fold(follower, set).start());
         }
         Fleet { gateways, issuer, _upstream: upstream, _keys: keys }
     }

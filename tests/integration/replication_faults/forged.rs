@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::fleet::{RECOVERY, fleet};
+use super::fleet::{MAX_STALENESS, RECOVERY, fleet};
 use crate::harness::eventually;
 use crate::harness::redis::Redis;
 
@@ -83,6 +83,29 @@ fn t01_heartbeats_that_are_played_again_keep_nobody_fresh() {
     assert!(!fleet.gateways[1].is_ready());
     fleet.gateways[0].signal("-CONT");
     fleet.all_accept(&good);
+}
+
+#[test]
+fn t11_an_id_that_is_ahead_of_all_others_makes_nobody_deaf() {
+    let redis = Redis::start();
+    let url = redis.url();
+    let fleet = fleet(&[&url, &url]).start();
+    let good = fleet.issuer.viewer();
+    fleet.all_accept(&good);
+    redis.command(&["XADD", HEARTBEATS, "99999999999999-0", "heartbeat", "x"]);
+    eventually("the follower has read it", RECOVERY, || {
+        let metrics = fleet.gateways[1].metrics();
+        metrics.contains("doorward_replication_refused_total{reason=\"forged\"}").then_some(())
+    });
+    // The next heartbeat begins the stream anew, with the time of Redis.
+    redis.command(&["DEL", HEARTBEATS]);
+    std::thread::sleep(2 * MAX_STALENESS);
+    fleet.all_accept(&good);
+    let answers = (0..40).map(|_| {
+        std::thread::sleep(Duration::from_millis(50));
+        fleet.gateways[1].get_as("/items", &good).status
+    });
+    assert!(answers.eq([200; 40]), "it hears every heartbeat again");
 }
 
 #[test]

@@ -117,3 +117,20 @@ fn t01_the_control_plane_killed_again_and_again_under_load() {
     load.wait_for(4);
     load.finish(&fleet).holds(BOUND, &[0]);
 }
+
+#[test]
+fn t05_a_gateway_names_what_the_control_plane_keeps_too_short_until_it_keeps_it_longer() {
+    let redis = Redis::start();
+    let url = redis.url();
+    for (keep, missing) in [("1s", "60"), ("3780s", "0")] {
+        let setup =
+            fleet(&[&url, &url]).of_followers("auth.leeway", "60s").setting("redis.prefix", format!("for-{keep}"));
+        let fleet = setup.setting("revocation.keep", keep).start();
+        fleet.all_accept(&fleet.issuer.viewer());
+        eventually("what is missing", RECOVERY, || {
+            let line = format!("\ndoorward_revocation_keep_missing_seconds {missing}\n");
+            fleet.gateways[1].metrics().contains(&line).then_some(())
+        });
+        assert!(fleet.gateways[0].metrics().contains("\ndoorward_revocation_keep_missing_seconds 0\n"));
+    }
+}
