@@ -3,6 +3,7 @@
 //! `cargo bench --bench token`
 #![expect(clippy::expect_used, reason = "a benchmark")]
 
+use std::hash::BuildHasher as _;
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -147,5 +148,31 @@ fn revocation(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, verification, cache, revocation);
+/// The peer: hashbrown in 256 shards behind locks, keyed by the 16 bytes that a UUID says. It knows token ids alone, only such, and
+/// nothing of issuers.
+fn sharded_hashbrown(criterion: &mut Criterion) {
+    type Shard = std::sync::RwLock<hashbrown::HashMap<u128, u32, foldhash::quality::RandomState>>;
+    let hashing = foldhash::quality::RandomState::default();
+    let shards: Vec<Shard> = (0..256).map(|_| Shard::default()).collect();
+    let raw = |text: &str| uuid::Uuid::parse_str(text).expect("a UUID").as_u128();
+    let shard = |raw: u128| &shards[(hashing.hash_one(raw) >> 56) as usize];
+    let total = 1_000_000_u128;
+    for n in 0..total {
+        let raw = raw(&token_id(n));
+        shard(raw).write().expect("not poisoned").insert(raw, 1_800_000_600);
+    }
+    for (name, from) in [("a miss", 10 * total), ("a hit", 0)] {
+        let ids: Vec<String> = (0..100_000).map(|n| token_id(from + n * 7_919_777 % total)).collect();
+        let mut ids = ids.iter().cycle();
+        criterion.bench_function(&format!("peer: sharded hashbrown, {total} token ids, {name}"), |bencher| {
+            bencher.iter(|| {
+                let raw = raw(ids.next().map_or("", String::as_str));
+                let found = shard(raw).read().expect("not poisoned").get(&raw).copied();
+                found.is_some_and(|end| NOW.0 < i64::from(end))
+            });
+        });
+    }
+}
+
+criterion_group!(benches, verification, cache, revocation, sharded_hashbrown);
 criterion_main!(benches);
