@@ -4,7 +4,7 @@
 //! Several processes that share a folder may all publish: they have one truth, and the scripts in Redis arbitrate. A process that finds
 //! somebody else there, alive, does not publish and says so: another truth, or another copy of its own folder.
 //!
-//! Who writes to Redis may stop the news and nothing else (T11): what is not signed there is held against the folder ([`standing`])
+//! Who writes to Redis may stop the news and nothing else (T11): what is not signed there is held against the folder (`standing`)
 //! before anything is said for its sake, to gateways or to who waits for a publication.
 
 mod check;
