@@ -238,8 +238,10 @@ impl Admission {
 
     /// Puts another snapshot in force. Requests that were begun under the old one end under it.
     pub fn publish(&self, snapshot: Snapshot) {
-        self.revocations.role_data_in_force(snapshot.roles().fingerprint());
+        let fingerprint: Box<str> = snapshot.roles().fingerprint().into();
         self.snapshot.publish(snapshot);
+        // Afterwards: overrides that wait for this data do not count with what was in force before (T9).
+        self.revocations.role_data_in_force(&fingerprint);
         self.published.fetch_add(1, Ordering::AcqRel);
     }
 

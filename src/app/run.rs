@@ -529,15 +529,15 @@ fn follow_files(
             }
         }
         let Some(loaded) = news.policies else { return };
-        if let Some((admission, snapshot)) = admin.as_ref().zip(loaded.admin) {
-            admission.publish(snapshot);
-        }
         if let Some((gateway, snapshot)) = gateway.as_ref().zip(loaded.gateway) {
             tell_of_snapshot(&metrics.0, &snapshot);
             tracing::info!(version = snapshot.version(), "the changed policy is in force");
             let version = snapshot.version();
             gateway.admission().publish(snapshot);
             decisions.in_force(version);
+        }
+        if let Some((admission, snapshot)) = admin.as_ref().zip(loaded.admin) {
+            admission.publish(snapshot);
         }
     };
     let refused = move |part: Part, unusable: &Unusable| match part {

@@ -15,7 +15,7 @@ mod role_data;
 mod table;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use serde_json::Value;
@@ -112,6 +112,8 @@ pub struct RevocationIndex {
     /// See [`RevocationIndex::announced_keys`].
     announced: ArcSwapOption<(u64, Value)>,
     role_data: ArcSwap<RoleDataOrder>,
+    /// Whether any published override ever presumed role data.
+    presumed: AtomicBool,
     ends: Ends,
     sweep_next: AtomicUsize,
     /// See [`RevocationIndex::changes`].
@@ -209,17 +211,11 @@ impl RevocationIndex {
         self.learn(|order| order.and_seen(fingerprint));
     }
 
-    /// Whether it has to be announced that role data with this fingerprint is in force: somebody has overrides, which presume data, and
-    /// it is not what was announced last.
+    /// Whether it has to be announced that role data with this fingerprint is in force: there are published overrides that presume some,
+    /// and it is not what was announced last.
     #[must_use]
     pub fn is_role_data_news(&self, fingerprint: &str) -> bool {
-        !self.overrides.is_empty() && self.role_data.load().newest() != Some(fingerprint)
-    }
-
-    /// Whether nobody has overrides.
-    #[must_use]
-    pub fn overrides_are_empty(&self) -> bool {
-        self.overrides.is_empty()
+        self.presumed.load(Ordering::Acquire) && self.role_data.load().newest() != Some(fingerprint)
     }
 
     fn learn(&self, more: impl Fn(&RoleDataOrder) -> Option<RoleDataOrder>) {
@@ -253,6 +249,9 @@ impl RevocationIndex {
             Entry::Enabled { id } => self.disable(id, arrival, false),
             Entry::Override(held) => {
                 self.ends.add(held, now);
+                if held.needs.is_some() && arrival.number.is_some() {
+                    self.presumed.store(true, Ordering::Release);
+                }
                 let came = self.role_data.load().era();
                 self.overrides.write(&id(&held.subject), now, |cell| overrides::add(cell, arrival, came, held, end));
             }

@@ -12,6 +12,8 @@ use crate::revocation::{Entry, Freshness, RevocationIndex};
 
 /// How often the folder is looked at: three `stat`s when there is nothing new.
 const LOOK: Duration = Duration::from_millis(200);
+/// How many looks pass before what could not be announced is tried again.
+const LOOKS_BETWEEN_TRIES: u32 = 25;
 /// How often it is asked whether there is something to tend.
 const TEND: Duration = Duration::from_secs(5);
 
@@ -40,39 +42,47 @@ pub async fn tend(ledger: Arc<Ledger>) {
 }
 
 /// Announces the role data in force here whenever it has changed, until the task is dropped: overrides that were made with earlier data
-/// go on wherever the later data is (T9). Where nobody has overrides nothing is announced.
+/// go on wherever the later data is (T9). What was in force at the start was announced then ([`announce_if_news`]), or nobody needed it:
+/// data that does not change is not announced later, for somebody may have made an override with newer data meanwhile.
 pub async fn announce_role_data(
     ledger: Arc<Ledger>,
     index: Arc<RevocationIndex>,
     in_force: impl Fn() -> Box<str> + Send + 'static,
 ) {
-    let mut announced = None;
-    let mut told = Told::default();
+    let mut announced = in_force();
+    let (mut told, mut pause) = (Told::default(), 0_u32);
     each(LOOK, ledger, move |ledger| {
+        pause = pause.saturating_sub(1);
         let fingerprint = in_force();
-        // Only what has changed here is announced: two with other data must not answer each other for ever.
-        if announced.as_ref() == Some(&fingerprint) {
+        if announced == fingerprint || pause > 0 {
             return;
         }
         let failure = announce_if_news(ledger, &index, &fingerprint).err();
-        if failure.is_none() && !index.overrides_are_empty() {
-            announced = Some(fingerprint);
+        match failure {
+            None => announced = fingerprint,
+            Some(_) => pause = LOOKS_BETWEEN_TRIES,
         }
         told.of("the changed role data cannot be announced", failure);
     })
     .await;
 }
 
-/// Announces role data with this fingerprint, if that is news to anybody.
+/// Announces role data with this fingerprint, if somebody has overrides that presume some and it is not what was announced last.
 ///
 /// # Errors
-/// As [`Ledger::record`].
+/// As [`Ledger::record`], but for a process that records nothing.
 pub fn announce_if_news(ledger: &Ledger, index: &RevocationIndex, fingerprint: &str) -> Result<(), LedgerError> {
-    if index.is_role_data_news(fingerprint) {
-        ledger.record(Entry::RoleData { fingerprint: fingerprint.into() })?;
-        tracing::info!(fingerprint, "the changed role data is announced: overrides that presume earlier data go on");
+    if !index.is_role_data_news(fingerprint) {
+        return Ok(());
     }
-    Ok(())
+    match ledger.record(Entry::RoleData { fingerprint: fingerprint.into() }) {
+        Ok(_) => {
+            tracing::info!(fingerprint, "the role data is announced: overrides that presume earlier data go on");
+            Ok(())
+        }
+        Err(LedgerError::ReadOnly) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Calls what may wait for the disk on a thread where it may, one call at a time.

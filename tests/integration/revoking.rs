@@ -541,6 +541,9 @@ fn t06_an_override_outlasts_the_roles_file_that_it_was_made_with() {
         (running.metric("doorward_snapshot_version", &[]) > before).then_some(())
     });
     assert_eq!(running.get_as("/items", &token).status, 200);
+    let log = running.path("data/revocations/changes.log");
+    let announced = || std::fs::read_to_string(&log).unwrap().matches("role_data").count();
+    eventually("the edited file is announced", PATIENCE, || (announced() > 0).then_some(()));
     // ... and between two runs, with `kill -9` at its end.
     running.kill9();
     edit("ROLE_ANOTHER");
@@ -548,6 +551,8 @@ fn t06_an_override_outlasts_the_roles_file_that_it_was_made_with() {
     assert_eq!(running.get_as("/items", &token).status, 200);
     good(&cli(&running, &["override", "--subject", "alice", "--no-roles"]));
     assert_eq!(running.get_as("/items", &token).denial(), (403, "permission_missing".into()));
+    // Of data that has not changed nothing is said: somebody may have newer data by now.
+    assert_eq!(announced(), 2);
 }
 
 #[test]
