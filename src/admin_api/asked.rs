@@ -70,6 +70,10 @@ struct WithToken {
 /// # Errors
 /// [`NotAsked`] with the member and the mend.
 pub fn read(body: &[u8], door: Door, known: &Known<'_>) -> Result<Asked, NotAsked> {
+    // serde would take an array for the members in the order in which they stand in the source.
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return refuse("", "a JSON object says what it is about, for example {\"jti\": \"0193…\"}");
+    }
     if let Ok(WithToken { token }) = serde_json::from_slice(body) {
         return match door {
             Door::Revocations => {
@@ -307,6 +311,7 @@ mod tests {
             (r#"{"subject": "a", "subject": "b"}"#, ""),
             (r#"{"token": "a", "jti": "b"}"#, ""),
             ("[]", ""),
+            (r#"["a"]"#, ""),
             ("", ""),
         ] {
             assert_eq!(pointer(body, Door::Revocations), at, "{body}");

@@ -120,10 +120,16 @@ fn list(args: &List, settings: &Settings, context: &mut Context<'_>) -> anyhow::
     let pinned = publication_keys(settings)?;
     let set = match own(&settings.auth) {
         // Who signs no tokens may still publish changes, and followers have to pin its key.
-        Err(none) if pinned.is_empty() => return Err(none),
+        Err(none) if pinned.is_empty() => {
+            return Err(none
+                .context("there are no keys to show; `doorward run` makes the publication key, which followers pin"));
+        }
         Err(_) => None,
         Ok(issuer) => {
             let path = &settings.auth.local_keys;
+            if !path.exists() && settings.follows() {
+                bail!("this configuration only follows and has no keys of its own; ask the control plane");
+            }
             if !path.exists() {
                 bail!("{} does not exist yet: `doorward run` and `doorward keys rotate` make it", path.display());
             }

@@ -143,9 +143,9 @@ fn runtime() -> io::Result<Runtime> {
 }
 
 async fn within<T>(patience: Duration, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    tokio::time::timeout(patience, work)
-        .await
-        .map_err(|_| anyhow::anyhow!("no answer within {} s", patience.as_secs()))?
+    tokio::time::timeout(patience, work).await.map_err(|_| {
+        anyhow::anyhow!("no answer within {} s; what was asked for may still be carried out", patience.as_secs())
+    })?
 }
 
 async fn ask(

@@ -395,7 +395,7 @@ fn every_mistake_has_a_place_and_a_mend() {
         ("a bad mode", "[gateway]\nmode = \"permissive\"", &[]),
         (
             "endpoints that are none",
-            "[upstreams.a]\n[upstreams.b]\nendpoints = []\n[upstreams.c]\nendpoints = [\"oms:8000\", \"ftp://a\", \"http://a/b\", \"http://u@a\", \"http://a:0\", \"http://a:99999\", \"http://\", \"unix:run/a\"]",
+            "[upstreams.a]\n[upstreams.b]\nendpoints = []\n[upstreams.c]\nendpoints = [\"oms:8000\", \"ftp://a\", \"http://a/b\", \"http://u:hunter2@a\", \"http://a:0\", \"http://a:99999\", \"http://\", \"unix:run/a\"]",
             &[],
         ),
         (

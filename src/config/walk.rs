@@ -191,7 +191,7 @@ impl<'t> Section<'t> {
         };
         let parsed = parse(text);
         if parsed.is_none() {
-            self.mistake(key, format!("{text:?} is not {expected}"), format!("Write {expected}."));
+            self.mistake(key, format!("{} is not {expected}", shown(text)), format!("Write {expected}."));
         }
         parsed
     }
@@ -333,6 +333,17 @@ impl Drop for Section<'_> {
                 ),
             };
             self.mistake_at(&self.key(key), Some(value), "unknown key".to_owned(), help);
+        }
+    }
+}
+
+/// A text as a message shows it: what stands before an `@` may be a password.
+pub(super) fn shown(text: &str) -> String {
+    match text.rsplit_once('@') {
+        None => format!("{text:?}"),
+        Some((before, after)) => {
+            let scheme = before.find("://").map_or("", |end| &before[..end + 3]);
+            format!("{:?}", format!("{scheme}…@{after}"))
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::super::settings::{UpstreamSettings, UpstreamTls};
-use super::super::walk::Section;
+use super::super::walk::{Section, shown};
 use super::path;
 use crate::gateway::upstream::{Address, EjectionSettings, Endpoint, HealthSettings, RequestLimits, Scheme};
 
@@ -59,7 +59,7 @@ fn endpoints(section: &Section<'_>) -> Vec<Endpoint> {
     for text in texts {
         match endpoint(text) {
             Ok(endpoint) => endpoints.push(endpoint),
-            Err((message, help)) => section.mistake("endpoints", format!("{text:?} {message}"), help),
+            Err((message, help)) => section.mistake("endpoints", format!("{} {message}", shown(text)), help),
         }
     }
     endpoints

@@ -83,15 +83,11 @@ impl OwnKeys {
         let _ = followed.announced(&announced.1);
     }
 
-    /// Only what has changed here is told: two that hold different files must not answer each other for ever.
+    /// Told once at the start, for what was announced before may be of a truth that is gone; then only what has changed here: two that
+    /// hold different files must not answer each other for ever.
     async fn tell(&self, followed: &Followed, ledger: &Ledger, told: &mut Option<Value>) {
         let jwks = followed.keys.set().public_jwks_at(Timestamp::now());
-        let known = match told {
-            Some(told) => *told == jwks,
-            None => self.index.announced_keys().is_some_and(|announced| announced.1 == jwks),
-        };
-        if known {
-            *told = Some(jwks);
+        if told.as_ref() == Some(&jwks) {
             return;
         }
         match ledger.recorded(Entry::Keys { jwks: Box::new(jwks.clone()) }).await {

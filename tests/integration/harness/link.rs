@@ -187,11 +187,11 @@ mod tests {
         assert_eq!(connection.ask(&["PING"]).unwrap().text(), "PONG");
         link.reset();
         assert_eq!(connection.ask(&["PING"]).unwrap_err().kind(), ErrorKind::ConnectionReset);
-        let mut connection = open(300);
+        let mut connection = open(2_000);
         assert_eq!(connection.ask(&["PING"]).unwrap().text(), "PONG");
         link.stall();
         assert_eq!(connection.ask(&["PING"]).unwrap_err().kind(), ErrorKind::WouldBlock);
-        assert_eq!(open(300).ask(&["PING"]).unwrap_err().kind(), ErrorKind::WouldBlock);
+        assert_eq!(open(2_000).ask(&["PING"]).unwrap_err().kind(), ErrorKind::WouldBlock);
         link.flow();
         assert_eq!(open(10_000).ask(&["PING"]).unwrap().text(), "PONG");
         link.cut();
