@@ -60,6 +60,7 @@ impl Publisher {
             );
             let floor = Entry::Floor { of: FloorOf::Everything, issued_until: None };
             self.blocking(move |ledger| ledger.record_above(lost, floor).map(|_| ())).await?;
+            self.unblocked(memory);
             return self.rewrite(link, memory, &seen.head, "restored").await;
         }
         if let Some(theirs) = theirs {

@@ -97,6 +97,11 @@ fn t02_a_folder_from_a_backup_refuses_everything_once_nobody_else_is_alive() {
     assert_eq!(said(&running, "it was restored from a backup"), 1);
     assert!(!is_blocked(&running));
     place.revoked(&running, "t-3");
+    // Nobody else is remembered as alive: an outage ends as any other.
+    let ended = || said(&running, "revocations are published through Redis again");
+    let before = ended();
+    place.redis.command(&["CLIENT", "KILL", "TYPE", "normal"]);
+    eventually("the outage is over", RECOVERY, || (ended() > before).then_some(()));
     // Tokens without `uv` are compared by `iat`, which has seconds.
     eventually("who logs in again is let in, and stays", RECOVERY, || {
         (running.get_as("/items", &place.issuer.viewer()).status == 200).then_some(())
