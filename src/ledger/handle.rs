@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::mpsc::{SyncSender, TrySendError};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::error::LedgerError;
 use super::folder::Folder;
-use super::truth::{Reading, Shared};
+use super::truth::{Disk, Reading, Shared};
 use super::writer::{self, Job, WAITING};
 use super::{segments, tend};
 use crate::revocation::{Change, Entry, Manifest, PinnedKeys, PublicationKey, Retention, RevocationIndex};
@@ -52,6 +52,18 @@ pub struct Recorded {
     pub line: Box<str>,
 }
 
+/// What a look at the folder found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Looked {
+    /// Something new, which is in force now.
+    News,
+    /// What was known.
+    Nothing,
+    /// It was not looked, because this process is writing. Nobody else can record meanwhile, but others may have read by now what is
+    /// written, and this process does not know it before it is on disk.
+    Writing,
+}
+
 /// What became of a call that revokes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Receipt {
@@ -89,7 +101,7 @@ const PROPAGATION: Duration = Duration::from_secs(1);
 /// Largest signed line: a gateway that reads it from a stream must not choke on it.
 const LONGEST_ENTRY: usize = 256 << 10;
 
-/// The ledger of one folder. `record`, `make`, `segment`, `follow` and `tend` may wait for the disk; the rest does not.
+/// The ledger of one folder. `record`, `make`, `segment`, `follow`, `follow_after` and `tend` may wait for the disk; the rest does not.
 pub struct Ledger {
     pub(super) shared: Arc<Shared>,
     queue: Option<SyncSender<Job>>,
@@ -121,6 +133,7 @@ impl Ledger {
             mode: published,
             metrics,
             disk: Mutex::default(),
+            written: Condvar::new(),
             known: RwLock::default(),
             last: watch::Sender::new(0),
             published: watch::Sender::new(0),
@@ -275,18 +288,30 @@ impl Ledger {
         tokio::time::timeout(patience, reached).await.is_ok_and(|reached| reached.is_ok())
     }
 
-    /// Reads and applies what other processes appended. Cheap (three `stat`s) when there is nothing new. Whether there was.
+    /// Reads and applies what other processes appended. Cheap (three `stat`s) when there is nothing new.
     ///
     /// # Errors
     /// [`LedgerError`]; what was known stays known.
-    pub fn follow(&self) -> Result<bool, LedgerError> {
-        let mut disk = self.shared.disk();
-        let news = self.shared.refresh(&mut disk, Reading::Live).inspect_err(|_| self.shared.metrics.failed())?;
+    pub fn follow(&self) -> Result<Looked, LedgerError> {
+        self.look(self.shared.disk())
+    }
+
+    /// As [`Ledger::follow`], once what this process is writing is written: that is waited for, no longer than `patience`.
+    ///
+    /// # Errors
+    /// As [`Ledger::follow`].
+    pub fn follow_after(&self, patience: Duration) -> Result<Looked, LedgerError> {
+        let written = self.shared.written.wait_timeout_while(self.shared.disk(), patience, |disk| disk.writing);
+        self.look(written.unwrap_or_else(PoisonError::into_inner).0)
+    }
+
+    fn look(&self, mut disk: MutexGuard<'_, Disk>) -> Result<Looked, LedgerError> {
+        let looked = self.shared.refresh(&mut disk, Reading::Live).inspect_err(|_| self.shared.metrics.failed())?;
         if !disk.lost.is_empty() {
             // Where the queue is full somebody writes soon, and what was lost goes with it.
             let _ = self.hand_over(Job { above: 0, entry: None, reply: Box::new(|_| ()) });
         }
-        Ok(news)
+        Ok(looked)
     }
 
     /// Makes segments of a long tail, and few of many. Whether anything was done.

@@ -36,7 +36,7 @@ mod truth;
 mod writer;
 
 pub use self::error::LedgerError;
-pub use self::handle::{Ledger, LedgerSettings, Published, Receipt, Recorded, State};
+pub use self::handle::{Ledger, LedgerSettings, Looked, Published, Receipt, Recorded, State};
 pub use self::peek::last_number;
 
 #[cfg(test)]

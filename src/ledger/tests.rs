@@ -204,16 +204,16 @@ fn t02_two_writers_on_one_folder_make_one_chain() {
 fn t12_a_follower_learns_what_another_process_records() {
     let place = place();
     let (follower, index) = place.open();
-    assert!(!follower.follow().unwrap(), "no folder is an empty one");
+    assert_eq!(follower.follow().unwrap(), Looked::Nothing, "no folder is an empty one");
     let (writer, _) = place.open();
     let heard = follower.subscribe();
     let recorded = writer.record(token("a")).unwrap();
     assert!(!refuses(&index, "a"));
-    assert!(follower.follow().unwrap());
+    assert_eq!(follower.follow().unwrap(), Looked::News);
     assert!(refuses(&index, "a"));
     assert!(heard.has_changed().unwrap());
     assert_eq!((follower.last(), follower.truth()), (recorded.change.n, writer.truth()));
-    assert!(!follower.follow().unwrap());
+    assert_eq!(follower.follow().unwrap(), Looked::Nothing);
     // And on through a compaction that it slept through, and one that it did not.
     for round in ["b", "c"] {
         for number in 0..40 {
@@ -223,7 +223,7 @@ fn t12_a_follower_learns_what_another_process_records() {
             follower.follow().unwrap();
         }
         assert!(writer.shared.tend((16, 4)).unwrap());
-        assert!(follower.follow().unwrap());
+        assert_eq!(follower.follow().unwrap(), Looked::News);
         assert!(refuses(&index, &format!("{round}-0")) && refuses(&index, &format!("{round}-39")));
         assert_eq!((follower.count(), follower.last()), (writer.count(), writer.last()));
     }
@@ -255,7 +255,7 @@ fn t16_half_a_line_is_cut_off_and_nothing_acknowledged_is_lost() {
         assert_eq!(fs::read(place.log()).unwrap(), whole, "{length}");
         // One that appears while the process runs is cut by whoever writes next.
         fs::write(place.log(), [&whole[..], &half.as_bytes()[..length]].concat()).unwrap();
-        assert!(!ledger.follow().unwrap());
+        assert_eq!(ledger.follow().unwrap(), Looked::Nothing);
         ledger.record(token("next")).unwrap();
         assert_eq!(place.lines().len(), 2);
         assert_eq!(place.open().0.count(), 2);
@@ -376,11 +376,11 @@ fn a_crash_at_any_step_leaves_a_folder_that_opens() {
 }
 
 /// What a follower is told while something else is under way; it must not wait for that.
-fn follows(ledger: &Ledger) -> bool {
+fn follows(ledger: &Ledger) -> Looked {
     let begun = Instant::now();
-    let news = ledger.follow().unwrap();
+    let looked = ledger.follow().unwrap();
     assert!(begun.elapsed() < Duration::from_secs(1), "it took {:?}", begun.elapsed());
-    news
+    looked
 }
 
 #[test]
@@ -395,7 +395,7 @@ fn t01_a_process_that_is_stopped_with_the_lock_keeps_nobody_from_following() {
                 if tends { ledger.shared.tend((1, 0)).map(drop) } else { ledger.record(token("second")).map(drop) }
             });
             std::thread::sleep(Duration::from_millis(200));
-            assert!(!follows(&ledger) && !waits.is_finished());
+            assert!(follows(&ledger) == Looked::Nothing && !waits.is_finished());
             drop(held);
             waits.join().unwrap().unwrap();
         });
@@ -416,8 +416,15 @@ fn t01_a_slow_disk_keeps_nobody_from_following_and_nobody_reads_what_it_has_not_
         while place.lines().len() < 2 {
             std::thread::sleep(Duration::from_millis(1));
         }
-        assert!(!follows(&ledger) && !refuses(&index, "second") && ledger.last() == last);
+        assert!(follows(&ledger) == Looked::Writing && !refuses(&index, "second") && ledger.last() == last);
+        // Who has to have looked waits for it, but not for ever.
+        assert_eq!(ledger.follow_after(Duration::from_millis(20)).unwrap(), Looked::Writing);
+        let looks = scope.spawn(|| ledger.follow_after(Duration::from_secs(30)).map(|looked| (looked, ledger.last())));
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(!looks.is_finished());
         drop(slow);
+        let (looked, then) = looks.join().unwrap().unwrap();
+        assert!(looked == Looked::Nothing && then > last, "{looked:?}");
         assert_eq!(recorded.join().unwrap().unwrap().change.prev, last);
     });
     assert!(refuses(&index, "second"));
@@ -428,7 +435,7 @@ fn t01_a_slow_disk_keeps_nobody_from_following_and_nobody_reads_what_it_has_not_
             let slow = Slow::at(&ledger, step);
             let tended = scope.spawn(|| ledger.shared.tend((1, 0)));
             std::thread::sleep(Duration::from_millis(100));
-            assert!(!follows(&ledger) && !tended.is_finished() && ledger.last() == last, "{step:?}");
+            assert!(follows(&ledger) == Looked::Writing && !tended.is_finished() && ledger.last() == last, "{step:?}");
             drop(slow);
             assert!(tended.join().unwrap().unwrap());
         });
@@ -465,13 +472,13 @@ fn t16_what_the_disk_does_not_take_was_never_there() {
     *ledger.shared.folder.steps.stop_after.lock().unwrap() = Some(Step::LogAppended);
     assert!(ledger.record(token("second")).is_err());
     assert_eq!((place.lines(), ledger.last()), (lines, last));
-    assert!(!follows(&ledger) && !refuses(&index, "second"));
+    assert!(follows(&ledger) == Looked::Nothing && !refuses(&index, "second"));
     *ledger.shared.folder.steps.stop_after.lock().unwrap() = None;
     assert_eq!(ledger.record(token("third")).unwrap().change.prev, last);
     let (other, index) = place.open();
     assert!(refuses(&index, "third") && !refuses(&index, "second"));
     other.record(token("fourth")).unwrap();
-    assert!(follows(&ledger), "it follows again");
+    assert_eq!(follows(&ledger), Looked::News, "it follows again");
 }
 
 #[test]
@@ -588,7 +595,7 @@ fn t02_a_folder_that_was_put_back_is_noticed_and_what_is_known_is_recorded_again
     let backup = fs::read(place.log()).unwrap();
     let lost = ledger.record(token("lost")).unwrap();
     fs::write(place.log(), &backup).unwrap();
-    assert!(ledger.follow().unwrap());
+    assert_eq!(ledger.follow().unwrap(), Looked::News);
     assert!(refuses(&index, "lost"), "what is known stays known");
     let next = ledger.record(token("next")).unwrap();
     assert!(next.change.n > lost.change.n, "no number is given twice");

@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 
 use super::error::LedgerError;
 use super::folder::{Folder, Lock, Stamp};
-use super::handle::{Published, Recorded};
+use super::handle::{Looked, Published, Recorded};
 use super::lines::{self, Lines, Unread};
 use super::records::{over, seconds};
 use super::segments;
@@ -40,6 +40,8 @@ pub(super) struct Shared {
     /// disk: who follows would wait with them, and everybody who hears of this process would turn stale. So the folder's lock is
     /// always taken before this one.
     pub(super) disk: Mutex<Disk>,
+    /// Told when this process has written.
+    pub(super) written: Condvar,
     /// Held for a moment only.
     pub(super) known: RwLock<Known>,
     pub(super) last: watch::Sender<u64>,
@@ -76,7 +78,7 @@ pub(super) struct Disk {
     /// What was known and is not in the folder any more: recorded again with the next commit.
     pub(super) lost: Vec<Entry>,
     /// Whether this process is writing just now ([`Writing`]).
-    writing: bool,
+    pub(super) writing: bool,
 }
 
 /// Held while this process waits for the disk, under the folder's lock, having read all that others recorded. Until it is done nobody
@@ -86,6 +88,7 @@ pub(super) struct Writing<'s>(&'s Shared);
 impl Drop for Writing<'_> {
     fn drop(&mut self) {
         self.0.disk().writing = false;
+        self.0.written.notify_all();
     }
 }
 
@@ -158,15 +161,15 @@ impl Shared {
         Writing(self)
     }
 
-    /// Reads and applies what the folder holds beyond what is known. Whether there was anything.
-    pub(super) fn refresh(&self, disk: &mut Disk, reading: Reading) -> Result<bool, LedgerError> {
+    /// Reads and applies what the folder holds beyond what is known.
+    pub(super) fn refresh(&self, disk: &mut Disk, reading: Reading) -> Result<Looked, LedgerError> {
         if disk.writing {
-            return Ok(false);
+            return Ok(Looked::Writing);
         }
         let mut news = false;
         for _ in 0..TRIES {
             match self.look(disk, reading)? {
-                Look::Settled(more) => return Ok(news || more),
+                Look::Settled(more) => return Ok(if news || more { Looked::News } else { Looked::Nothing }),
                 Look::Again => news = true,
             }
         }

@@ -91,7 +91,8 @@ pub struct Beat<'a> {
 /// KEYS head, changes; ARGV epoch, truth, the oldest number to keep, then prev, n and line of each change.
 ///
 /// What is held already is passed over, which only the stream itself proves: not even the head's own numbers are believed.
-/// The stream is cut by age. Numbers are below 2^53, so that Lua compares them exactly.
+/// The stream is cut by age. Numbers are below 2^53, so that Lua compares them exactly. Only what Redis says of the stream's last id is the
+/// stream's fault: memory that is full, or a disk, is told as it is, and nothing is written anew for it.
 pub(super) static APPEND: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -106,7 +107,12 @@ for i = 4, #ARGV, 3 do
   local prev, n, line = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   if prev == last then
     local added = redis.pcall('XADD', KEYS[2], n .. '-0', 'change', line)
-    if type(added) == 'table' and added.err then said = 'tampered' break end
+    if type(added) == 'table' and added.err then
+      local why = added.err
+      local is_last = string.find(why, 'specified in XADD', 1, true) or string.find(why, 'last possible ID', 1, true)
+      said = is_last and 'tampered' or added
+      break
+    end
     last = n
   else
     local held = redis.call('XRANGE', KEYS[2], n .. '-0', n .. '-0')[1]
@@ -123,7 +129,8 @@ return said
 /// KEYS head, changes, manifest, heartbeats, segments…; ARGV the head's epoch and truth that are expected (empty: none), the new epoch
 /// and truth, base, records, the manifest, `anew` or `kept`, then the size of each segment.
 ///
-/// Heartbeats of what stood there go with it: they would be taken for a sign that more was published than is.
+/// Heartbeats of what stood there go with it: they would be taken for a sign that more was published than is. What needs memory comes
+/// first, for Redis looks whether it has any at a script's first write: where it is full, what stands there stays.
 pub(super) static INSTALL: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -133,15 +140,14 @@ if (head[2] or '') ~= ARGV[2] then return 'truth' end
 for i = 5, #KEYS do
   if redis.call('STRLEN', KEYS[i]) ~= tonumber(ARGV[4 + i]) then return 'segment' end
 end
-if ARGV[8] == 'anew' then
-  redis.call('DEL', KEYS[1], KEYS[2], KEYS[4])
-  redis.call('HSET', KEYS[1], 'n', ARGV[5], 'length', '0')
-elseif (tonumber(head[3] or '') or -1) < tonumber(ARGV[5]) then
-  return 'behind'
-end
+if ARGV[8] ~= 'anew' and (tonumber(head[3] or '') or -1) < tonumber(ARGV[5]) then return 'behind' end
 redis.call('SET', KEYS[3], ARGV[7])
-for i = 5, #KEYS do redis.call('PERSIST', KEYS[i]) end
 redis.call('HSET', KEYS[1], 'epoch', ARGV[3], 'truth', ARGV[4], 'base', ARGV[5], 'records', ARGV[6])
+if ARGV[8] == 'anew' then
+  redis.call('HSET', KEYS[1], 'n', ARGV[5], 'length', '0')
+  redis.call('DEL', KEYS[2], KEYS[4])
+end
+for i = 5, #KEYS do redis.call('PERSIST', KEYS[i]) end
 return 'done'
 ",
     )
@@ -169,7 +175,9 @@ end
 local beat = {'XADD', KEYS[4], 'MAXLEN', '=', ARGV[6], '*', 'heartbeat', ARGV[5]}
 local added = redis.pcall(unpack(beat))
 if type(added) == 'table' and added.err then
-  if string.find(added.err, 'OOM', 1, true) then return added end
+  local why = added.err
+  local is_last = string.find(why, 'specified in XADD', 1, true) or string.find(why, 'last possible ID', 1, true)
+  if not (is_last or string.find(why, 'WRONGTYPE', 1, true)) then return added end
   redis.call('DEL', KEYS[4])
   redis.call(unpack(beat))
 end

@@ -26,7 +26,7 @@ use uuid::Uuid;
 use self::rival::Rival;
 use self::standing::is_whole;
 use super::replica::{Outage, Pause, unix_millis};
-use crate::ledger::{Ledger, LedgerError, Recorded};
+use crate::ledger::{Ledger, LedgerError, Looked, Recorded};
 use crate::replication::{Beat, Eviction, Link, Mark, Redis, RedisFailure, Said, Standing};
 use crate::revocation::{Heartbeat, Kind, PinnedKeys, PublicationKey};
 use crate::telemetry::ReplicationMetrics;
@@ -39,6 +39,8 @@ const AT_ONCE: usize = 256;
 const STAY: Duration = Duration::from_mins(10);
 /// How often one turn writes anew what somebody spoils at once; the next heartbeat tries again.
 const TRIES: usize = 3;
+/// How long is waited for a write of this process before the folder is looked at. Others may have published it already.
+const WRITTEN: Duration = Duration::from_millis(250);
 /// How often a trouble that lasts is told.
 const TOLD: Duration = Duration::from_mins(1);
 /// Numbers that are remembered as published while this process ran: more than heartbeats and their changes in Redis can speak of.
@@ -298,15 +300,18 @@ impl Publisher {
         }
     }
 
-    /// Whether Redis is ahead only by what another process has just recorded in our folder. Nobody has signed the head: what it speaks
-    /// of is looked at.
+    /// Whether Redis is ahead only by what another process has just recorded in our folder, or may be: while this process writes, the
+    /// other may have published what is written, and the next heartbeat asks again. Nobody has signed the head: what it speaks of is
+    /// looked at.
     async fn knows_soon(&self, link: &Link, memory: &mut Memory) -> Result<bool, Trouble> {
         let (Standing::Head(head), Some(stand)) = (link.head().await?, &mut memory.stand) else { return Ok(false) };
         if (stand.epoch, stand.truth) != (head.epoch, head.truth) {
             return Ok(false);
         }
         let entries = check::stream(link, &self.ledger, stand.n).await?;
-        self.blocking(|ledger| ledger.follow().map(|_| ())).await?;
+        if !self.has_looked().await? {
+            return Ok(true);
+        }
         let Some(ours) = self.ledger.changes_after(stand.n) else { return Ok(false) };
         let Some(last) = ours.iter().position(|recorded| recorded.change.n == head.n) else { return Ok(false) };
         if !is_whole(&entries, &ours, stand.n, head.n) {
@@ -355,9 +360,17 @@ impl Publisher {
             && link.manifest().await?.as_deref() == Some(manifest)
         {
             memory.stand = None;
-            self.establish(link, memory, Some("broken")).await?;
+            if !self.establish(link, memory, Some("broken")).await? {
+                memory.checked = None;
+            }
         }
         Ok(())
+    }
+
+    /// Looks at the folder, for a judgement of what others have published. `false`: this process is writing in it, so what they have
+    /// published may be there already and is not known, and nothing is to be made of that.
+    async fn has_looked(&self) -> Result<bool, Trouble> {
+        Ok(self.blocking(|ledger| ledger.follow_after(WRITTEN)).await? != Looked::Writing)
     }
 
     fn sign(&self, kind: Kind, body: &impl serde::Serialize) -> Result<String, Trouble> {
@@ -365,10 +378,10 @@ impl Publisher {
     }
 
     /// What waits for the disk waits elsewhere.
-    async fn blocking(
+    async fn blocking<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Ledger) -> Result<(), LedgerError> + Send + 'static,
-    ) -> Result<(), Trouble> {
+        work: impl FnOnce(&Ledger) -> Result<T, LedgerError> + Send + 'static,
+    ) -> Result<T, Trouble> {
         let ledger = Arc::clone(&self.ledger);
         match tokio::task::spawn_blocking(move || work(&ledger)).await {
             Ok(done) => Ok(done?),

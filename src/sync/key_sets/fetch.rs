@@ -98,13 +98,15 @@ impl Fetched {
         let mut too_old: Option<Instant> = None;
         let mut cause = Cause::Time;
         let mut in_vain = InVain::default();
+        // Whether a jump was told that has made the set in force too old.
+        let mut jumped = false;
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let (begun, now) = (Instant::now(), Timestamp::now());
             let (pause, changed) = match fetch(&self, &followed.algorithms).await {
                 Ok((set, kept)) => {
-                    failures = 0;
+                    (failures, jumped) = (0, false);
                     too_old = Some(begun + self.max_age);
                     // Rounded down: a second less rather than one more.
                     let seconds = i64::try_from(self.max_age.as_secs()).unwrap_or(i64::MAX);
@@ -122,7 +124,6 @@ impl Fetched {
             let mut next = Instant::now() + pause;
             let mut forget = Some(begun + in_vain.after(cause, changed, &self));
             let soonest = begun + self.cool_down;
-            let mut jumped = false;
             cause = Cause::Time;
             loop {
                 tokio::select! {
@@ -143,7 +144,9 @@ impl Fetched {
                             "the issuer's keys are too old; its tokens are answered with 503 until they can be fetched"
                         );
                     }
-                    _ = looks.tick() => if !jumped && too_old.is_some() && !followed.keys.is_good(Timestamp::now()) {
+                    _ = looks.tick() => if followed.keys.is_good(Timestamp::now()) {
+                        jumped = false;
+                    } else if !jumped && too_old.is_some() {
                         jumped = true;
                         next = next.min(soonest);
                         (followed.changed)();
@@ -237,8 +240,8 @@ mod tests {
         }
     }
 
-    /// A server of this set, and how often it was asked.
-    async fn serving(set: String) -> (String, Arc<AtomicUsize>) {
+    /// A server of this set, for so many answers, and how often it was asked.
+    async fn serving(set: String, answers: usize) -> (String, Arc<AtomicUsize>) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
         let asked = Arc::new(AtomicUsize::new(0));
@@ -247,7 +250,9 @@ mod tests {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let mut head = [0; 4096];
                 let _ = stream.read(&mut head).await;
-                count.fetch_add(1, Ordering::SeqCst);
+                if count.fetch_add(1, Ordering::SeqCst) >= answers {
+                    continue;
+                }
                 let length = set.len();
                 let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{set}");
                 let _ = stream.write_all(answer.as_bytes()).await;
@@ -286,7 +291,7 @@ mod tests {
     async fn t18_keys_that_a_jump_of_the_clock_has_made_too_old_are_fetched_at_once() {
         let made = KeySet::generate(Algorithm::EdDSA).unwrap();
         let made = KeySet::parse(made.expose(), &[Algorithm::EdDSA], Trust::File).unwrap();
-        let (url, asked) = serving(made.public_jwks().to_string()).await;
+        let (url, asked) = serving(made.public_jwks().to_string(), usize::MAX).await;
         let second = Duration::from_secs(1);
         let settings = ClientSettings { tls: TlsTrust::default(), connect: second, total: second, idle_connections: 0 };
         let fetched = Fetched { client: plain_client(&settings).unwrap(), url, cool_down: 2 * second, ..fetched() };
@@ -300,6 +305,30 @@ mod tests {
         keys.expire();
         eventually("the second", || asked.load(Ordering::SeqCst) == 2 && keys.is_good(Timestamp::now())).await;
         assert!(first.elapsed() >= second, "within the cool-down");
+        following.abort();
+    }
+
+    #[tokio::test]
+    async fn t18_a_jump_of_the_clock_is_told_once_however_often_the_keys_cannot_be_fetched() {
+        let made = KeySet::generate(Algorithm::EdDSA).unwrap();
+        let made = KeySet::parse(made.expose(), &[Algorithm::EdDSA], Trust::File).unwrap();
+        let (url, asked) = serving(made.public_jwks().to_string(), 1).await;
+        let second = Duration::from_secs(1);
+        let settings = ClientSettings { tls: TlsTrust::default(), connect: second, total: second, idle_connections: 0 };
+        let cool_down = Duration::from_millis(1_200);
+        let fetched = Fetched { client: plain_client(&settings).unwrap(), url, cool_down, ..fetched() };
+        let (keys, told) = (IssuerKeys::awaited(), Arc::new(AtomicUsize::new(0)));
+        let count = Arc::clone(&told);
+        let changed = move || {
+            count.fetch_add(1, Ordering::SeqCst);
+        };
+        let followed = Followed::new(&issuer(&keys), Arc::default(), Arc::new(changed));
+        let following = tokio::spawn(fetched.follow(followed, None));
+        eventually("the first fetch", || told.load(Ordering::SeqCst) == 1).await;
+        let before = told.load(Ordering::SeqCst);
+        keys.expire();
+        eventually("failures", || asked.load(Ordering::SeqCst) >= 5).await;
+        assert_eq!(told.load(Ordering::SeqCst), before + 1);
         following.abort();
     }
 

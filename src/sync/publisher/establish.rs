@@ -16,7 +16,7 @@ use crate::sync::replica::unix_millis;
 
 impl Publisher {
     /// Finds out what stands in Redis and makes it ours if it may be; with a `flaw` it is written anew even if it looks whole. `false`:
-    /// nothing may be published now, because there is somebody else.
+    /// nothing may be published now, because there is somebody else, or it cannot be told yet.
     pub(super) async fn establish(
         &self,
         link: &Link,
@@ -42,7 +42,9 @@ impl Publisher {
         let known = self.ledger.manifest().map_or(0, |manifest| manifest.base);
         let entries = check::stream(link, &self.ledger, base.max(known)).await?;
         // Who publishes has recorded before: the folder that is read now has all that was signed for it until then.
-        self.blocking(|ledger| ledger.follow().map(|_| ())).await?;
+        if !self.has_looked().await? {
+            return Ok(false);
+        }
         let Some(folder) = self.ledger.state() else { return Ok(false) };
         // T2: what is signed and ours, and not in the folder, was published by a folder that is lost, or is another copy of it.
         let published = seen.published(truth).chain(strangers(&entries, base, &folder, &self.pinned));
@@ -58,6 +60,7 @@ impl Publisher {
             );
             let floor = Entry::Floor { of: FloorOf::Everything, issued_until: None };
             self.blocking(move |ledger| ledger.record_above(lost, floor).map(|_| ())).await?;
+            self.unblocked(memory);
             return self.rewrite(link, memory, &seen.head, "restored").await;
         }
         if let Some(theirs) = theirs {

@@ -97,6 +97,11 @@ fn t02_a_folder_from_a_backup_refuses_everything_once_nobody_else_is_alive() {
     assert_eq!(said(&running, "it was restored from a backup"), 1);
     assert!(!is_blocked(&running));
     place.revoked(&running, "t-3");
+    // Nobody else is remembered as alive: an outage ends as any other.
+    let ended = || said(&running, "revocations are published through Redis again");
+    let before = ended();
+    place.redis.command(&["CLIENT", "KILL", "TYPE", "normal"]);
+    eventually("the outage is over", RECOVERY, || (ended() > before).then_some(()));
     // Tokens without `uv` are compared by `iat`, which has seconds.
     eventually("who logs in again is let in, and stays", RECOVERY, || {
         (running.get_as("/items", &place.issuer.viewer()).status == 200).then_some(())
@@ -207,4 +212,53 @@ fn t02_somebody_elses_truth_blocks_while_it_lives_although_nobody_knows_his_key(
     first.kill9();
     eventually("it takes over", RECOVERY, || (!is_blocked(&second) && second.is_ready()).then_some(()));
     place.revoked(&second, "t-2");
+}
+
+/// A disk that takes seconds for what is written while a file is there.
+const SLOW_DISK: &str = r#"
+#include <stdlib.h>
+#include <unistd.h>
+int fdatasync(int file) {
+    const char *slow = getenv("SLOW_DISK");
+    if (slow && access(slow, F_OK) == 0) sleep(5);
+    return fsync(file);
+}
+"#;
+
+#[test]
+fn t02_a_process_on_the_same_folder_that_is_quicker_than_the_disk_is_no_copy_of_it() {
+    let place = Place::new();
+    let aside = |name: &str| place.aside.path().join(name).to_str().unwrap().to_owned();
+    std::fs::write(aside("slow.c"), SLOW_DISK).unwrap();
+    let built = Command::new("cc").args(["-shared", "-fPIC", "-o", &aside("slow.so"), &aside("slow.c")]).status();
+    assert!(built.unwrap().success());
+    let first = place.builder().env("LD_PRELOAD", &aside("slow.so")).env("SLOW_DISK", &aside("slow")).start();
+    place.revoked(&first, "t-1");
+    let path = |name: &str| first.path(name).to_str().unwrap().to_owned();
+    let second = place
+        .builder()
+        .setting("revocation.folder", path(FOLDER))
+        .setting("publication.key_file", path("data/publication-key.jwks.json"))
+        .start();
+    eventually("both publish", RECOVERY, || (said(&second, "publishing goes on") == 1).then_some(()));
+    let log = first.path(FOLDER).join("changes.log");
+    for round in 0..2 {
+        let lines = || std::fs::read_to_string(&log).unwrap().lines().count();
+        let before = lines();
+        std::fs::write(aside("slow"), "").unwrap();
+        std::thread::scope(|scope| {
+            let revoked = scope.spawn(|| place.revoke(&first, &json!({ "jti": format!("slow-{round}") })));
+            // The second follows what is not on disk yet, and publishes it.
+            eventually("it is appended", RECOVERY, || (lines() > before).then_some(()));
+            std::thread::sleep(Duration::from_secs(4));
+            assert!(!revoked.is_finished(), "the disk takes its time");
+            assert!(!is_blocked(&first));
+            std::fs::remove_file(aside("slow")).unwrap();
+            assert!(revoked.join().unwrap().1);
+        });
+    }
+    let all = first.stdout() + &second.stdout();
+    assert!(!all.contains("another copy") && !all.contains("written anew"), "{all}");
+    place.revoked(&first, "t-2");
+    place.revoked(&second, "t-3");
 }

@@ -271,3 +271,45 @@ fn write_secret(path: &std::path::Path, bytes: &[u8]) {
     std::fs::write(path, bytes).unwrap();
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
 }
+
+/// What stands in Redis but for heartbeats: who publishes, how far, and how much.
+fn standing(redis: &Redis) -> (Vec<String>, String, bool) {
+    let head = redis.command(&["HMGET", HEAD, "epoch", "n", "length"]).words();
+    let changes = format!("{:?}", redis.command(&["XLEN", CHANGES]));
+    (head, changes, redis.command(&["XRANGE", HEARTBEATS, "-", "+"]).items().is_empty())
+}
+
+#[test]
+fn t02_a_full_redis_is_an_outage_and_nothing_is_deleted_for_it() {
+    let redis = Redis::start();
+    let fleet = alone(&redis);
+    let before = standing(&redis);
+    redis.command(&["CONFIG", "SET", "maxmemory", "1"]);
+    let (status, kept) = fleet.revoke(&json!({ "jti": "while-full" }));
+    assert_eq!((status, &kept["propagated"]), (202, &json!(false)));
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(standing(&redis), before);
+    let said = fleet.gateways[0].stdout();
+    assert!(said.contains("revocations cannot be published through Redis") && said.contains("OOM"), "{said}");
+    assert!(!said.contains("written anew"), "{said}");
+    redis.command(&["CONFIG", "SET", "maxmemory", "0"]);
+    eventually("it is published once there is room", RECOVERY, || is_there(&redis, &kept["number"]).then_some(()));
+    let number = published(&fleet, &redis, "after");
+    beats(&redis, number);
+    assert_eq!(standing(&redis).0[0], before.0[0], "the epoch: it was appended");
+}
+
+#[test]
+fn t02_what_would_be_written_anew_in_a_full_redis_stays_until_there_is_room() {
+    let redis = Redis::start();
+    let fleet = alone(&redis);
+    let before = standing(&redis);
+    redis.command(&["CONFIG", "SET", "maxmemory", "1"]);
+    redis.command(&["DEL", MANIFEST]);
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(standing(&redis), before);
+    assert_eq!(fleet.revoke(&json!({ "jti": "while-full" })).0, 202);
+    redis.command(&["CONFIG", "SET", "maxmemory", "0"]);
+    let number = published(&fleet, &redis, "after");
+    beats(&redis, number);
+}
