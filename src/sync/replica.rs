@@ -317,10 +317,11 @@ impl Replica {
         Ok(Ok(()))
     }
 
-    /// Fetches, proves and applies what is not known yet.
+    /// Fetches, proves and applies what is not known yet, but for what waits until a heartbeat confirms all of it.
     async fn segments(&mut self, link: &Link, reading: &Reading) -> Result<Result<(), BadState>, RedisFailure> {
         let own = self.ledger.as_ref().and_then(|ledger| ledger.manifest());
         let is_own = |sha256: &str| own.iter().flat_map(|own| &own.segments).any(|segment| *segment.sha256 == *sha256);
+        self.followed.forget_unproven_but(&reading.manifest);
         let mut wanted = reading.manifest.segments.iter();
         let mut under_way = JoinSet::new();
         loop {
@@ -335,14 +336,14 @@ impl Replica {
                     let sha256 = segment.sha256;
                     let Some(bytes) = link.segment(&sha256).await? else { return Ok(Err(BadState::Missing(sha256))) };
                     let applied = tokio::task::spawn_blocking(move || {
-                        let records = target.apply_segment(&sha256, &bytes)?;
-                        if records != segment.records {
+                        let applied = target.apply_segment(&sha256, &bytes)?;
+                        if applied.records != segment.records {
                             return Err(BadState::Content(sha256));
                         }
                         if let Some(last_good) = last_good {
                             last_good.put_segment(&sha256, &bytes);
                         }
-                        Ok(sha256)
+                        Ok((sha256, applied.unproven))
                     });
                     // Applying does not panic; were it to, the segment is not there.
                     Ok(applied.await.unwrap_or_else(|_| Err(BadState::Missing("?".into()))))
@@ -351,7 +352,7 @@ impl Replica {
             match under_way.join_next().await {
                 None => return Ok(Ok(())),
                 Some(Ok(applied)) => match applied? {
-                    Ok(sha256) => self.followed.segment_applied(sha256),
+                    Ok((sha256, unproven)) => self.followed.segment_read(sha256, unproven),
                     Err(bad) => return Ok(Err(bad)),
                 },
                 Some(Err(_)) => return Ok(Err(BadState::Missing("?".into()))),

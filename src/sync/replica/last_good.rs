@@ -106,15 +106,18 @@ impl LastGood {
         if proof.is_some() {
             lines.next();
         }
+        let mut unproven = Vec::new();
         for segment in &reading.manifest.segments {
             let path = at("segments").join(&*segment.sha256);
             let bytes = std::fs::read(&path).map_err(|error| NotGood::Io(path.clone(), error))?;
-            let records = followed.target().apply_segment(&segment.sha256, &bytes);
-            let records = records.map_err(|bad| NotGood::Bad(path.clone(), bad))?;
-            if records != segment.records {
+            let applied = followed.target().apply_segment(&segment.sha256, &bytes);
+            let applied = applied.map_err(|bad| NotGood::Bad(path.clone(), bad))?;
+            unproven.extend(applied.unproven);
+            if applied.records != segment.records {
                 return Err(NotGood::Unproven(path, "it has another number of records than the manifest says"));
             }
         }
+        reading.wait_for_proof(unproven);
         for line in lines {
             reading.change(&pinned, followed.target(), line).map_err(bad)?;
         }

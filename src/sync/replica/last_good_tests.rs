@@ -4,6 +4,7 @@
 use std::time::SystemTime;
 
 use super::*;
+use crate::clock::Timestamp;
 use crate::replication::{Redis, RedisSettings, RedisTls, RedisUrl};
 use crate::revocation::SegmentOf;
 use crate::sync::replica::state::Verdict;
@@ -32,9 +33,13 @@ impl LastGood {
 
 /// Proven by a heartbeat of this very moment, with one segment.
 fn with_a_segment() -> (Play, String) {
+    with_the_segment(SEGMENT)
+}
+
+fn with_the_segment(lines: &[u8]) -> (Play, String) {
     let mut play = proven();
-    let name = sha256(SEGMENT);
-    let segment = SegmentOf { sha256: name.as_str().into(), records: 1, bytes: SEGMENT.len() as u64, expires_at: None };
+    let name = sha256(lines);
+    let segment = SegmentOf { sha256: name.as_str().into(), records: 1, bytes: lines.len() as u64, expires_at: None };
     let lines = [play.change(0, 10, "a")];
     play.load_with(2, vec![segment], &lines).unwrap();
     play.followed.segment_applied(name.as_str().into());
@@ -77,6 +82,26 @@ async fn t16_a_segment_that_did_not_get_to_the_disk_is_asked_for_again_and_the_s
     let mut again = play.started_anew();
     assert_eq!(last_good.restore(&mut again.followed).unwrap(), Some(Restored { heard, n: 10 }));
     assert!(again.followed.has_segment(&name));
+}
+
+#[tokio::test]
+async fn t16_what_a_segment_of_a_good_state_gives_is_given_and_of_one_without_proof_is_not() {
+    let (_folder, mut last_good) = last_good();
+    let lines = b"{\"n\":1,\"at\":1000,\"entry\":{\"override\":\"m\",\"roles\":[\"ROLE_ROOT\"]}}\n";
+    let mut play = with_the_segment(lines).0;
+    let name = sha256(lines);
+    last_good.put_segment(&name, lines);
+    last_good.keep_now(&play).await;
+    let is_root = |play: &Play| play.followed.target().index.overrides("m", Timestamp::now()).is_some();
+    play = play.started_anew();
+    last_good.restore(&mut play.followed).unwrap().unwrap();
+    assert!(is_root(&play) && play.followed.has_segment(&name));
+    let path = last_good.folder.join("state");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.lines().take(2).collect::<Vec<_>>().join("\n")).unwrap();
+    play = play.started_anew();
+    assert!(last_good.restore(&mut play.followed).is_err(), "its last change was cut off");
+    assert!(!is_root(&play) && !play.followed.has_segment(&name));
 }
 
 #[tokio::test]
