@@ -149,10 +149,15 @@ impl LastGood {
         std::mem::take(&mut *self.lacking.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Whether the last write failed.
+    pub(super) fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Acquire)
+    }
+
     /// Writes a state beside the loop, unless that was done a moment ago.
     pub(super) fn keep(&mut self, kept: &Kept, at_most_every: Duration) {
         let last = kept.last;
-        let same = !self.failing.load(Ordering::Acquire)
+        let same = !self.is_failing()
             && self.written.as_ref().is_some_and(|written| written.last == last && written.manifest == kept.manifest);
         // What is new in it would be forgotten by a process that dies now and starts without Redis.
         let at_most_every = if same { at_most_every } else { NEWS };

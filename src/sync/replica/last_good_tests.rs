@@ -7,6 +7,7 @@ use super::*;
 use crate::clock::Timestamp;
 use crate::replication::{Redis, RedisSettings, RedisTls, RedisUrl};
 use crate::revocation::SegmentOf;
+use crate::sync::replica::pace::{Keeping, Tidying};
 use crate::sync::replica::state::Verdict;
 use crate::sync::replica::state::sha256;
 use crate::sync::replica::state::tests::{Play, proven};
@@ -23,8 +24,12 @@ fn last_good() -> (tempfile::TempDir, LastGood) {
 impl LastGood {
     /// Writes at once, and waits for it.
     async fn keep_now(&mut self, play: &Play) {
+        self.keep_it_now(&play.followed).await;
+    }
+
+    async fn keep_it_now(&mut self, followed: &Followed) {
         self.written = None;
-        self.keep(play.followed.kept().unwrap(), Duration::ZERO);
+        self.keep(followed.kept().unwrap(), Duration::ZERO);
         while self.busy.load(Ordering::Acquire) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -207,11 +212,32 @@ async fn t16_a_segment_that_did_not_get_to_the_disk_is_a_reason_to_read_the_stat
         last_good: Some(last_good),
         broken: Arc::default(),
         metrics: Arc::default(),
-        keep_missing: 0,
+        keeping: Keeping::default(),
+        tidying: Tidying::default(),
     };
     assert!(replica.followed.has_segment(&name));
+    let begun = Instant::now();
+    // The disk is full: it is fetched after 0 s, then after 10 s more, then after 20 s more.
+    for (seconds, is_fetched) in [(0, true), (9, false), (10, true), (20, false), (29, false), (30, true), (69, false)]
+    {
+        let mut due = None;
+        replica.keep(&mut due, begun + Duration::from_secs(seconds));
+        assert_eq!(due, is_fetched.then_some(Cause::Manifest), "after {seconds} s");
+        assert_eq!(replica.followed.has_segment(&name), !is_fetched, "it is fetched again with it");
+        replica.followed.segment_applied(name.as_str().into());
+        replica.last_good.as_mut().unwrap().keep_it_now(&replica.followed).await;
+    }
+    // It takes something again, and then no more.
+    let last_good = replica.last_good.as_mut().unwrap();
+    last_good.put_segment(&name, SEGMENT);
+    last_good.lacking();
+    last_good.keep_it_now(&replica.followed).await;
     let mut due = None;
-    replica.keep(&mut due);
+    replica.keep(&mut due, begun + Duration::from_secs(70));
+    assert_eq!(due, None);
+    let last_good = replica.last_good.as_mut().unwrap();
+    std::fs::remove_file(last_good.folder.join("segments").join(&name)).unwrap();
+    last_good.keep_it_now(&replica.followed).await;
+    replica.keep(&mut due, begun + Duration::from_secs(71));
     assert_eq!(due, Some(Cause::Manifest));
-    assert!(!replica.followed.has_segment(&name), "it is fetched again with it");
 }
