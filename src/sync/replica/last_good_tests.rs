@@ -92,7 +92,9 @@ async fn t16_a_segment_that_did_not_get_to_the_disk_is_asked_for_again_and_the_s
 #[tokio::test]
 async fn t16_what_a_segment_of_a_good_state_gives_is_given_and_of_one_without_proof_is_not() {
     let (_folder, mut last_good) = last_good();
-    let lines = b"{\"n\":1,\"at\":1000,\"entry\":{\"override\":\"m\",\"roles\":[\"ROLE_ROOT\"]}}\n";
+    let at = Timestamp::now().0 * 1000;
+    let lines = format!("{{\"n\":1,\"at\":{at},\"entry\":{{\"override\":\"m\",\"roles\":[\"ROLE_ROOT\"]}}}}\n");
+    let lines = lines.as_bytes();
     let mut play = with_the_segment(lines).0;
     let name = sha256(lines);
     last_good.put_segment(&name, lines);
