@@ -12,6 +12,7 @@ use crate::replication::{Redis, RedisFailure, RedisSettings};
 use crate::revocation::{Freshness, OnStale, PinnedKeys, PublicationKey, Retention, RevocationIndex};
 use crate::sync::publisher::Publisher;
 use crate::sync::replica::last_good::LastGood;
+use crate::sync::replica::pace::{Keeping, Tidying};
 use crate::sync::replica::state::{Followed, Target};
 use crate::sync::replica::{self, Replica};
 use crate::telemetry::Metrics;
@@ -101,7 +102,16 @@ pub(super) fn open(
     counted.begin(publisher.is_some());
     let ledger = ledger.cloned();
     Ok(Replicated {
-        replica: Replica { redis, followed, ledger, last_good, broken, metrics: counted, keep_missing: 0 },
+        replica: Replica {
+            redis,
+            followed,
+            ledger,
+            last_good,
+            broken,
+            metrics: counted,
+            keeping: Keeping::default(),
+            tidying: Tidying::default(),
+        },
         publisher,
         leads,
     })

@@ -2,6 +2,7 @@
 
 pub mod kept;
 pub mod last_good;
+pub mod pace;
 pub mod state;
 
 use std::convert::Infallible;
@@ -13,6 +14,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use self::last_good::LastGood;
+use self::pace::{Keeping, Tidying};
 use self::state::{BadState, Doubt, Followed, Reading, Verdict};
 use crate::ledger::Ledger;
 use crate::replication::link::AT_ONCE;
@@ -23,8 +25,6 @@ use crate::telemetry::ReplicationMetrics;
 const WAIT: Duration = Duration::from_secs(1);
 /// Segments on their way at a time.
 const SEGMENTS_AT_ONCE: usize = 4;
-/// How often a state is read again only because its manifest is an older one.
-const TIDY: Duration = Duration::from_secs(10);
 /// Attempts to connect, or to read, are this far apart at most: what comes back is used within 2 s.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -83,8 +83,10 @@ pub struct Replica {
     pub broken: Arc<Notify>,
     /// Counters.
     pub metrics: Arc<ReplicationMetrics>,
-    /// What was last said of [`Followed::keep_missing`].
-    pub keep_missing: u64,
+    /// What was heard, and said, of [`Followed::keep_missing`].
+    pub keeping: Keeping,
+    /// When a state is read again though nothing of it is missing in the index.
+    pub tidying: Tidying,
 }
 
 /// How far both streams were read.
@@ -130,7 +132,7 @@ impl Replica {
         outage.ends(link.place());
         self.metrics.set_connected(true);
         *pause = Pause::default();
-        let (mut told, mut tidied) = (None, None::<Instant>);
+        let mut told = None;
         loop {
             if let Some(cause) = due.take() {
                 let loaded = self.load(link, cause).await?;
@@ -163,10 +165,11 @@ impl Replica {
             if self.followed.is_proven() {
                 *pause = Pause::default();
             }
-            self.keep(&mut due);
+            let now = Instant::now();
+            self.keep(&mut due, now);
             match due {
-                Some(Cause::Manifest) if tidied.is_some_and(|at| at.elapsed() < TIDY) => due = None,
-                Some(Cause::Manifest) => tidied = Some(Instant::now()),
+                Some(Cause::Manifest) if !self.tidying.may_read(now) => due = None,
+                Some(Cause::Manifest) => self.tidying.reads(now),
                 // What was read and did not hold is not read again at once.
                 Some(_) if !self.followed.is_proven() => pause.wait().await,
                 _ => {}
@@ -225,11 +228,7 @@ impl Replica {
 
     /// T5: entries that the control plane forgets are there until this process starts anew, while tokens that they concern live on.
     fn tell_of_keeping(&mut self) {
-        let missing = self.followed.keep_missing();
-        if missing == self.keep_missing {
-            return;
-        }
-        self.keep_missing = missing;
+        let Some(missing) = self.keeping.hear(self.followed.keep_missing(), Instant::now()) else { return };
         self.metrics.set_keep_missing(missing);
         if missing == 0 {
             tracing::info!("the control plane keeps revocations for as long as tokens live here");
@@ -317,10 +316,11 @@ impl Replica {
         Ok(Ok(()))
     }
 
-    /// Fetches, proves and applies what is not known yet.
+    /// Fetches, proves and applies what is not known yet, but for what waits until a heartbeat confirms all of it.
     async fn segments(&mut self, link: &Link, reading: &Reading) -> Result<Result<(), BadState>, RedisFailure> {
         let own = self.ledger.as_ref().and_then(|ledger| ledger.manifest());
         let is_own = |sha256: &str| own.iter().flat_map(|own| &own.segments).any(|segment| *segment.sha256 == *sha256);
+        self.followed.forget_unproven_but(&reading.manifest);
         let mut wanted = reading.manifest.segments.iter();
         let mut under_way = JoinSet::new();
         loop {
@@ -335,14 +335,14 @@ impl Replica {
                     let sha256 = segment.sha256;
                     let Some(bytes) = link.segment(&sha256).await? else { return Ok(Err(BadState::Missing(sha256))) };
                     let applied = tokio::task::spawn_blocking(move || {
-                        let records = target.apply_segment(&sha256, &bytes)?;
-                        if records != segment.records {
+                        let applied = target.apply_segment(&sha256, &bytes)?;
+                        if applied.records != segment.records {
                             return Err(BadState::Content(sha256));
                         }
                         if let Some(last_good) = last_good {
                             last_good.put_segment(&sha256, &bytes);
                         }
-                        Ok(sha256)
+                        Ok((sha256, applied.unproven))
                     });
                     // Applying does not panic; were it to, the segment is not there.
                     Ok(applied.await.unwrap_or_else(|_| Err(BadState::Missing("?".into()))))
@@ -351,7 +351,7 @@ impl Replica {
             match under_way.join_next().await {
                 None => return Ok(Ok(())),
                 Some(Ok(applied)) => match applied? {
-                    Ok(sha256) => self.followed.segment_applied(sha256),
+                    Ok((sha256, unproven)) => self.followed.segment_read(sha256, unproven),
                     Err(bad) => return Ok(Err(bad)),
                 },
                 Some(Err(_)) => return Ok(Err(BadState::Missing("?".into()))),
@@ -359,11 +359,17 @@ impl Replica {
         }
     }
 
-    /// Writes the last good state, beside the loop. A segment that did not get to the disk is read again, with the next manifest.
-    fn keep(&mut self, due: &mut Option<Cause>) {
+    /// Writes the last good state, beside the loop. A segment that did not get to the disk is read again, with the manifest, and more
+    /// and more seldom for as long as the disk takes nothing.
+    fn keep(&mut self, due: &mut Option<Cause>, now: Instant) {
         let Some(last_good) = &mut self.last_good else { return };
-        for sha256 in last_good.lacking() {
-            self.followed.forget_segment(&sha256);
+        let lacking = last_good.lacking();
+        if lacking.is_empty() {
+            if !last_good.is_failing() {
+                self.tidying.is_written();
+            }
+        } else if self.tidying.may_fetch(now) {
+            lacking.iter().for_each(|sha256| self.followed.forget_segment(sha256));
             *due = due.or(Some(Cause::Manifest));
         }
         if let Some(kept) = self.followed.kept() {

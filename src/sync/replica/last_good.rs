@@ -106,15 +106,18 @@ impl LastGood {
         if proof.is_some() {
             lines.next();
         }
+        let mut unproven = Vec::new();
         for segment in &reading.manifest.segments {
             let path = at("segments").join(&*segment.sha256);
             let bytes = std::fs::read(&path).map_err(|error| NotGood::Io(path.clone(), error))?;
-            let records = followed.target().apply_segment(&segment.sha256, &bytes);
-            let records = records.map_err(|bad| NotGood::Bad(path.clone(), bad))?;
-            if records != segment.records {
+            let applied = followed.target().apply_segment(&segment.sha256, &bytes);
+            let applied = applied.map_err(|bad| NotGood::Bad(path.clone(), bad))?;
+            unproven.extend(applied.unproven);
+            if applied.records != segment.records {
                 return Err(NotGood::Unproven(path, "it has another number of records than the manifest says"));
             }
         }
+        reading.wait_for_proof(unproven);
         for line in lines {
             reading.change(&pinned, followed.target(), line).map_err(bad)?;
         }
@@ -146,10 +149,15 @@ impl LastGood {
         std::mem::take(&mut *self.lacking.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Whether the last write failed.
+    pub(super) fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Acquire)
+    }
+
     /// Writes a state beside the loop, unless that was done a moment ago.
     pub(super) fn keep(&mut self, kept: &Kept, at_most_every: Duration) {
         let last = kept.last;
-        let same = !self.failing.load(Ordering::Acquire)
+        let same = !self.is_failing()
             && self.written.as_ref().is_some_and(|written| written.last == last && written.manifest == kept.manifest);
         // What is new in it would be forgotten by a process that dies now and starts without Redis.
         let at_most_every = if same { at_most_every } else { NEWS };

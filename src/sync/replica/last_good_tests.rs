@@ -4,8 +4,10 @@
 use std::time::SystemTime;
 
 use super::*;
+use crate::clock::Timestamp;
 use crate::replication::{Redis, RedisSettings, RedisTls, RedisUrl};
 use crate::revocation::SegmentOf;
+use crate::sync::replica::pace::{Keeping, Tidying};
 use crate::sync::replica::state::Verdict;
 use crate::sync::replica::state::sha256;
 use crate::sync::replica::state::tests::{Play, proven};
@@ -22,8 +24,12 @@ fn last_good() -> (tempfile::TempDir, LastGood) {
 impl LastGood {
     /// Writes at once, and waits for it.
     async fn keep_now(&mut self, play: &Play) {
+        self.keep_it_now(&play.followed).await;
+    }
+
+    async fn keep_it_now(&mut self, followed: &Followed) {
         self.written = None;
-        self.keep(play.followed.kept().unwrap(), Duration::ZERO);
+        self.keep(followed.kept().unwrap(), Duration::ZERO);
         while self.busy.load(Ordering::Acquire) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -32,9 +38,13 @@ impl LastGood {
 
 /// Proven by a heartbeat of this very moment, with one segment.
 fn with_a_segment() -> (Play, String) {
+    with_the_segment(SEGMENT)
+}
+
+fn with_the_segment(lines: &[u8]) -> (Play, String) {
     let mut play = proven();
-    let name = sha256(SEGMENT);
-    let segment = SegmentOf { sha256: name.as_str().into(), records: 1, bytes: SEGMENT.len() as u64, expires_at: None };
+    let name = sha256(lines);
+    let segment = SegmentOf { sha256: name.as_str().into(), records: 1, bytes: lines.len() as u64, expires_at: None };
     let lines = [play.change(0, 10, "a")];
     play.load_with(2, vec![segment], &lines).unwrap();
     play.followed.segment_applied(name.as_str().into());
@@ -77,6 +87,28 @@ async fn t16_a_segment_that_did_not_get_to_the_disk_is_asked_for_again_and_the_s
     let mut again = play.started_anew();
     assert_eq!(last_good.restore(&mut again.followed).unwrap(), Some(Restored { heard, n: 10 }));
     assert!(again.followed.has_segment(&name));
+}
+
+#[tokio::test]
+async fn t16_what_a_segment_of_a_good_state_gives_is_given_and_of_one_without_proof_is_not() {
+    let (_folder, mut last_good) = last_good();
+    let at = Timestamp::now().0 * 1000;
+    let lines = format!("{{\"n\":1,\"at\":{at},\"entry\":{{\"override\":\"m\",\"roles\":[\"ROLE_ROOT\"]}}}}\n");
+    let lines = lines.as_bytes();
+    let mut play = with_the_segment(lines).0;
+    let name = sha256(lines);
+    last_good.put_segment(&name, lines);
+    last_good.keep_now(&play).await;
+    let is_root = |play: &Play| play.followed.target().index.overrides("m", Timestamp::now()).is_some();
+    play = play.started_anew();
+    last_good.restore(&mut play.followed).unwrap().unwrap();
+    assert!(is_root(&play) && play.followed.has_segment(&name));
+    let path = last_good.folder.join("state");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.lines().take(2).collect::<Vec<_>>().join("\n")).unwrap();
+    play = play.started_anew();
+    assert!(last_good.restore(&mut play.followed).is_err(), "its last change was cut off");
+    assert!(!is_root(&play) && !play.followed.has_segment(&name));
 }
 
 #[tokio::test]
@@ -182,11 +214,32 @@ async fn t16_a_segment_that_did_not_get_to_the_disk_is_a_reason_to_read_the_stat
         last_good: Some(last_good),
         broken: Arc::default(),
         metrics: Arc::default(),
-        keep_missing: 0,
+        keeping: Keeping::default(),
+        tidying: Tidying::default(),
     };
     assert!(replica.followed.has_segment(&name));
+    let begun = Instant::now();
+    // The disk is full: it is fetched after 0 s, then after 10 s more, then after 20 s more.
+    for (seconds, is_fetched) in [(0, true), (9, false), (10, true), (20, false), (29, false), (30, true), (69, false)]
+    {
+        let mut due = None;
+        replica.keep(&mut due, begun + Duration::from_secs(seconds));
+        assert_eq!(due, is_fetched.then_some(Cause::Manifest), "after {seconds} s");
+        assert_eq!(replica.followed.has_segment(&name), !is_fetched, "it is fetched again with it");
+        replica.followed.segment_applied(name.as_str().into());
+        replica.last_good.as_mut().unwrap().keep_it_now(&replica.followed).await;
+    }
+    // It takes something again, and then no more.
+    let last_good = replica.last_good.as_mut().unwrap();
+    last_good.put_segment(&name, SEGMENT);
+    last_good.lacking();
+    last_good.keep_it_now(&replica.followed).await;
     let mut due = None;
-    replica.keep(&mut due);
+    replica.keep(&mut due, begun + Duration::from_secs(70));
+    assert_eq!(due, None);
+    let last_good = replica.last_good.as_mut().unwrap();
+    std::fs::remove_file(last_good.folder.join("segments").join(&name)).unwrap();
+    last_good.keep_it_now(&replica.followed).await;
+    replica.keep(&mut due, begun + Duration::from_secs(71));
     assert_eq!(due, Some(Cause::Manifest));
-    assert!(!replica.followed.has_segment(&name), "it is fetched again with it");
 }

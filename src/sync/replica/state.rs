@@ -1,7 +1,7 @@
 //! What a follower believes of what it reads: no I/O here, and every doubt ends in reading everything again.
 //!
 //! ```text
-//!   load: manifest, segments, changes        Loaded, but nothing is decided by it
+//!   load: manifest, segments, changes        Loaded, but nothing is decided by it, and nobody is given anything back
 //!      │  a heartbeat that is newer than the load, and says the same n and count (T10)
 //!      ▼
 //!   proven: each change follows the one before; each newer heartbeat counts as having heard (T1)
@@ -10,7 +10,7 @@
 //!   load again, and merge: the index forgets nothing (T10)
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -49,6 +49,8 @@ pub struct Followed {
     waiting: Option<(Heartbeat, Arc<str>)>,
     /// Segments whose records are in the index: they are named by their content, and need not be read twice.
     applied: BTreeSet<Box<str>>,
+    /// Those that were read as well, but have records that wait for the heartbeat that confirms a state with them: these ones.
+    unproven: BTreeMap<Box<str>, Vec<Arc<Record>>>,
     /// What must be in the last good state.
     kept: Option<Kept>,
     /// Whether there is one.
@@ -60,8 +62,12 @@ pub struct Followed {
 struct Loaded {
     epoch: u64,
     truth: uuid::Uuid,
+    /// The last change that is in the segments.
+    base: u64,
     /// Records in segments.
     records: u64,
+    /// Those of its segments that have records in `unproven`.
+    segments: Vec<Box<str>>,
     /// The last change that is in the index without a gap.
     n: u64,
     /// The numbers of the changes after the manifest.
@@ -69,8 +75,8 @@ struct Loaded {
     /// When reading it began, in Unix milliseconds.
     since: u64,
     proven: bool,
-    /// Changes that wait for the heartbeat that confirms them ([`needs_proof`]).
-    unproven: Vec<Change>,
+    /// What waits for the heartbeat that confirms it ([`needs_proof`]), in order of number.
+    unproven: Vec<Arc<Record>>,
 }
 
 /// What is to be done now.
@@ -150,7 +156,16 @@ pub struct Reading {
     n: u64,
     numbers: Vec<u64>,
     changes: Tail,
-    unproven: Vec<Change>,
+    unproven: Vec<Arc<Record>>,
+}
+
+/// What is in a segment.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// How many records.
+    pub records: u64,
+    /// Those that are not in the index, because they need proof.
+    pub unproven: Vec<Arc<Record>>,
 }
 
 impl Reading {
@@ -190,11 +205,18 @@ impl Reading {
         self.numbers.push(change.n);
         self.changes.push(line.into());
         if needs_proof(&change.entry) {
-            self.unproven.push(change);
+            self.unproven.push(record_of(change));
         } else {
-            target.apply(&change);
+            target.apply(&record_of(change));
         }
         Ok(())
+    }
+
+    /// Takes what needs proof in its segments.
+    pub(super) fn wait_for_proof(&mut self, records: impl IntoIterator<Item = Arc<Record>>) {
+        self.unproven.extend(records);
+        // The segments' own come before the changes', and their order says something.
+        self.unproven.sort_by_key(|record| record.n);
     }
 
     /// Whether this heartbeat speaks of this very state: whose it is, that nothing is missing, and how much there is (T10).
@@ -211,24 +233,25 @@ impl Reading {
 
     /// A heartbeat has confirmed all of it: what waited for that goes into the index.
     pub(super) fn confirmed(&self, target: &Target) {
-        self.unproven.iter().for_each(|change| target.apply(change));
+        self.unproven.iter().for_each(|record| target.apply(record));
     }
 }
 
 impl Target {
-    fn apply(&self, change: &Change) {
-        self.index.apply(&change.entry, arrival(change.n, change.at), self.retention);
+    fn apply(&self, record: &Record) {
+        self.index.apply(&record.entry, arrival(record.n, record.at), self.retention);
     }
 
-    /// Proves a segment by its name and puts its records into the index; gives how many there are.
+    /// Proves a segment by its name and puts its records into the index, but for those that need proof: who can write to Redis can play
+    /// a manifest of an earlier truth again, with its segments.
     ///
     /// # Errors
-    /// [`BadState`]; what was read until then stays in the index, which is never wrong.
-    pub fn apply_segment(&self, sha256: &str, bytes: &[u8]) -> Result<u64, BadState> {
+    /// [`BadState`]; what was put into the index until then stays there, and gives nobody anything.
+    pub fn apply_segment(&self, sha256: &str, bytes: &[u8]) -> Result<Segment, BadState> {
         if self::sha256(bytes) != sha256 {
             return Err(BadState::Content(sha256.into()));
         }
-        let mut records = 0;
+        let (mut records, mut unproven) = (0, Vec::new());
         for (number, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
             if line.is_empty() {
                 continue;
@@ -236,12 +259,17 @@ impl Target {
             let record: Record = serde_json::from_slice(line)
                 .map_err(|error| BadState::Record(sha256.into(), number + 1, error.to_string()))?;
             let arrival = arrival(record.n, record.at);
-            if !self.retention.is_past(&record.entry, arrival.taken, arrival.now) {
+            records += 1;
+            if self.retention.is_past(&record.entry, arrival.taken, arrival.now) {
+                continue;
+            }
+            if needs_proof(&record.entry) {
+                unproven.push(Arc::new(record));
+            } else {
                 self.index.apply(&record.entry, arrival, self.retention);
             }
-            records += 1;
         }
-        Ok(records)
+        Ok(Segment { records, unproven })
     }
 }
 
@@ -257,6 +285,7 @@ impl Followed {
             last: None,
             waiting: None,
             applied: BTreeSet::new(),
+            unproven: BTreeMap::new(),
             kept: None,
             keeps: true,
         }
@@ -280,20 +309,39 @@ impl Followed {
         &self.target
     }
 
-    /// Whether the records of this segment are in the index.
+    /// Whether this segment was read: its records are in the index, or wait here for the heartbeat that confirms a state with them.
     #[must_use]
     pub fn has_segment(&self, sha256: &str) -> bool {
-        self.applied.contains(sha256)
+        self.applied.contains(sha256) || self.unproven.contains_key(sha256)
     }
 
     /// This segment has to be read again.
     pub fn forget_segment(&mut self, sha256: &str) {
         self.applied.remove(sha256);
+        self.unproven.remove(sha256);
+    }
+
+    /// What waits in segments of states that are neither followed nor read now has to be read again, should they be: nobody can pile up
+    /// here what was ever signed.
+    pub fn forget_unproven_but(&mut self, reading: &Manifest) {
+        let followed = self.loaded.as_ref().map_or(&[][..], |loaded| &loaded.segments);
+        self.unproven.retain(|sha256, _| {
+            followed.contains(sha256) || reading.segments.iter().any(|segment| segment.sha256 == *sha256)
+        });
     }
 
     /// The records of this segment are in the index.
     pub fn segment_applied(&mut self, sha256: Box<str>) {
         self.applied.insert(sha256);
+    }
+
+    /// The records of this segment are in the index, but for these, which wait until a state with it is confirmed.
+    pub fn segment_read(&mut self, sha256: Box<str>, unproven: Vec<Arc<Record>>) {
+        if unproven.is_empty() {
+            self.segment_applied(sha256);
+        } else {
+            self.unproven.insert(sha256, unproven);
+        }
     }
 
     /// The last change that is in the index without a gap; 0 without a state.
@@ -322,19 +370,24 @@ impl Followed {
         self.kept.as_ref().filter(|kept| kept.proof.is_some())
     }
 
-    /// A whole state was read: everything of it is in the index. It has still to be proven, unless it goes on what was: the same epoch
-    /// and nothing less.
-    pub fn adopt(&mut self, reading: Reading) {
+    /// A whole state was read: everything of it is in the index, but for what needs proof. It has still to be proven, whatever there was
+    /// before.
+    pub fn adopt(&mut self, mut reading: Reading) {
+        let named: Arc<[_]> =
+            reading.manifest.segments.iter().map(|segment| (segment.sha256.clone(), segment.bytes)).collect();
+        let is_named = |sha256: &str| named.iter().any(|(name, _)| **name == *sha256);
+        self.applied.retain(|sha256| is_named(sha256));
+        self.unproven.retain(|sha256, _| is_named(sha256));
+        reading.wait_for_proof(self.unproven.values().flatten().cloned());
+        let segments = self.unproven.keys().cloned().collect();
         let Reading { manifest, line, since, n, numbers, changes, unproven } = reading;
-        let segments: Arc<[_]> =
-            manifest.segments.iter().map(|segment| (segment.sha256.clone(), segment.bytes)).collect();
-        self.applied.retain(|sha256| segments.iter().any(|(name, _)| name == sha256));
         let records = manifest.segments.iter().map(|segment| segment.records).sum();
-        let (epoch, truth) = (manifest.epoch, manifest.truth);
-        self.loaded = Some(Loaded { epoch, truth, records, n, numbers, since, proven: false, unproven });
+        let Manifest { epoch, truth, base, .. } = manifest;
+        let proven = false;
+        self.loaded = Some(Loaded { epoch, truth, base, records, segments, n, numbers, since, proven, unproven });
         self.waiting = None;
         let (proof, heartbeat) = (None, None);
-        self.kept = self.keeps.then_some(Kept { manifest: line, segments, changes, last: n, proof, heartbeat });
+        self.kept = self.keeps.then_some(Kept { manifest: line, segments: named, changes, last: n, proof, heartbeat });
     }
 
     /// A change came, at `now` (Unix milliseconds).
@@ -346,33 +399,28 @@ impl Followed {
         if change.n <= loaded.n {
             return Verdict::Go;
         }
-        let follows = change.prev == loaded.n;
-        if revokes(&change.entry) {
+        let (n, prev, record) = (change.n, change.prev, record_of(change));
+        let follows = prev == loaded.n;
+        if revokes(&record.entry) {
             // Whatever is missing before it: it is signed, and refusing more is never wrong.
-            self.target.apply(&change);
-        } else if follows
-            && needs_proof(&change.entry)
-            && (!loaded.proven || change.prev == 0 || !loaded.unproven.is_empty())
+            self.target.apply(&record);
+        } else if follows && needs_proof(&record.entry) && (!loaded.proven || prev == 0 || !loaded.unproven.is_empty())
         {
             // The first change of any truth follows none, and so follows here. The next ones wait behind it: their order says something.
-            loaded.unproven.push(change.clone());
+            loaded.unproven.push(record);
         } else if follows {
-            self.target.apply(&change);
+            self.target.apply(&record);
         }
         if !follows {
             return Verdict::Reload(Cause::Gap);
         }
-        loaded.n = change.n;
-        loaded.numbers.push(change.n);
+        loaded.n = n;
+        loaded.numbers.push(n);
         if let (Some(kept), Some(line)) = (&mut self.kept, line) {
             kept.changes.push(line.into());
-            kept.last = change.n;
+            kept.last = n;
         }
-        if self.waiting.as_ref().is_some_and(|(waiting, _)| waiting.n <= change.n) {
-            self.settle(now)
-        } else {
-            Verdict::Go
-        }
+        if self.waiting.as_ref().is_some_and(|(waiting, _)| waiting.n <= n) { self.settle(now) } else { Verdict::Go }
     }
 
     /// A heartbeat came, at `now` (Unix milliseconds).
@@ -428,8 +476,16 @@ impl Followed {
             return Verdict::Reload(Cause::Count);
         }
         loaded.proven = true;
-        let confirmed = loaded.unproven.partition_point(|change| change.n <= heartbeat.n);
-        loaded.unproven.drain(..confirmed).for_each(|change| self.target.apply(&change));
+        let confirmed = loaded.unproven.partition_point(|record| record.n <= heartbeat.n);
+        loaded.unproven.drain(..confirmed).for_each(|record| self.target.apply(&record));
+        if loaded.base <= heartbeat.n {
+            for sha256 in loaded.segments.drain(..) {
+                // One that is to be read again in the meantime is not there.
+                if let Some((sha256, _)) = self.unproven.remove_entry(&sha256) {
+                    self.applied.insert(sha256);
+                }
+            }
+        }
         let milliseconds = |at: u64| i64::try_from(at).unwrap_or(i64::MAX);
         self.freshness.heard(milliseconds(heartbeat.at), milliseconds(now));
         if let Some(kept) = &mut self.kept {
@@ -489,6 +545,10 @@ pub(in crate::sync) fn sha256(bytes: &[u8]) -> String {
         let _ = write!(name, "{byte:02x}");
         name
     })
+}
+
+fn record_of(Change { n, at, entry, .. }: Change) -> Arc<Record> {
+    Arc::new(Record { n, at, entry })
 }
 
 fn arrival(n: u64, at: u64) -> Arrival {

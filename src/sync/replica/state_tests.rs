@@ -426,8 +426,88 @@ fn t10_a_segment_is_what_its_name_says_or_nothing() {
     changed[38] = b'9';
     assert_eq!(target.apply_segment(&name, &changed), Err(BadState::Content(name.as_str().into())));
     assert!(!play.holds("s-1"));
-    assert_eq!(target.apply_segment(&name, bytes), Ok(2));
+    assert_eq!(target.apply_segment(&name, bytes), Ok(Segment { records: 2, unproven: Vec::new() }));
     assert!(play.holds("s-1") && play.holds("s-2"));
     let strange = b"{\"n\":1,\"at\":1000,\"entry\":{\"jwt\":\"s-1\"}}\n";
     assert!(matches!(target.apply_segment(&sha256(strange), strange), Err(BadState::Record(_, 1, _))));
+}
+
+/// A segment with these records, which was fetched and read.
+fn segment(play: &mut Play, records: &[(u64, Entry)]) -> SegmentOf {
+    let record = |(n, entry): &(u64, Entry)| Record { n: *n, at: play.now, entry: entry.clone() };
+    let lines = records.iter().map(|it| serde_json::to_string(&record(it)).unwrap() + "\n").collect::<String>();
+    let name = sha256(lines.as_bytes());
+    let Segment { records, unproven } = play.followed.target().apply_segment(&name, lines.as_bytes()).unwrap();
+    play.followed.segment_read(name.as_str().into(), unproven);
+    SegmentOf { sha256: name.as_str().into(), records, bytes: lines.len() as u64, expires_at: None }
+}
+
+fn root() -> Entry {
+    serde_json::from_value(serde_json::json!({"override": "r", "roles": ["ROLE_ROOT"]})).unwrap()
+}
+
+fn is_root(play: &Play) -> bool {
+    play.followed.target().index.overrides("r", Timestamp::now()).is_some()
+}
+
+#[test]
+fn t11_an_old_segment_that_is_played_again_revokes_and_gives_nobody_anything() {
+    let mut play = proven();
+    let line = play.says(20, 30, disabled());
+    play.take(&line);
+    // Of another truth, whose changes are gone: the load ends with a gap, and what the segment said stays without.
+    let old = segment(&mut play, &[(31, token("x")), (32, enabled()), (33, root())]);
+    let gap = [play.change(40, 50, "d")];
+    assert_eq!(play.load_with(3, vec![old.clone()], &gap), Err(BadState::Gap(0)));
+    assert!(play.holds("x"), "it takes something");
+    assert!(play.is_disabled("m") && !is_root(&play), "it gives something");
+    // The next heartbeat confirms what was there before, and not this.
+    play.now += 1_000;
+    let beat = play.beat(1, 30, 3, play.now);
+    assert_eq!(play.hear(&beat), Verdict::Heard);
+    assert!(play.is_disabled("m") && !is_root(&play));
+    assert!(play.followed.has_segment(&old.sha256), "it waits");
+    // Nor does one that confirms another state.
+    play.load(4, &[]).unwrap();
+    assert!(!play.followed.has_segment(&old.sha256), "it is fetched again if it is ever named again");
+    let beat = play.beat(4, 0, 0, play.now + 1);
+    play.now += 2;
+    assert_eq!(play.hear(&beat), Verdict::Heard);
+    assert!(play.is_disabled("m") && !is_root(&play));
+}
+
+#[test]
+fn t11_what_a_segment_gives_counts_once_a_heartbeat_confirms_the_state_and_the_segment_is_read_once() {
+    let mut play = proven();
+    let line = play.says(20, 30, disabled());
+    play.take(&line);
+    let named = vec![segment(&mut play, &[(32, enabled()), (31, root())]), segment(&mut play, &[(29, token("x"))])];
+    let lines = [play.says(0, 40, disabled()), play.says(40, 50, enabled())];
+    for epoch in [3, 4] {
+        play.load_with(epoch, named.clone(), &lines).unwrap();
+        assert!(play.is_disabled("m") && !is_root(&play));
+        assert!(named.iter().all(|it| play.followed.has_segment(&it.sha256)), "not fetched again for a second load");
+    }
+    play.now += 1_000;
+    let beat = play.beat(4, 40, 4, play.now);
+    assert_eq!(play.hear(&beat), Verdict::Heard);
+    assert!(is_root(&play));
+    assert!(play.is_disabled("m"), "the change after the segments is the later one");
+    let beat = play.beat(4, 50, 5, play.now + 1);
+    play.now += 1;
+    assert_eq!(play.hear(&beat), Verdict::Heard);
+    assert!(!play.is_disabled("m"));
+    assert!(play.followed.unproven.is_empty() && named.iter().all(|it| play.followed.applied.contains(&it.sha256)));
+}
+
+#[test]
+fn t11_what_waits_in_segments_of_states_that_are_not_followed_is_let_go() {
+    let mut play = proven();
+    let followed = segment(&mut play, &[(5, enabled())]);
+    play.load_with(2, vec![followed.clone()], &[]).unwrap();
+    let (failed, read) = (segment(&mut play, &[(6, enabled())]), segment(&mut play, &[(7, enabled())]));
+    let manifest = Manifest { epoch: 3, truth: TRUTH, base: 0, segments: vec![read.clone()] };
+    play.followed.forget_unproven_but(&manifest);
+    assert!(play.followed.has_segment(&followed.sha256) && play.followed.has_segment(&read.sha256));
+    assert!(!play.followed.has_segment(&failed.sha256));
 }
