@@ -103,6 +103,7 @@ fn user_service(
         verifies_email: iam.verifies_email,
         leeway: seconds(settings.auth.leeway),
         max_lifetime: seconds(iam.max_lifetime),
+        one_spelling: settings.revocation.mode == RevocationMode::Lookup && settings.revocation.lookup_key.is_by_text(),
     };
     let limits = IamLimits {
         cache: iam.cache,

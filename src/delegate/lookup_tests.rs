@@ -7,7 +7,14 @@ use crate::token::issuer::Confers;
 use crate::token::vouched::Vouching;
 
 fn claims(userinfo: &str, token_id: Option<&str>) -> Claims {
-    let vouching = Vouching { confers: Confers::Any, admin: false, verifies_email: false, leeway: 0, max_lifetime: 60 };
+    let vouching = Vouching {
+        confers: Confers::Any,
+        admin: false,
+        verifies_email: false,
+        leeway: 0,
+        max_lifetime: 60,
+        one_spelling: true,
+    };
     let unverified = Unverified { token_id: token_id.map(Box::from), ..Unverified::default() };
     vouching.claims(unverified, userinfo.as_bytes()).unwrap()
 }

@@ -5,8 +5,8 @@
 //! (`jti`, `sid`, `iat`, `kid`) serves to refuse it where it has been revoked, and `exp` to forget it in time; who the bearer is and
 //! what it may do is the service's word alone.
 //!
-//! Before the service is asked, two kinds of tokens are refused, because what is revoked here would not reach them: those that outlive
-//! the memory of revocations (T5), and other spellings of a JWT, which a service that reads leniently takes for the same token.
+//! Before the service is asked, two kinds of tokens are refused, because what is revoked would not reach them: those that outlive the
+//! memory of revocations (T5), and, where a blacklist names tokens by their text, other spellings of a JWT.
 
 use std::sync::Arc;
 
@@ -38,6 +38,9 @@ pub struct Vouching {
     pub leeway: i64,
     /// Seconds for which a token may live that says when it ends: for as long what is revoked is remembered (T5).
     pub max_lifetime: i64,
+    /// Whether other spellings of a JWT are refused: where a blacklist names tokens by their text, a service that reads leniently would
+    /// take them for the token that stands there (T15). Elsewhere the service says what it thinks of them.
+    pub one_spelling: bool,
 }
 
 /// What a token says of itself, not verified by anybody here.
@@ -133,7 +136,7 @@ impl Vouching {
     /// # Errors
     /// [`TokenRejection`] where what is revoked here would not reach the token.
     pub fn may_be_asked_about(&self, token: &str, now: Timestamp) -> Result<(), TokenRejection> {
-        if !has_one_spelling(token) {
+        if self.one_spelling && !has_one_spelling(token) {
             return Err(TokenRejection::malformed("the token is a JWT that is not canonical base64url"));
         }
         let Unverified { token_id, issued_at, expires_at, .. } = Unverified::read(token);
@@ -243,8 +246,14 @@ mod tests {
     }
 
     fn believing(more: impl FnOnce(&mut Vouching)) -> Vouching {
-        let mut vouching =
-            Vouching { confers: Confers::Any, admin: false, verifies_email: false, leeway: 30, max_lifetime: 3600 };
+        let mut vouching = Vouching {
+            confers: Confers::Any,
+            admin: false,
+            verifies_email: false,
+            leeway: 30,
+            max_lifetime: 3600,
+            one_spelling: true,
+        };
         more(&mut vouching);
         vouching
     }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::check;
 use super::rival::{Life, Rival};
-use super::standing::{Seen, has, is_whole, lost, strangers};
+use super::standing::{Seen, has, is_whole, lost, signed, strangers, unsettled};
 use super::write::{named, records};
 use super::{Memory, Publisher, Stand, Trouble};
 use crate::replication::{Link, Standing};
@@ -65,6 +65,17 @@ impl Publisher {
         }
         if let Some(theirs) = theirs {
             tracing::warn!(truth = %theirs, "another truth was published in Redis by somebody who is gone; this process takes over");
+            // T2: signed by this very key, so it was the truth of the same people before a folder was lost.
+            let changes = signed(&entries, &self.pinned).filter(|n| !has(&folder, *n));
+            if let Some(last) = unsettled(seen.published(theirs).chain(changes), &folder) {
+                tracing::error!(
+                    published = last,
+                    "what was revoked by that truth is not in the revocation folder of this process: every token that was issued until \
+                     now is refused. Subjects that were disabled and keys that were revoked have to be so again"
+                );
+                let floor = Entry::Floor { of: FloorOf::Everything, issued_until: None };
+                self.blocking(move |ledger| ledger.record_above(last, floor).map(|_| ())).await?;
+            }
         }
         self.unblocked(memory);
         let manifest = seen.manifest.as_ref().filter(|manifest| {

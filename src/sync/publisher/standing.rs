@@ -85,11 +85,28 @@ pub(super) fn strangers(entries: &[StreamEntry], base: u64, folder: &State, pinn
 ///
 /// A later floor over everything has settled it, or what was signed once could be played again for another one.
 pub(super) fn lost(numbers: impl IntoIterator<Item = u64>, folder: &State, own: &BTreeSet<u64>) -> Option<u64> {
-    let everything = Entry::Floor { of: FloorOf::Everything, issued_until: None };
-    let floors = folder.changes.iter().filter(|recorded| recorded.change.entry == everything);
-    let settled = floors.map(|recorded| recorded.change.n).max().unwrap_or(0);
+    let settled = settled(folder);
     let is_lost = |n: &u64| *n < FARTHEST && *n > settled && !has(folder, *n) && !own.contains(n);
     numbers.into_iter().filter(is_lost).max()
+}
+
+/// The highest of these numbers of another truth, whose changes this folder never had, unless a later floor over everything settles it.
+pub(super) fn unsettled(numbers: impl IntoIterator<Item = u64>, folder: &State) -> Option<u64> {
+    let settled = settled(folder);
+    numbers.into_iter().filter(|n| *n < FARTHEST && *n > settled).max()
+}
+
+/// The numbers of what a pinned key has signed in the stream, whosever it is.
+pub(super) fn signed(entries: &[StreamEntry], pinned: &PinnedKeys) -> impl Iterator<Item = u64> {
+    let lines = entries.iter().filter_map(|entry| entry.line.as_deref());
+    lines.filter_map(|line| pinned.open::<Change>(Kind::Change, line).ok()).map(|change| change.n)
+}
+
+/// The last floor over everything, as far as the folder has not put it into segments.
+fn settled(folder: &State) -> u64 {
+    let everything = Entry::Floor { of: FloorOf::Everything, issued_until: None };
+    let floors = folder.changes.iter().filter(|recorded| recorded.change.entry == everything);
+    floors.map(|recorded| recorded.change.n).max().unwrap_or(0)
 }
 
 /// Whether the folder has everything up to a change of this number: which one is known behind its base only.

@@ -8,6 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use super::service::UserService;
+use crate::harness::redis::Redis;
 use crate::harness::{Connection, Upstream, now};
 
 /// A JWT that nobody verifies here.
@@ -298,12 +299,21 @@ fn t05_a_token_that_does_not_say_when_it_was_issued_is_as_old_as_it_can_be() {
 }
 
 #[test]
-fn t15_a_jwt_has_one_spelling() {
-    let (service, upstream) = (UserService::start(), Upstream::echo());
+fn t15_where_a_blacklist_names_tokens_by_their_text_a_jwt_has_one_spelling() {
+    let (redis, service, upstream) = (Redis::start(), UserService::start(), Upstream::echo());
     let token = jwt(&json!({"exp": now() + 600, "jti": "j-1"}));
     let (signed, signature) = token.rsplit_once('.').unwrap();
     let (header, payload) = signed.split_once('.').unwrap();
-    let gateway = service.asked_by(&upstream).start();
+    // Elsewhere the service is asked, and says what it thinks of it.
+    let asking = service.asked_by(&upstream).start();
+    assert_eq!(asking.get_as("/me", &format!("{token}=")).denial(), (401, "token_rejected".into()));
+    assert_eq!(service.questions().len(), 1);
+    let gateway = service
+        .asked_by(&upstream)
+        .env("REDIS_URL", &redis.url())
+        .setting("revocation.mode", "lookup")
+        .setting("revocation.lookup_key", "blacklist:{token_sha256}")
+        .start();
     for spelt in [
         format!("{token}="),
         format!("{token}=="),
@@ -324,7 +334,7 @@ fn t15_a_jwt_has_one_spelling() {
         assert_eq!(refused.denial(), (401, "malformed_token".into()), "{spelt}");
         assert!(refused.text().contains("base64url"), "{}", refused.text());
     }
-    assert_eq!(service.questions().len(), 0);
+    assert_eq!(service.questions().len(), 1);
     // What is no JWT has a form of its own, of which nothing is known here.
     for opaque in ["opaque==", "a.b.c", "v4.public.dGVzdA.c~", "MTk4.Cl2FMQ.ZnCjm1XVW7v~", "eyJpdiI6IjEifQ==", &token] {
         service.knows(opaque, json!({"sub": "a"}));

@@ -137,6 +137,31 @@ fn t02_a_folder_from_a_backup_that_was_recorded_in_since_refuses_everything_too(
 }
 
 #[test]
+fn t02_a_folder_that_is_lost_altogether_logs_everybody_out_where_the_key_is_the_same() {
+    let place = Place::new();
+    let mut running = place.builder().start();
+    place.revoked(&running, "t-1");
+    let (revoked, good) = (place.with_id("t-1"), place.issuer.viewer());
+    assert_eq!((running.get_as("/items", &revoked).status, running.get_as("/items", &good).status), (401, 200));
+    running.kill9();
+    std::fs::remove_dir_all(running.path(FOLDER)).unwrap();
+    running.start_again();
+    eventually("it takes over", RECOVERY, || (running.get_as("/items", &good).status == 401).then_some(()));
+    assert_eq!(said(&running, "this process takes over"), 1);
+    for _ in 0..2 {
+        for token in [&revoked, &good] {
+            assert_eq!(running.get_as("/items", token).denial(), (401, "revoked".into()));
+        }
+        // It is in the folder, and once is enough.
+        running.kill9();
+        running.start_again();
+        eventually("it is ready again", RECOVERY, || running.is_ready().then_some(()));
+    }
+    let log = std::fs::read_to_string(running.path(FOLDER).join("changes.log")).unwrap();
+    assert_eq!(log.matches("everything").count(), 1, "{log}");
+}
+
+#[test]
 fn t02_two_live_copies_of_one_folder_log_nobody_out_and_one_says_that_it_is_blocked() {
     let place = Place::new();
     let mut first = place.builder().start();
