@@ -10,9 +10,8 @@ use aws_lc_rs::signature::Ed25519KeyPair;
 use serde_json::json;
 
 use super::steps::{self, Step};
-use super::truth::milliseconds;
 use super::*;
-use crate::clock::Timestamp;
+use crate::clock::{Timestamp, unix_millis};
 use crate::revocation::{
     Arrival, Change, Entry, FloorOf, Kind, PinnedKeys, Presented, PublicationKey, Retention, RevocationIndex, Standing,
 };
@@ -118,7 +117,7 @@ fn t16_what_was_recorded_is_there_after_a_restart() {
     let (ledger, index) = place.open();
     assert_eq!((ledger.last(), ledger.truth(), ledger.count()), (0, None, 0));
     assert!(!place.folder.exists(), "it is made with the first change");
-    let before = milliseconds();
+    let before = unix_millis();
     let first = ledger.record(token("a")).unwrap();
     let second = ledger.record(entry(json!({ "disabled": "mallory" }))).unwrap();
     assert!(first.change.n >= before && first.change.prev == 0);
@@ -140,7 +139,7 @@ fn t16_what_was_recorded_is_there_after_a_restart() {
 fn t02_numbers_rise_although_the_clock_steps_back() {
     let place = place();
     let (ledger, _) = place.open();
-    let ahead = milliseconds() + 3_600_000;
+    let ahead = unix_millis() + 3_600_000;
     let far = ledger.record_above(ahead, token("a")).unwrap();
     assert_eq!(far.change.n, ahead + 1);
     let next = ledger.record(token("b")).unwrap();

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -15,7 +15,7 @@ use super::lines::{self, Lines, Unread};
 use super::records::{over, seconds};
 use super::segments;
 use super::steps::Step;
-use crate::clock::Timestamp;
+use crate::clock::{Timestamp, unix_millis};
 use crate::revocation::{
     Arrival, Change, Entry, FloorOf, Kind, Manifest, PinnedKeys, PublicationKey, Retention, RevocationIndex,
 };
@@ -364,7 +364,7 @@ impl Shared {
     }
 
     fn lose(&self, disk: &mut Disk, first: &Recorded, lost: &[Arc<Recorded>]) {
-        let age = milliseconds().saturating_sub(first.change.at);
+        let age = unix_millis().saturating_sub(first.change.at);
         tracing::error!(
             folder = %self.folder.path().display(),
             lost = lost.len(),
@@ -399,7 +399,7 @@ impl Shared {
             return Ok(());
         }
         self.folder.replace(&self.folder.log(), b"", [Step::LogDrafted, Step::LogPlaced])?;
-        let manifest = Manifest { epoch: milliseconds(), truth: uuid::Uuid::now_v7(), base: 0, segments: Vec::new() };
+        let manifest = Manifest { epoch: unix_millis(), truth: uuid::Uuid::now_v7(), base: 0, segments: Vec::new() };
         self.put_manifest(&manifest)?;
         self.refresh(disk, Reading::Live).map(|_| ())
     }
@@ -425,7 +425,7 @@ impl Shared {
         let lost: Vec<(u64, Entry)> = disk.lost.iter().map(|entry| (0, entry.clone())).collect();
         let mut recorded = Vec::with_capacity(entries.len() + lost.len());
         let mut text = String::new();
-        let (mut prev, at) = (self.known().last(), milliseconds());
+        let (mut prev, at) = (self.known().last(), unix_millis());
         for (above, entry) in lost.iter().chain(entries) {
             let next = prev.max(disk.seen).max(*above).checked_add(1);
             let n = next.ok_or_else(|| LedgerError::Refused("there is no higher number".into()))?.max(at);
@@ -511,9 +511,4 @@ fn read_from(log: &mut Log) -> std::io::Result<Option<Vec<u8>>> {
         (&mut log.file).take(length - log.offset).read_to_end(&mut bytes)?;
     }
     Ok(Some(bytes))
-}
-
-/// Now, in Unix milliseconds.
-pub(super) fn milliseconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
 
+use super::replica::now;
 use crate::ledger::{Ledger, LedgerError};
 use crate::revocation::{Entry, Freshness, RevocationIndex};
 
@@ -118,9 +119,4 @@ impl Told {
         }
         self.0 = failure;
     }
-}
-
-/// Unix milliseconds.
-fn now() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

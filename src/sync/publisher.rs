@@ -25,7 +25,8 @@ use uuid::Uuid;
 
 use self::rival::Rival;
 use self::standing::is_whole;
-use super::replica::{Outage, Pause, unix_millis};
+use super::replica::{Outage, Pause};
+use crate::clock::unix_millis;
 use crate::ledger::{Ledger, LedgerError, Looked, Recorded};
 use crate::replication::{Beat, Eviction, Link, Mark, Redis, RedisFailure, Said, Standing};
 use crate::revocation::{Heartbeat, Kind, PinnedKeys, PublicationKey};

@@ -8,7 +8,7 @@ pub mod state;
 use std::convert::Infallible;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use self::last_good::LastGood;
 use self::pace::{Keeping, Tidying};
 use self::state::{BadState, Doubt, Followed, Reading, Verdict};
+use crate::clock::unix_millis;
 use crate::ledger::Ledger;
 use crate::replication::link::AT_ONCE;
 use crate::replication::{Eviction, Link, News, Redis, RedisFailure, StreamEntry};
@@ -448,12 +449,6 @@ impl Outage {
 #[must_use]
 pub fn now() -> i64 {
     i64::try_from(unix_millis()).unwrap_or(i64::MAX)
-}
-
-/// Unix milliseconds, now.
-pub(super) fn unix_millis() -> u64 {
-    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What came on the heartbeat stream, for others who look at it.

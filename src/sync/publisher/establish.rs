@@ -10,9 +10,9 @@ use super::rival::{Life, Rival};
 use super::standing::{Seen, has, is_whole, lost, signed, strangers, unsettled};
 use super::write::{named, records};
 use super::{Memory, Publisher, Stand, Trouble};
+use crate::clock::unix_millis;
 use crate::replication::{Link, Standing};
 use crate::revocation::{Entry, FloorOf};
-use crate::sync::replica::unix_millis;
 
 impl Publisher {
     /// Finds out what stands in Redis and makes it ours if it may be; with a `flaw` it is written anew even if it looks whole. `false`:
@@ -58,8 +58,7 @@ impl Publisher {
                 "the revocation folder does not have what was once published from it: it was restored from a backup, or another copy \
                  of it was in use. What was revoked in between is lost, so every token that was issued until now is refused"
             );
-            let floor = Entry::Floor { of: FloorOf::Everything, issued_until: None };
-            self.blocking(move |ledger| ledger.record_above(lost, floor).map(|_| ())).await?;
+            self.log_everybody_out(lost).await?;
             self.unblocked(memory);
             return self.rewrite(link, memory, &seen.head, "restored").await;
         }
@@ -73,8 +72,7 @@ impl Publisher {
                     "what was revoked by that truth is not in the revocation folder of this process: every token that was issued until \
                      now is refused. Subjects that were disabled and keys that were revoked have to be so again"
                 );
-                let floor = Entry::Floor { of: FloorOf::Everything, issued_until: None };
-                self.blocking(move |ledger| ledger.record_above(last, floor).map(|_| ())).await?;
+                self.log_everybody_out(last).await?;
             }
         }
         self.unblocked(memory);
@@ -109,6 +107,12 @@ impl Publisher {
             }
         };
         self.rewrite(link, memory, &seen.head, flaw).await
+    }
+
+    /// Records a floor over everything, with a number above that of what is lost (T2).
+    async fn log_everybody_out(&self, above: u64) -> Result<(), Trouble> {
+        let floor = Entry::Floor { of: FloorOf::Everything, issued_until: None };
+        self.blocking(move |ledger| ledger.record_above(above, floor).map(|_| ())).await
     }
 
     /// Whether somebody else is gone. As long as he shows signs of life, or may, nothing of ours is published. `theirs` is `ours` where he

@@ -52,7 +52,7 @@ impl Seen {
         of_it.map(|heartbeat| Duration::from_millis(now.saturating_sub(heartbeat.at))).min()
     }
 
-    /// Numbers up to which our truth was published, by its own signature.
+    /// Numbers up to which a truth was published, by its own signature.
     pub(super) fn published(&self, truth: Uuid) -> impl Iterator<Item = u64> {
         let beats = self.heartbeats.iter().filter(move |heartbeat| heartbeat.truth == truth);
         let manifest = self.manifest.iter().filter(move |manifest| manifest.truth == truth);

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Memory, Publisher, Stand, Trouble};
+use crate::clock::unix_millis;
 use crate::ledger::State;
 use crate::replication::{Installation, Link, Mark, Said, Standing};
 use crate::revocation::{Kind, Manifest};
-use crate::sync::replica::unix_millis;
 
 /// So many times in a row somebody may be quicker before it is told.
 const IN_VAIN: u32 = 5;
