@@ -193,7 +193,7 @@ impl Builder {
             ("gateway.workers", 1.into()),
             ("gateway.grace", "2s".into()),
             ("upstreams.oms.endpoints", vec!["http://127.0.0.1:9"].into()),
-            // No test is about the default of a second, which a machine that stands still uses up before a handshake is done.
+            // No test is about the default, a second: a machine that stands still uses it up before a handshake is done.
             ("upstreams.oms.timeouts.connect", "15s".into()),
             ("roles.file", text(&at("roles.yaml")).into()),
             ("auth.mode", "local".into()),

@@ -88,8 +88,8 @@ impl Setup {
         let [port, tls_port] = free_ports();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let at = |name: &str| folder.path().join(name);
-        // What is written is the kernel's before it is answered, and survives the process. For a disk that takes seconds
-        // Redis would wait otherwise, and everybody for Redis.
+        // What is written is the kernel's before it is answered, and survives the process. Redis would wait for a disk that
+        // takes seconds, and everybody for Redis.
         let mut conf = format!(
             "bind 127.0.0.1\nport {port}\ndir {}\nsave \"\"\nappendonly yes\nappendfsync no\n\
              user {HARNESS} on >{HARNESS} ~* &* +@all\n",
