@@ -364,7 +364,8 @@ fn an_endpoint_killed_and_restarted_under_load_costs_what_is_in_flight_and_no_mo
         // GETs that broke before an answer began were sent again, so nobody noticed but who had half an answer.
         assert!(good > 300 && bad.len() <= 6, "{scheme}: {good} good, bad: {bad:?}");
         // Nor does anybody who asks once it is ejected, however long that takes on a machine that stands still.
-        assert!(bad.iter().all(|(sent, _)| *sent < killed + ejected), "{scheme}: {bad:?}");
+        let over = killed + ejected + Duration::from_secs(2);
+        assert!(bad.iter().all(|(sent, _)| *sent < over), "{scheme}: {bad:?}");
         assert!(ejected < Duration::from_secs(12), "{scheme}: {ejected:?}");
         assert!(running.metric("doorward_upstream_retries_total", &["upstream=\"oms\""]) >= 1.0);
     }
