@@ -423,13 +423,9 @@ fn a_changed_policy_takes_effect_and_a_bad_one_does_not() {
     let (running, _upstream) = open();
     let file = running.path("policy0.yaml");
     std::fs::write(&file, POLICY.replace("/closed", "/shut")).unwrap();
-    eventually("the new policy", LIMIT, || {
-        (running.get("/shut").json()["reason"] == "route_denied").then_some(())
-    });
+    eventually("the new policy", LIMIT, || (running.get("/shut").json()["reason"] == "route_denied").then_some(()));
     std::fs::write(&file, "version: 1\npaths: [}").unwrap();
-    eventually("the metric", LIMIT, || {
-        (running.metric("doorward_policy_reload_failed", &[]) == 1.0).then_some(())
-    });
+    eventually("the metric", LIMIT, || (running.metric("doorward_policy_reload_failed", &[]) == 1.0).then_some(()));
     assert_eq!(running.get("/shut").json()["reason"], "route_denied", "the old one stays in force");
     std::fs::write(&file, POLICY).unwrap();
     eventually("the mended policy", LIMIT, || {
