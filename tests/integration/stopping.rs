@@ -73,10 +73,14 @@ fn a_kept_alive_connection_has_one_more_answer_and_an_idle_one_is_closed() {
         assert_eq!((response.status, response.field("connection")), (200, None));
     }
     let [mut used, mut idle] = connections;
+    let begun = Instant::now();
     running.signal("-TERM");
     eventually("the listener is closed", LONG, || TcpStream::connect(running.gateway).is_err().then_some(()));
-    let last = used.send(ONCE).response();
-    assert_eq!((last.status, last.field("connection")), (200, Some("close")));
+    match used.send(ONCE).try_response("GET") {
+        Ok(last) => assert_eq!((last.status, last.field("connection")), (200, Some("close"))),
+        // It is left open for three seconds, which a machine that stands still lets pass.
+        Err(error) => assert!(begun.elapsed() >= Duration::from_secs(3), "{error}"),
+    }
     assert!(used.closes_within(LONG) && idle.closes_within(LONG));
     assert_eq!(running.wait(LONG).code(), Some(0));
 }
