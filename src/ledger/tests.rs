@@ -378,7 +378,8 @@ fn a_crash_at_any_step_leaves_a_folder_that_opens() {
 fn follows(ledger: &Ledger) -> Looked {
     let begun = Instant::now();
     let looked = ledger.follow().unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(1), "it took {:?}", begun.elapsed());
+    // Less than who waits for the lock waits, and more than a machine stands still.
+    assert!(begun.elapsed() < Duration::from_secs(8), "it took {:?}", begun.elapsed());
     looked
 }
 
@@ -434,7 +435,13 @@ fn t01_a_slow_disk_keeps_nobody_from_following_and_nobody_reads_what_it_has_not_
             let slow = Slow::at(&ledger, step);
             let tended = scope.spawn(|| ledger.shared.tend((1, 0)));
             std::thread::sleep(Duration::from_millis(100));
-            assert!(follows(&ledger) == Looked::Writing && !tended.is_finished() && ledger.last() == last, "{step:?}");
+            // It has come so far by then, or later on a busy machine.
+            let begun = Instant::now();
+            while follows(&ledger) != Looked::Writing {
+                assert!(begun.elapsed() < Duration::from_secs(20), "{step:?}");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            assert!(!tended.is_finished() && ledger.last() == last, "{step:?}");
             drop(slow);
             assert!(tended.join().unwrap().unwrap());
         });

@@ -344,12 +344,12 @@ mod tests {
     #[tokio::test]
     async fn a_parked_connection_has_its_idle_time_and_a_woken_one_its_header_time() {
         let mut client = connect(Duration::from_millis(400), LONG);
+        let asked = Instant::now();
         client.send(REQUEST).await;
         client.answers(1).await;
-        let answered = Instant::now();
         client.until_parked().await;
         assert_eq!(client.rest().await, "");
-        assert!(answered.elapsed() >= Duration::from_millis(300), "{:?}", answered.elapsed());
+        assert!(asked.elapsed() >= Duration::from_millis(300), "{:?}", asked.elapsed());
         client.serving.await.unwrap();
         assert_eq!(*client.events.lock().unwrap(), [ListenerEvent::Expired(Expired::IdleTimeout)]);
 

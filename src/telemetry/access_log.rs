@@ -729,7 +729,7 @@ mod tests {
         let sink = log.worker();
         for lines in 1..4 {
             sink.write(&record());
-            let deadline = std::time::Instant::now() + Duration::from_secs(10);
+            let deadline = std::time::Instant::now() + Duration::from_secs(30);
             while output.text().lines().count() < lines {
                 assert!(std::time::Instant::now() < deadline, "line {lines} never came");
                 std::thread::sleep(Duration::from_millis(2));

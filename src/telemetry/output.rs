@@ -162,9 +162,9 @@ mod tests {
             messages.write_all(format!("{number}\n").as_bytes()).unwrap();
         }
         messages.flush_within(Duration::from_millis(10));
-        assert!(began.elapsed() < Duration::from_secs(5));
+        assert!(began.elapsed() < Duration::from_secs(30));
         drop(stall);
-        messages.flush_within(Duration::from_secs(5));
+        messages.flush_within(Duration::from_secs(30));
         let text = String::from_utf8(lock(&output.0).clone()).unwrap();
         assert!(text.starts_with("0\n1\n") && text.contains("messages were lost"), "{text}");
     }

@@ -64,7 +64,6 @@ fn a_log_that_nobody_reads_stops_neither_requests_nor_the_end() {
     // The upstream is gone, so every request makes a message beside its access line.
     let mut running = doorward().setting("upstreams.oms.endpoints", vec!["http://127.0.0.1:1"]).unread().start();
     let mut connection = running.connect();
-    connection.set_read_timeout(Duration::from_secs(10));
     // More than a pipe and its reader's buffers hold.
     for _ in 0..3000 {
         let answer = connection.send("GET /public HTTP/1.1\r\nHost: oms.test\r\n\r\n").response();
@@ -83,7 +82,7 @@ fn a_policy_file_that_vanishes_or_turns_into_a_pipe_holds_nothing_up() {
     let path = running.path("policy0.yaml");
     let text = std::fs::read_to_string(&path).unwrap();
     let failed = |value: f64| {
-        eventually("the metric of the reload", Duration::from_secs(10), || {
+        eventually("the metric of the reload", Duration::from_secs(20), || {
             ((running.metric("doorward_policy_reload_failed", &[]) - value).abs() < 0.5).then_some(())
         });
     };
@@ -101,10 +100,10 @@ fn a_policy_file_that_vanishes_or_turns_into_a_pipe_holds_nothing_up() {
         Connection::open(running.admin).send("GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").response().status,
         200
     );
-    assert!(begun.elapsed() < Duration::from_secs(2));
+    assert!(begun.elapsed() < Duration::from_secs(12), "who waits for the pipe waits for ever");
     assert_eq!(running.get("/public").status, 200);
     running.signal("-TERM");
-    assert!(running.wait(Duration::from_secs(5)).success());
+    assert!(running.wait(Duration::from_secs(20)).success());
 }
 
 #[test]
@@ -114,12 +113,12 @@ fn the_beginning_of_a_next_head_does_not_end_the_exchange_before_it() {
     let mut connection = running.connect();
     // The connection waits for its first byte under the idle timeout, which is far longer.
     std::thread::sleep(Duration::from_millis(200));
+    let begun = Instant::now();
     connection.send("POST /public HTTP/1.1\r\nHost: oms.test\r\nContent-Length: 2\r\n\r\nhi\r\n");
     assert_eq!(connection.response().status, 200);
-    // It has its own time then, and no more.
-    let begun = Instant::now();
-    assert!(connection.closes_within(Duration::from_secs(5)));
-    assert!(begun.elapsed() > Duration::from_millis(300), "{:?}", begun.elapsed());
+    // It has its own time then, and no more: 500 ms behind the 1,500 of the answer.
+    assert!(connection.closes_within(Duration::from_secs(20)));
+    assert!(begun.elapsed() > Duration::from_millis(1_800), "{:?}", begun.elapsed());
 }
 
 #[test]

@@ -268,7 +268,7 @@ fn over_http2(running: &Doorward, method: &str, target: &str, fields: &[(&str, &
         tokio::spawn(connection);
         // Extended CONNECT is allowed once the server's settings are there.
         let client = client.ready().await.unwrap();
-        for _ in 0..500 {
+        for _ in 0..2_000 {
             if method != "CONNECT" || client.is_extended_connect_protocol_enabled() {
                 break;
             }

@@ -215,7 +215,7 @@ fn a_changed_policy_counts_for_preflights_too() {
     let (running, _upstream, _) = with("");
     let policy = std::fs::read_to_string(running.path("policy0.yaml")).unwrap();
     std::fs::write(running.path("policy0.yaml"), policy.replace("https://b.test", "https://c.test")).unwrap();
-    crate::harness::eventually("the new policy counts", std::time::Duration::from_secs(10), || {
+    crate::harness::eventually("the new policy counts", std::time::Duration::from_secs(20), || {
         preflight(&running, "/items", "https://c.test", "GET").field("access-control-allow-origin").map(|_| ())
     });
 }

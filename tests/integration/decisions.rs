@@ -51,7 +51,7 @@ fn id(response: &Response) -> String {
 /// What is told of a response's request. It is told once the answer has gone, which may be after it has arrived.
 fn explained(running: &Doorward, issuer: &Issuer, response: &Response) -> Value {
     let auditor = issuer.with_roles("ada", &["ROLE_AUDITOR"]);
-    eventually("the decision is remembered", Duration::from_secs(5), || {
+    eventually("the decision is remembered", Duration::from_secs(20), || {
         let answer = asked(running, Some(&auditor), &id(response));
         (answer.status == 200).then(|| answer.json())
     })
@@ -136,7 +136,7 @@ fn of_what_was_allowed_one_in_so_many_is_remembered() {
     assert_eq!((&told["upstream"]["name"], &told["upstream"]["status"]), (&"oms".into(), &200.into()));
     assert_eq!((&told["tree"]["holds"], &told["would_need"]), (&true.into(), &Value::Null));
     let remembered = || running.metric("doorward_decisions_remembered", &["kind=\"sample\""]);
-    eventually("two of four", Duration::from_secs(5), || (remembered() == 2.0).then_some(()));
+    eventually("two of four", Duration::from_secs(20), || (remembered() == 2.0).then_some(()));
     assert!(running.metric("doorward_decisions_remembered_bytes", &[]) > 0.0);
 }
 
@@ -177,7 +177,7 @@ fn a_decision_is_explained_by_the_policy_that_made_it() {
         let version = running.metric("doorward_snapshot_version", &[]);
         std::fs::write(running.path("policy0.yaml"), text).unwrap();
         running.signal("-HUP");
-        eventually("the new policy", Duration::from_secs(10), || {
+        eventually("the new policy", Duration::from_secs(20), || {
             (running.metric("doorward_snapshot_version", &[]) > version).then_some(())
         });
     };

@@ -46,7 +46,7 @@ impl Demo {
     fn interrupt(&mut self) -> ExitStatus {
         let killed = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status().unwrap();
         assert!(killed.success());
-        eventually("the demo ends", Duration::from_secs(10), || self.child.try_wait().unwrap())
+        eventually("the demo ends", Duration::from_secs(20), || self.child.try_wait().unwrap())
     }
 }
 

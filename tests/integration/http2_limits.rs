@@ -170,7 +170,8 @@ fn streams_that_are_made_to_be_reset_end_the_connection() {
     let running = doorward().upstream(&upstream).start();
     let mut connection = opened(&running);
     let most = (i32::MAX as u32).to_be_bytes();
-    for index in 0..1000 {
+    // More than may be reset at once, and as much again: while a machine stands still that is earned anew.
+    for index in 0..2000 {
         let stream = 2 * index + 1;
         connection.send([frame(1, 0x5, stream, &get("/public")), frame(8, 0, stream, &most)].concat());
     }
@@ -182,10 +183,9 @@ fn streams_that_are_made_to_be_reset_end_the_connection() {
 fn a_header_block_without_an_end_has_bytes_and_time() {
     let running = doorward().setting("gateway.limits.header_timeout", "1s").start();
     let mut connection = opened(&running);
-    connection.send(frame(1, 0, 1, &get("/public")));
-    for _ in 0..64 {
-        connection.send(frame(9, 0, 1, &block(&[("x", "y")])));
-    }
+    // At once, so that it is not the time that ends it on a machine that stands still.
+    let more = frame(9, 0, 1, &block(&[("x", "y")])).repeat(64);
+    connection.send([frame(1, 0, 1, &get("/public")), more].concat());
     assert!(connection.closes_within(LIMIT));
     counted(&running, "header_bytes");
 
@@ -200,7 +200,8 @@ fn a_header_block_without_an_end_has_bytes_and_time() {
     let mut prefix = running.connect();
     prefix.send(b"PR");
     assert!(prefix.closes_within(LIMIT));
-    assert!(rejections(&running, "header_timeout") >= 3.0);
+    let all = || (rejections(&running, "header_timeout") >= 3.0).then_some(());
+    eventually("all three are counted", LIMIT, all);
 }
 
 #[test]

@@ -207,7 +207,7 @@ fn a_changed_policy_does_not_forgive() {
     assert_eq!(running.get("/by-address").status, 429);
     let changed = format!("{LIMITED}  /new:\n    get: public\n");
     std::fs::write(running.path("policy0.yaml"), changed).expect("the policy can be written");
-    eventually("the new policy is in force", Duration::from_secs(10), || {
+    eventually("the new policy is in force", Duration::from_secs(20), || {
         (running.get("/new").status == 200).then_some(())
     });
     assert_eq!(running.get("/by-address").status, 429);

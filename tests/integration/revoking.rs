@@ -287,7 +287,7 @@ fn a_socket_that_a_crash_left_is_replaced_and_a_living_one_is_not() {
     running.wait(PATIENCE);
     eventually("the second takes over", PATIENCE, || UnixStream::connect(&socket).is_ok().then_some(()));
     assert_eq!(over(&socket, "GET", "/api/status", "").0, 200);
-    assert!(second.stdout().contains("is ours now"));
+    eventually("it says so", PATIENCE, || second.stdout().contains("is ours now").then_some(()));
 }
 
 #[test]
@@ -548,6 +548,7 @@ fn t06_an_override_outlasts_the_roles_file_that_it_was_made_with() {
     running.kill9();
     edit("ROLE_ANOTHER");
     running.start_again();
+    eventually("it is ready again", PATIENCE, || running.is_ready().then_some(()));
     assert_eq!(running.get_as("/items", &token).status, 200);
     good(&cli(&running, &["override", "--subject", "alice", "--no-roles"]));
     assert_eq!(running.get_as("/items", &token).denial(), (403, "permission_missing".into()));
@@ -593,8 +594,13 @@ fn with_redis_paused_it_is_accepted_and_published_later() {
     eventually("both are ready", PATIENCE, || (publishes.is_ready() && follows.is_ready()).then_some(()));
 
     let token = |id: &str| issuer.token().claim("jti", id).sign();
-    let answer = revoke(&publishes, &administrator, &json!({"jti": "t-1"}));
-    assert_eq!((answer.status, &answer.json()["propagated"]), (200, &Value::Bool(true)), "{answer:?}");
+    // A second is given to Redis, and a machine may stand still for longer; repeating is harmless.
+    eventually("it is published", PATIENCE, || {
+        let answer = revoke(&publishes, &administrator, &json!({"jti": "t-1"}));
+        assert!(matches!(answer.status, 200 | 202), "{answer:?}");
+        assert_eq!(answer.json()["propagated"], answer.status == 200, "{answer:?}");
+        (answer.status == 200).then_some(())
+    });
     comes_to_be_refused(&follows, &token("t-1"));
 
     // Who follows changes nothing.
@@ -619,8 +625,10 @@ fn with_redis_paused_it_is_accepted_and_published_later() {
     redis.resume();
     comes_to_be_refused(&follows, &token("t-2"));
     comes_to_be_refused(&follows, &token("t-3"));
-    let status: Value = serde_json::from_str(&good(&cli(&publishes, &["status", "--output", "json"]))).unwrap();
-    assert_eq!(status["revocation"]["published"], true, "{status}");
+    eventually("all is published", PATIENCE, || {
+        let status: Value = serde_json::from_str(&good(&cli(&publishes, &["status", "--output", "json"]))).unwrap();
+        (status["revocation"]["published"] == true).then_some(())
+    });
 }
 
 #[test]
@@ -636,9 +644,13 @@ fn with_redis_and_without_a_process_the_command_line_publishes_itself() {
     eventually("both are ready", PATIENCE, || (publishes.is_ready() && follows.is_ready()).then_some(()));
     publishes.signal("-TERM");
     publishes.wait(PATIENCE);
-    let said = cli(&publishes, &["revoke", "--jti", "t-1", "--output", "json"]);
-    let json: Value = serde_json::from_str(&good(&said)).unwrap();
-    assert_eq!((&json["propagated"], &json["by"]), (&Value::Bool(true), &"folder".into()), "{said:?}");
+    // Redis has a second or two to answer it, and a machine may stand still for longer; repeating is harmless.
+    eventually("it is published", PATIENCE, || {
+        let said = cli(&publishes, &["revoke", "--jti", "t-1", "--output", "json"]);
+        let json: Value = serde_json::from_str(&good(&said)).unwrap();
+        assert_eq!(json["by"], "folder", "{said:?}");
+        (json["propagated"] == true).then_some(())
+    });
     comes_to_be_refused(&follows, &issuer.token().claim("jti", "t-1").sign());
 
     redis.pause();

@@ -9,7 +9,7 @@ use http::{Method, Request, Version};
 use crate::harness::websocket::{agreement, echo, frame, handshake, read_frame};
 use crate::harness::{Behaviour, Connection, Doorward, Issuer, Upstream, doorward, eventually};
 
-const LIMIT: Duration = Duration::from_secs(8);
+const LIMIT: Duration = Duration::from_secs(20);
 
 fn behind(behaviour: Behaviour) -> (Doorward, Upstream, Issuer) {
     let (upstream, issuer) = (Upstream::start(behaviour), Issuer::hs256());
@@ -70,10 +70,18 @@ fn a_tunnel_in_which_nobody_speaks_is_closed_and_one_with_pings_is_not() {
     let running = doorward().issuer(&issuer).upstream(&upstream).setting("upstreams.oms.timeouts", timeouts).start();
     let mut silent = websocket(&running, &issuer.viewer());
     let mut pinging = websocket(&running, &issuer.viewer());
-    let began = Instant::now();
+    let mut began = Instant::now();
+    let mut pinged = began;
     while began.elapsed() < Duration::from_secs(4) {
-        pinging.wire().write(&frame(9, b"", true)).unwrap();
-        assert_eq!(read_frame(pinging.wire()).expect("a ping keeps it open").opcode, 9);
+        let before = std::mem::replace(&mut pinged, Instant::now());
+        let pong = pinging.wire().write(&frame(9, b"", true)).ok().and_then(|()| read_frame(pinging.wire()));
+        if pong.is_none_or(|pong| pong.opcode != 9) {
+            // Where the machine stood still for so long nobody spoke: it was closed rightly, and another begins.
+            assert!(before.elapsed() >= Duration::from_secs(2), "a ping keeps it open");
+            pinging = websocket(&running, &issuer.viewer());
+            began = Instant::now();
+            pinged = began;
+        }
         std::thread::sleep(Duration::from_millis(100));
     }
     assert_eq!(read_frame(silent.wire()).unwrap().close(), (1001, "idle".into()));
@@ -103,7 +111,7 @@ fn tunnels_count_as_connections_of_the_listener() {
 #[test]
 fn at_the_end_of_the_grace_time_streams_are_ended_in_their_own_words() {
     let (upstream, issuer) = (Upstream::start(Behaviour::script(echo)), Issuer::hs256());
-    let mut running = doorward().issuer(&issuer).upstream(&upstream).setting("gateway.grace", "6s").start();
+    let mut running = doorward().issuer(&issuer).upstream(&upstream).setting("gateway.grace", "10s").start();
     let mut tunnel = websocket(&running, &issuer.viewer());
     upstream.behave(Behaviour::script(|_, wire| {
         let _ = wire.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n");
@@ -211,7 +219,7 @@ async fn connect_by_h2(
     let (sender, connection) = h2::client::handshake(stream).await.unwrap();
     tokio::spawn(connection);
     let mut sender = sender.ready().await.unwrap();
-    for _ in 0..500 {
+    for _ in 0..2_000 {
         if sender.is_extended_connect_protocol_enabled() {
             break;
         }

@@ -9,7 +9,11 @@ use crate::harness::websocket::{agreement, echo, frame, handshake, read_frame};
 use crate::harness::{Behaviour, Connection, Doorward, Issuer, POLICY, ROLES, Upstream, doorward, eventually, now};
 
 /// Long enough for a machine under load; what is asked for is one second.
-const SOON: Duration = Duration::from_secs(8);
+const SOON: Duration = Duration::from_secs(15);
+/// How long a token lives that ends while a test runs: all that it opens is open by then, though the machine stood still.
+const LIFE: i64 = 10;
+/// Longer than anybody waits for the end of such a token.
+const BEYOND: Duration = Duration::from_secs(30);
 
 /// One path of every kind of exchange, each with `item:view` (`item:edit` for the upload).
 fn upstream() -> Upstream {
@@ -161,7 +165,8 @@ fn t20_a_revocation_ends_whatever_its_subject_has_open() {
     assert!(talks(&mut others), "others are not concerned");
     others_poll.set_read_timeout(Duration::from_millis(300));
     assert!(others_poll.try_response("GET").is_err(), "nor waits anybody else shorter");
-    assert_eq!(it.running.metric("doorward_exchanges_ended_total", &["reason=\"revoked\""]), 8.0);
+    let counted = || it.running.metric("doorward_exchanges_ended_total", &["reason=\"revoked\""]);
+    eventually("all eight are counted", SOON, || (counted() == 8.0).then_some(()));
     let ended = |line: &str| line.contains("\"reason\":\"revoked\"") && line.contains("\"status\":101");
     eventually("the access line of the tunnel", SOON, || it.running.stdout().lines().any(ended).then_some(()));
 }
@@ -180,7 +185,7 @@ fn t20_a_changed_role_ends_what_it_opened() {
         .replace("[item:create, item:edit]", "[item:create, item:edit, item:view]");
     assert_ne!(changed, ROLES);
     std::fs::write(it.running.path("roles.yaml"), changed).unwrap();
-    eventually("the new roles are in force", Duration::from_secs(10), || {
+    eventually("the new roles are in force", BEYOND, || {
         (it.running.get_as("/items/none", &it.issuer.with_roles("u", &[])).status == 403
             && it.running.metric("doorward_snapshot_version", &[]) > 1.0)
             .then_some(())
@@ -296,8 +301,9 @@ fn t20_an_upload_ends_though_its_client_reads_nothing_of_the_answer() {
 #[test]
 fn t20_streams_end_when_their_token_expires_and_ordinary_bodies_do_not() {
     let it = open("0s");
-    let token = it.issuer.token().claim("exp", now() + 5).sign();
+    let token = it.issuer.token().claim("exp", now() + LIFE).sign();
     let mut websocket = it.websocket("/items/ws", &token);
+    websocket.set_read_timeout(BEYOND);
     let mut lasting = it.websocket("/lasting/ws", &token);
     let mut lasting_events = it.reading("/lasting/events", &token);
     let mut events = it.reading("/items/events", &token);
@@ -308,7 +314,7 @@ fn t20_streams_end_when_their_token_expires_and_ordinary_bodies_do_not() {
     assert_eq!(events.wire().chunked().expect("a clean end").0, b"data: 1\n\n");
     let (_, trailers) = grpc.wire().chunked().expect("a clean end");
     assert!(trailers.contains(&("grpc-status".into(), "16".into())), "{trailers:?}");
-    assert!(began.elapsed() < SOON + Duration::from_secs(5));
+    assert!(began.elapsed() < SOON + Duration::from_secs(10));
     wait_until_open_for_long(began);
     assert!(talks(&mut lasting));
     drip.wire().exactly(1).expect("a download goes on");
@@ -335,8 +341,9 @@ fn t20_a_close_waits_for_the_end_of_a_frame_and_goes_both_ways() {
     }));
     let issuer = Issuer::hs256();
     let running = doorward().issuer(&issuer).setting("auth.leeway", "0s").upstream(&upstream).start();
-    let token = issuer.token().claim("exp", now() + 3).sign();
+    let token = issuer.token().claim("exp", now() + LIFE).sign();
     let mut connection = running.connect();
+    connection.set_read_timeout(BEYOND);
     connection.send(handshake("/items", &token, ""));
     assert_eq!(connection.response().status, 101);
     let first = read_frame(connection.wire()).expect("the frame that had begun");
@@ -360,16 +367,16 @@ fn t20_a_frame_that_never_ends_does_not_hold_a_tunnel_open() {
     let issuer = Issuer::hs256();
     let running = doorward().issuer(&issuer).setting("auth.leeway", "0s").upstream(&upstream).start();
     let mut connection = running.connect();
-    connection.send(handshake("/items", &issuer.token().claim("exp", now() + 4).sign(), ""));
+    connection.send(handshake("/items", &issuer.token().claim("exp", now() + LIFE).sign(), ""));
     assert_eq!(connection.response().status, 101);
-    assert!(connection.closes_within(Duration::from_secs(10)));
+    assert!(connection.closes_within(BEYOND));
 }
 
 #[test]
 fn t20_a_policy_that_lets_nothing_outlive_its_token_ends_what_has_outlived_it() {
     let it = open("0s");
-    let mut lasting = it.websocket("/lasting/ws", &it.issuer.token().claim("exp", now() + 8).sign());
-    std::thread::sleep(Duration::from_secs(9));
+    let mut lasting = it.websocket("/lasting/ws", &it.issuer.token().claim("exp", now() + LIFE).sign());
+    std::thread::sleep(Duration::from_secs(11));
     assert!(talks(&mut lasting));
     std::fs::write(it.running.path("policy0.yaml"), policy().replace("outlives_token: true", "outlives_token: false"))
         .unwrap();
@@ -420,7 +427,7 @@ async fn t20_a_grpc_call_from_end_to_end_ends_with_status_16() {
     let (client, connection) = h2::client::handshake(stream).await.unwrap();
     tokio::spawn(connection);
     let mut client = client.ready().await.unwrap();
-    let token = issuer.token().claim("roles", ["ROLE_EDITOR"]).claim("exp", now() + 5).sign();
+    let token = issuer.token().claim("roles", ["ROLE_EDITOR"]).claim("exp", now() + LIFE).sign();
     let mut call = |method: &str, path: &str| {
         let request = http::Request::builder()
             .version(http::Version::HTTP_2)

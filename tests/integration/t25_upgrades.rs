@@ -45,14 +45,15 @@ fn t25_a_permitted_handshake_becomes_a_tunnel() {
     assert_eq!(read_frame(connection.wire()).unwrap().payload, large);
     connection.wire().write(&frame(8, &1000u16.to_be_bytes(), true)).unwrap();
     assert_eq!(read_frame(connection.wire()).unwrap().close(), (1000, String::new()));
-    assert!(connection.closes_within(Duration::from_secs(5)), "the upstream ended");
+    assert!(connection.closes_within(Duration::from_secs(20)), "the upstream ended");
     drop(connection);
     let line = running.access_line(answer.field("x-request-id").unwrap());
     assert_eq!((&line["status"], &line["decision"], &line["method"]), (&101.into(), &"allow".into(), &"GET".into()));
     assert_eq!(line["bytes_in"], 300_000 + 14 + 11 + 8, "{line}");
     assert_eq!(line["bytes_out"], 300_000 + 10 + 7 + 4, "{line}");
-    assert_eq!(running.metric("doorward_streams", &[]), 0.0);
-    eventually("the upstream's connection is given up", Duration::from_secs(5), || {
+    let limit = Duration::from_secs(20);
+    eventually("no tunnel is left", limit, || (running.metric("doorward_streams", &[]) == 0.0).then_some(()));
+    eventually("the upstream's connection is given up", limit, || {
         (running.metric("doorward_upstream_connections", &[]) == 0.0).then_some(())
     });
 }
@@ -83,7 +84,7 @@ fn t25_what_follows_a_handshake_reaches_nobody_until_it_is_agreed() {
         wire.set_read_timeout(Duration::from_millis(300));
         let something = wire.fill().unwrap_or(false);
         saw.store(something || !wire.buffered().is_empty(), Ordering::SeqCst);
-        wire.set_read_timeout(Duration::from_secs(10));
+        wire.set_read_timeout(Duration::from_secs(30));
         echo(received, wire);
     }));
     let mut connection = running.connect();

@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rcgen::{ExtendedKeyUsagePurpose, KeyPair};
 
@@ -178,13 +178,20 @@ fn handshakes_that_do_not_go_on_hold_nobody_up() {
             stream
         })
         .collect();
-    assert_eq!(clients.status(&running, &[]), Some(200));
+    // This handshake has two seconds as well: only where the machine took them away is it asked again.
+    eventually("others are served", LIMIT, || {
+        let begun = Instant::now();
+        let status = clients.status(&running, &[]);
+        let took = begun.elapsed();
+        assert!(status == Some(200) || took >= Duration::from_secs(2), "{status:?} in {took:?}");
+        status.filter(|status| *status == 200)
+    });
     for mut stream in half {
         stream.set_read_timeout(Some(LIMIT)).unwrap();
         // An alert perhaps, and then the end.
         let ended = stream.read_to_end(&mut Vec::new());
         assert!(ended.is_ok() || ended.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset));
     }
-    let timeouts = running.metric("doorward_limit_rejections_total", &["limit=\"header_timeout\""]);
-    assert!(timeouts >= 300.0, "{timeouts}");
+    let timeouts = || running.metric("doorward_limit_rejections_total", &["limit=\"header_timeout\""]);
+    eventually("all are counted", LIMIT, || (timeouts() >= 300.0).then_some(()));
 }

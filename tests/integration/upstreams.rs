@@ -237,7 +237,8 @@ fn requests_that_wait_for_answers_share_connections_as_far_as_the_peer_takes_the
     assert_eq!(served.connections(), 3);
     gate.add_permits(100);
     assert!(asking.into_iter().all(|one| one.join().unwrap() == 200));
-    assert_eq!(running.metric("doorward_upstream_connections", &["state=\"idle\""]), 3.0);
+    let idle = || running.metric("doorward_upstream_connections", &["state=\"idle\""]);
+    eventually("all three are free again", LONG, || (idle() == 3.0).then_some(()));
 }
 
 #[test]
@@ -298,7 +299,7 @@ fn the_less_loaded_endpoint_gets_the_request() {
     assert!(!slow.seen().is_empty() && slow.seen().len() <= 10, "{}", slow.seen().len());
 }
 
-/// How many requests ended well, and when and how others ended.
+/// How many requests ended well, and when others were sent and how they ended.
 type Ended = (usize, Vec<(Instant, u16)>);
 
 /// Asks again and again from several threads until told to stop; gives what did not end well, with its time.
@@ -310,12 +311,13 @@ fn load(running: &Doorward, stop: &Arc<AtomicBool>) -> Vec<std::thread::JoinHand
                 let (mut good, mut bad) = (0, Vec::new());
                 let mut connection = crate::harness::Connection::open(gateway);
                 while !stop.load(Ordering::SeqCst) {
+                    let sent = Instant::now();
                     connection.send("GET /public HTTP/1.1\r\nHost: a\r\n\r\n");
                     match connection.try_response("GET").map(|answer| answer.status) {
                         Ok(200) => good += 1,
-                        Ok(status) => bad.push((Instant::now(), status)),
+                        Ok(status) => bad.push((sent, status)),
                         Err(_) => {
-                            bad.push((Instant::now(), 0));
+                            bad.push((sent, 0));
                             connection = crate::harness::Connection::open(gateway);
                         }
                     }
@@ -361,8 +363,10 @@ fn an_endpoint_killed_and_restarted_under_load_costs_what_is_in_flight_and_no_mo
         }
         // GETs that broke before an answer began were sent again, so nobody noticed but who had half an answer.
         assert!(good > 300 && bad.len() <= 6, "{scheme}: {good} good, bad: {bad:?}");
-        assert!(bad.iter().all(|(at, _)| *at < killed + Duration::from_secs(2)), "{scheme}: {bad:?}");
-        assert!(ejected < Duration::from_secs(5), "{scheme}: {ejected:?}");
+        // Nor does anybody who asks once it is ejected, however long that takes on a machine that stands still.
+        let over = killed + ejected + Duration::from_secs(2);
+        assert!(bad.iter().all(|(sent, _)| *sent < over), "{scheme}: {bad:?}");
+        assert!(ejected < Duration::from_secs(12), "{scheme}: {ejected:?}");
         assert!(running.metric("doorward_upstream_retries_total", &["upstream=\"oms\""]) >= 1.0);
     }
 }
@@ -403,7 +407,11 @@ fn what_closed_before_its_answer_began_is_sent_once_more_if_that_is_safe() {
 fn a_request_with_a_body_goes_to_the_next_endpoint_when_one_cannot_be_reached() {
     let good = Upstream::start(Behaviour::EchoBody);
     let [dead] = free_ports();
-    let running = in_front_of(&[format!("http://127.0.0.1:{dead}"), good.url()]).start();
+    // Ejected for longer than this takes.
+    let running = in_front_of(&[format!("http://127.0.0.1:{dead}"), good.url()])
+        .setting("upstreams.oms.ejection.base", "1m")
+        .setting("upstreams.oms.ejection.max", "1m")
+        .start();
     for _ in 0..20 {
         let answer = running.send("POST /public HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}");
         assert_eq!((answer.status, answer.text().as_str()), (200, "{}"));
@@ -428,7 +436,12 @@ fn a_client_that_stalls_does_not_make_an_endpoint_look_ill() {
             assert_eq!(connection.response().denial(), (504, "upstream_timeout".into()));
         }
         assert_eq!(running.metric("doorward_upstream_healthy", &["upstream"]), 1.0, "{scheme}");
-        assert_eq!(running.get("/public").status, 200);
+        // 200 ms are soon gone on a machine that stands still, and then 504 is right.
+        eventually("what answers in time is heard", LONG, || {
+            let answer = running.get("/public");
+            assert!(matches!(answer.status, 200 | 504), "{answer:?}");
+            (answer.status == 200).then_some(())
+        });
     }
 }
 
@@ -549,6 +562,8 @@ fn an_endpoint_that_fails_its_check_gets_no_requests_until_it_passes_again() {
     let running = in_front_of(&[one.url("http"), other.url("http")])
         .setting("upstreams.oms.health.path", "/health")
         .setting("upstreams.oms.health.interval", "100ms")
+        // Ill is who says so, and not who is late on a machine that stands still.
+        .setting("upstreams.oms.health.timeout", "20s")
         .start();
     let healthy = || running.metric("doorward_upstream_healthy", &["upstream"]);
     let answers = || (0..20).filter(|_| running.get("/public").text() == "one").count();
@@ -611,7 +626,8 @@ fn the_time_in_the_queue_is_not_the_endpoints() {
     let running = in_front_of(&[upstream.url()])
         .setting("upstreams.oms.limits.requests", 1)
         .setting("upstreams.oms.limits.wait", "1m")
-        .setting("upstreams.oms.timeouts.first_byte", "1s")
+        // Less than is waited for, and more than a machine stands still.
+        .setting("upstreams.oms.timeouts.first_byte", "5s")
         .setting("upstreams.oms.ejection.failures", 1)
         .start();
     let mut first = running.connect();
@@ -619,7 +635,7 @@ fn the_time_in_the_queue_is_not_the_endpoints() {
     assert!(first.head().starts_with("HTTP/1.1 200 "));
     let mut second = running.connect();
     second.send("GET /public HTTP/1.1\r\nHost: a\r\n\r\n");
-    std::thread::sleep(Duration::from_millis(1_500));
+    std::thread::sleep(Duration::from_millis(5_500));
     drop(first);
     assert_eq!(second.response().status, 200);
     assert_eq!(running.metric("doorward_upstream_healthy", &["upstream"]), 1.0);
@@ -795,7 +811,7 @@ fn an_upstream_and_the_policy_that_names_it_change_together() {
     write_policy("omx", "oms");
     eventually("both are in force", LONG, || (running.get("/public").text() == "one").then_some(()));
     for failed in ["doorward_config_reload_failed", "doorward_policy_reload_failed"] {
-        assert_eq!(running.metric(failed, &[]), 0.0, "{failed}");
+        eventually(failed, LONG, || (running.metric(failed, &[]) == 0.0).then_some(()));
     }
 }
 

@@ -1,5 +1,7 @@
 //! A user service that is slow, wrong, huge or gone: 503, and never access (issue 4, item 7).
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -18,7 +20,7 @@ fn is_unavailable(answer: &crate::harness::Response) -> bool {
 fn t15_whatever_is_no_clear_answer_is_no_access() {
     let (service, upstream) = (UserService::start(), Upstream::echo());
     let other = Upstream::echo();
-    let gateway = service.asked_by(&upstream).setting("auth.iam_service.timeout", "1s").start();
+    let gateway = service.asked_by(&upstream).start();
     let with = |head: &str, body: &[u8]| {
         [format!("HTTP/1.1 {head}\r\nContent-Length: {}\r\n\r\n", body.len()).as_bytes(), body].concat()
     };
@@ -112,22 +114,28 @@ fn a_service_that_dies_gives_503_and_never_access_and_comes_back() {
     let back = eventually("the port is free", Duration::from_secs(20), || {
         std::net::TcpListener::bind(("127.0.0.1", port)).ok()
     });
+    let over = Arc::new(AtomicBool::new(false));
+    let ended = Arc::clone(&over);
     let serving = std::thread::spawn(move || {
         use std::io::{Read as _, Write as _};
-        let mut told = 0;
-        while told < 2 {
+        // As often as it is asked: what it said a second ago is too old on a machine that stands still.
+        loop {
             let (mut stream, _) = back.accept().unwrap();
+            if ended.load(Ordering::SeqCst) {
+                return;
+            }
             let mut head = [0; 4096];
-            let read = stream.read(&mut head).unwrap();
+            let Ok(read) = stream.read(&mut head) else { continue };
             let check = head[..read].starts_with(b"POST");
             let body = if check { json!({"allowed": true}) } else { json!({"sub": "a"}) };
             let _ = stream.write_all(&response(200, &body));
-            told += 1;
         }
     });
     eventually("it comes back", Duration::from_secs(20), || {
         (gateway.get_as("/items", "t").status == 200).then_some(())
     });
+    over.store(true, Ordering::SeqCst);
+    let _ = std::net::TcpStream::connect(("127.0.0.1", port));
     serving.join().unwrap();
 }
 
@@ -141,26 +149,34 @@ fn questions_at_a_time_have_a_bound() {
         .setting("auth.iam_service.timeout", "3s")
         .start();
     let mut open: Vec<_> = (0..80).map(|_| gateway.connect()).collect();
+    let began = Instant::now();
     for (number, connection) in open.iter_mut().enumerate() {
         connection.send(format!("GET /me HTTP/1.1\r\nHost: oms.test\r\nAuthorization: Bearer t{number}\r\n\r\n"));
     }
     let answers: Vec<_> = open.iter_mut().map(Connection::response).collect();
     assert!(answers.iter().all(|answer| answer.status == 503 || answer.status == 401), "nobody gets in");
-    assert!(service.userinfos() <= 4, "{} were asked", service.userinfos());
+    // One at a time, each for two seconds, in the three that each of them has; and so on where the sending was held up.
+    let asked = service.userinfos();
+    let most = 4_usize.max(2 + usize::try_from(began.elapsed().as_secs()).unwrap() / 2);
+    assert!(asked <= most, "{asked} were asked, {most} at most");
     assert!(gateway.metric("doorward_limit_rejections_total", &["limit=\"questions\""]) >= 10.0);
     assert_eq!(upstream.count(), 0);
-    assert_eq!(gateway.metric("doorward_delegate_questions_open", &[]), 0.0);
+    eventually("no question is open", Duration::from_secs(20), || {
+        (gateway.metric("doorward_delegate_questions_open", &[]) == 0.0).then_some(())
+    });
 }
 
 #[test]
 fn an_upstream_that_answers_is_not_asked_before_the_service_has() {
     let (service, upstream) = (UserService::start(), Upstream::start(Behaviour::Echo));
-    service.knows("t", json!({"sub": "a"})).is_slow(Duration::from_millis(300));
+    service.knows("t", json!({"sub": "a"})).keeps_back(Some("/auth/userinfo"));
     let gateway = service.asked_by(&upstream).start();
     let mut connection = gateway.connect();
     connection.send("POST /me HTTP/1.1\r\nHost: oms.test\r\nAuthorization: Bearer t\r\nContent-Length: 5\r\n\r\nhello");
     eventually("it is asked", Duration::from_secs(20), || (service.userinfos() == 1).then_some(()));
+    std::thread::sleep(Duration::from_millis(300));
     assert_eq!(upstream.count(), 0);
+    service.keeps_back(None);
     assert_eq!(connection.response().status, 200);
     assert_eq!(upstream.last().body, b"hello", "the body waited");
 }

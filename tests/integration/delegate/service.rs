@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -19,6 +19,10 @@ struct Knowledge {
     delay: Duration,
     /// In place of `delay` where it is asked about permissions.
     delay_of_permissions: Option<Duration>,
+    /// Answers to what is asked there wait until the test lets them go.
+    kept_back: Option<&'static str>,
+    /// How many answers were sent.
+    answered: usize,
     /// Sent in place of every answer, byte for byte.
     raw: Option<Vec<u8>>,
     /// Sent in place of answers about permissions.
@@ -46,7 +50,13 @@ impl UserService {
                 (delay, answer(&known, received))
             };
             std::thread::sleep(delay);
+            let begun = Instant::now();
+            let is_kept = || known.lock().unwrap().kept_back.is_some_and(|target| received.target.ends_with(target));
+            while is_kept() && begun.elapsed() < Duration::from_mins(1) {
+                std::thread::sleep(Duration::from_millis(10));
+            }
             let _ = wire.write(&answer);
+            known.lock().unwrap().answered += 1;
         }));
         Self { upstream, knowledge }
     }
@@ -92,6 +102,16 @@ impl UserService {
         self.change(|known| known.delay_of_permissions = Some(delay));
     }
 
+    /// Keeps answers back to what is asked at this target, until it is told otherwise.
+    pub(super) fn keeps_back(&self, target: Option<&'static str>) {
+        self.change(|known| known.kept_back = target);
+    }
+
+    /// How many answers it has sent.
+    pub(super) fn answers(&self) -> usize {
+        self.knowledge.lock().unwrap().answered
+    }
+
     /// Whatever it is asked, it sends these bytes; `None`: it is itself again.
     pub(super) fn says(&self, raw: Option<&[u8]>) {
         self.change(|known| known.raw = raw.map(<[u8]>::to_vec));
@@ -122,9 +142,15 @@ impl UserService {
         self.upstream.requests()
     }
 
-    /// A doorward that asks it, in front of `upstream`.
+    /// A doorward that asks it, in front of `upstream`. What a test is not about has time for a machine that stands still.
     pub(super) fn asked_by(&self, upstream: &Upstream) -> Builder {
-        doorward().upstream(upstream).env("AUTH_MODE", "iam_service").env("IAM_SERVICE_URL", &self.url())
+        doorward()
+            .upstream(upstream)
+            .env("AUTH_MODE", "iam_service")
+            .env("IAM_SERVICE_URL", &self.url())
+            .setting("auth.iam_service.timeout", "10s")
+            .setting("auth.iam_service.connect_timeout", "10s")
+            .setting("auth.iam_service.cache", "1m")
     }
 }
 

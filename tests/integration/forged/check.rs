@@ -219,7 +219,7 @@ fn told(set_up: &SetUp, refused: &[(String, &Case)]) -> String {
     let mut all = String::new();
     let mut connection = Connection::open(running.admin);
     for (id, case) in refused {
-        let answer = eventually("the decision is remembered", Duration::from_secs(10), || {
+        let answer = eventually("the decision is remembered", Duration::from_secs(20), || {
             let request = format!(
                 "GET /api/decisions/{id} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {auditor}\r\n\r\n",
                 running.admin

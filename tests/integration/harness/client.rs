@@ -60,7 +60,7 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub(crate) fn open(address: SocketAddr) -> Self {
-        Self::over(TcpStream::connect_timeout(&address, Duration::from_secs(5)).expect("the listener accepts"))
+        Self::over(TcpStream::connect_timeout(&address, Duration::from_secs(20)).expect("the listener accepts"))
     }
 
     /// Over a stream that is connected.

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -192,6 +193,8 @@ impl Builder {
             ("gateway.workers", 1.into()),
             ("gateway.grace", "2s".into()),
             ("upstreams.oms.endpoints", vec!["http://127.0.0.1:9"].into()),
+            // No test is about the default, a second: a machine that stands still uses it up before a handshake is done.
+            ("upstreams.oms.timeouts.connect", "15s".into()),
             ("roles.file", text(&at("roles.yaml")).into()),
             ("auth.mode", "local".into()),
             ("auth.issuers", issuers.into()),
@@ -272,12 +275,13 @@ impl Builder {
             unread: self.unread,
             lines: Arc::default(),
             messages: Arc::default(),
+            readers: Vec::new(),
         };
         running.listen();
         let begun = Instant::now();
         loop {
             if let Some(status) = running.child.try_wait().unwrap() {
-                std::thread::sleep(Duration::from_millis(50));
+                running.hear_out();
                 return Err(Failed { status, stdout: running.stdout(), stderr: running.stderr() });
             }
             // Asked twice: an answer may come from a stranger on a port that this process did not get.
@@ -317,6 +321,8 @@ pub(crate) struct Doorward {
     unread: bool,
     lines: Arc<Mutex<Vec<String>>>,
     messages: Arc<Mutex<Vec<String>>>,
+    /// Who gathers them.
+    readers: Vec<JoinHandle<()>>,
 }
 
 impl Doorward {
@@ -324,6 +330,7 @@ impl Doorward {
     pub(crate) fn kill9(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+        self.hear_out();
     }
 
     /// Starts what has ended again, in the same folder and on the same ports, and waits until the gateway listens, ready or not
@@ -352,9 +359,17 @@ impl Doorward {
     fn listen(&mut self) {
         // Left in the child it stays open, and fills.
         if !self.unread {
-            collect(self.child.stdout.take().expect("stdout is piped"), &self.lines);
+            self.readers.push(collect(self.child.stdout.take().expect("stdout is piped"), &self.lines));
         }
-        collect(self.child.stderr.take().expect("stderr is piped"), &self.messages);
+        self.readers.push(collect(self.child.stderr.take().expect("stderr is piped"), &self.messages));
+    }
+
+    /// Of a child that has ended: waits until all that it wrote has been gathered, which may be later on a busy machine.
+    fn hear_out(&mut self) {
+        eventually("its last words are read", START_LIMIT, || {
+            self.readers.iter().all(JoinHandle::is_finished).then_some(())
+        });
+        self.readers.clear();
     }
 
     /// The folder that it runs in.
@@ -419,7 +434,7 @@ impl Doorward {
 
     /// The access line of a request, once it is written.
     pub(crate) fn access_line(&self, request_id: &str) -> Value {
-        eventually(&format!("an access line of {request_id}"), Duration::from_secs(5), || {
+        eventually(&format!("an access line of {request_id}"), START_LIMIT, || {
             let lines = self.lines.lock().unwrap();
             let parsed = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
             parsed.into_iter().find(|line| line["request_id"] == request_id && line.get("status").is_some())
@@ -443,7 +458,9 @@ impl Doorward {
 
     /// Waits for the process to end by itself.
     pub(crate) fn wait(&mut self, limit: Duration) -> ExitStatus {
-        eventually("the process ends", limit, || self.child.try_wait().unwrap())
+        let status = eventually("the process ends", limit, || self.child.try_wait().unwrap());
+        self.hear_out();
+        status
     }
 }
 
@@ -489,21 +506,22 @@ pub(crate) fn metric_in(metrics: &str, name: &str, labels: &[&str]) -> f64 {
 }
 
 fn ready(admin: SocketAddr) -> bool {
-    std::net::TcpStream::connect_timeout(&admin, Duration::from_millis(200)).is_ok() && {
-        let mut connection = Connection::open(admin);
-        connection.set_read_timeout(Duration::from_secs(2));
+    // On one connection: whoever listens may be gone before a second one is made.
+    std::net::TcpStream::connect_timeout(&admin, Duration::from_secs(5)).is_ok_and(|stream| {
+        let mut connection = Connection::over(stream);
+        connection.set_read_timeout(Duration::from_secs(10));
         connection.send(format!("GET /readyz HTTP/1.1\r\nHost: {admin}\r\n\r\n"));
         connection.try_response("GET").is_ok_and(|response| response.status == 200)
-    }
+    })
 }
 
-fn collect(from: impl Read + Send + 'static, lines: &Arc<Mutex<Vec<String>>>) {
+fn collect(from: impl Read + Send + 'static, lines: &Arc<Mutex<Vec<String>>>) -> JoinHandle<()> {
     let kept = Arc::clone(lines);
     std::thread::spawn(move || {
         for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
             kept.lock().unwrap().push(String::from_utf8_lossy(&line).into_owned());
         }
-    });
+    })
 }
 
 /// Lays `over` on `base`, table by table.

@@ -88,8 +88,10 @@ impl Setup {
         let [port, tls_port] = free_ports();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let at = |name: &str| folder.path().join(name);
+        // What is written is the kernel's before it is answered, and survives the process. Redis would wait for a disk that
+        // takes seconds, and everybody for Redis.
         let mut conf = format!(
-            "bind 127.0.0.1\nport {port}\ndir {}\nsave \"\"\nappendonly yes\nappendfsync everysec\n\
+            "bind 127.0.0.1\nport {port}\ndir {}\nsave \"\"\nappendonly yes\nappendfsync no\n\
              user {HARNESS} on >{HARNESS} ~* &* +@all\n",
             folder.path().display()
         );
@@ -331,7 +333,7 @@ impl Sentinels {
             let conf = format!(
                 "bind 127.0.0.1\nport {own}\ndir {}\nsentinel monitor {name} 127.0.0.1 {port} 2\n\
                  sentinel auth-user {name} {HARNESS}\nsentinel auth-pass {name} {HARNESS}\n\
-                 sentinel down-after-milliseconds {name} 1000\nsentinel failover-timeout {name} 3000\n\
+                 sentinel down-after-milliseconds {name} 3000\nsentinel failover-timeout {name} 3000\n\
                  sentinel parallel-syncs {name} 2\n",
                 folder.path().display()
             );
@@ -403,7 +405,8 @@ impl Cluster {
             .map(|bus| {
                 redis()
                     .directive("cluster-enabled yes")
-                    .directive("cluster-node-timeout 2000")
+                    // No test kills a node; a shorter time takes one for dead that only stood still.
+                    .directive("cluster-node-timeout 15000")
                     .directive(&format!("cluster-port {bus}"))
                     .start()
             })
@@ -476,6 +479,11 @@ impl Resp {
         Ok(Self(BufReader::new(stream)))
     }
 
+    /// How long it waits for an answer from now on.
+    pub(crate) fn limit(&self, limit: Duration) {
+        self.0.get_ref().set_read_timeout(Some(limit)).expect("a socket takes a read timeout");
+    }
+
     /// Sends a command and reads one answer.
     ///
     /// # Errors
@@ -533,7 +541,7 @@ fn spawn(folder: &TempDir, program: &str, first: &[&str], more: &[&str]) -> Chil
 
 /// The parts themselves do what the fault tests believe of them.
 mod tests {
-    use super::{Cluster, Data, Redis, Reply, Sentinels, redis};
+    use super::{Cluster, Data, Redis, Reply, Sentinels, eventually, redis};
     use crate::harness::tls::Certificate;
     use std::time::Duration;
 
@@ -568,7 +576,7 @@ mod tests {
         let server = setup.start();
         assert!(server.unix_path().exists());
         assert!(server.tls_url("localhost").starts_with("rediss://localhost:"));
-        let mut stranger = super::Resp::open(server.address, Duration::from_secs(5)).unwrap();
+        let mut stranger = super::Resp::open(server.address, Duration::from_secs(20)).unwrap();
         assert!(matches!(stranger.ask(&["GET", "a"]).unwrap(), Reply::Error(_)));
         assert_eq!(stranger.ask(&["AUTH", "reader", "secret"]).unwrap().text(), "OK");
         assert_eq!(stranger.ask(&["GET", "a"]).unwrap(), Reply::Bulk(None));
@@ -580,6 +588,11 @@ mod tests {
         let mut set = Sentinels::start();
         let master = set.master();
         set.servers[master].command(&["SET", "a", "1"]);
+        for server in &set.servers {
+            eventually("every server has it", Duration::from_secs(20), || {
+                (server.command(&["GET", "a"]).text() == "1").then_some(())
+            });
+        }
         set.servers[master].kill9();
         let next = set.failed_over(master, Duration::from_secs(30));
         assert_eq!(set.servers[next].command(&["GET", "a"]).text(), "1");

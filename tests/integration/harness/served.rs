@@ -131,7 +131,7 @@ impl Drop for Served {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             // Waited for: when this returns, the port is free.
-            runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+            runtime.shutdown_timeout(std::time::Duration::from_secs(20));
         }
     }
 }

@@ -94,7 +94,9 @@ fn t02_a_folder_from_a_backup_refuses_everything_once_nobody_else_is_alive() {
             (running.get_as("/items", token).status == 401).then_some(())
         });
     }
-    assert_eq!(said(&running, "it was restored from a backup"), 1);
+    let told = || said(&running, "it was restored from a backup");
+    eventually("it is told", RECOVERY, || (told() > 0).then_some(()));
+    assert_eq!(told(), 1);
     assert!(!is_blocked(&running));
     place.revoked(&running, "t-3");
     // Nobody else is remembered as alive: an outage ends as any other.
@@ -147,7 +149,9 @@ fn t02_a_folder_that_is_lost_altogether_logs_everybody_out_where_the_key_is_the_
     std::fs::remove_dir_all(running.path(FOLDER)).unwrap();
     running.start_again();
     eventually("it takes over", RECOVERY, || (running.get_as("/items", &good).status == 401).then_some(()));
-    assert_eq!(said(&running, "this process takes over"), 1);
+    let told = || said(&running, "this process takes over");
+    eventually("it is told", RECOVERY, || (told() > 0).then_some(()));
+    assert_eq!(told(), 1);
     for _ in 0..2 {
         for token in [&revoked, &good] {
             assert_eq!(running.get_as("/items", token).denial(), (401, "revoked".into()));
@@ -172,7 +176,9 @@ fn t02_two_live_copies_of_one_folder_log_nobody_out_and_one_says_that_it_is_bloc
     // It lacks t-2.
     let second = second.start();
     eventually("the copy is blocked", RECOVERY, || is_blocked(&second).then_some(()));
-    assert_eq!(said(&second, "another copy of this revocation folder"), 1);
+    let told = || said(&second, "another copy of this revocation folder");
+    eventually("it is told", RECOVERY, || (told() > 0).then_some(()));
+    assert_eq!(told(), 1);
     let rewrites = || first.metric("doorward_publication_rewrites_total", &[]);
     let before = rewrites();
     for round in 0..5 {
@@ -240,13 +246,13 @@ fn t02_somebody_elses_truth_blocks_while_it_lives_although_nobody_knows_his_key(
     place.revoked(&second, "t-2");
 }
 
-/// A disk that takes seconds for what is written while a file is there.
+/// A disk that has nothing of what is written for as long as a file is there.
 const SLOW_DISK: &str = r#"
 #include <stdlib.h>
 #include <unistd.h>
 int fdatasync(int file) {
     const char *slow = getenv("SLOW_DISK");
-    if (slow && access(slow, F_OK) == 0) sleep(5);
+    while (slow && access(slow, F_OK) == 0) usleep(10000);
     return fsync(file);
 }
 "#;
@@ -280,7 +286,7 @@ fn t02_a_process_on_the_same_folder_that_is_quicker_than_the_disk_is_no_copy_of_
             assert!(!revoked.is_finished(), "the disk takes its time");
             assert!(!is_blocked(&first));
             std::fs::remove_file(aside("slow")).unwrap();
-            assert!(revoked.join().unwrap().1);
+            assert!(matches!(revoked.join().unwrap().0, 200 | 202));
         });
     }
     let all = first.stdout() + &second.stdout();

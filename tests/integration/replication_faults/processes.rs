@@ -28,7 +28,7 @@ fn t10_a_gateway_killed_and_back_refuses_all_it_should_before_it_is_ready() {
     }
     let report = load.finish(&fleet);
     report.holds(BOUND, &[1]);
-    assert_eq!(report.unavailable(2), 0, "the others do not notice");
+    report.none_denied(2, &[1], "the others do not notice");
 }
 
 #[test]
@@ -36,7 +36,8 @@ fn t16_a_gateway_that_starts_while_redis_is_gone_waits_for_it() {
     let mut redis = Redis::start();
     let mut fleet = three(&redis);
     let (good, bad) = (fleet.issuer.viewer(), fleet.token("mallory", "s-m", "t-m"));
-    assert_eq!(fleet.revoke(&json!({"subject": "mallory"})).0, 200);
+    // 202 where Redis was late; that it arrives is seen next.
+    assert!(matches!(fleet.revoke(&json!({"subject": "mallory"})).0, 200 | 202));
     fleet.all_refuse(&bad);
     fleet.gateways[1].kill9();
     redis.kill9();
@@ -51,7 +52,7 @@ fn t16_a_gateway_that_starts_while_redis_is_gone_waits_for_it() {
     redis.restart(Data::Lost);
     fleet.all_accept(&good);
     fleet.all_refuse(&bad);
-    assert!(fleet.gateways[1].is_ready());
+    eventually("it is ready", RECOVERY, || fleet.gateways[1].is_ready().then_some(()));
 }
 
 #[test]
@@ -60,7 +61,8 @@ fn t16_with_allow_a_gateway_starts_by_its_last_good_state() {
     let url = redis.url();
     let mut fleet = fleet(&[&url, &url]).on_stale("allow").start();
     let (good, bad) = (fleet.issuer.viewer(), fleet.token("mallory", "s-m", "t-m"));
-    assert_eq!(fleet.revoke(&json!({"subject": "mallory"})).0, 200);
+    // 202 where Redis was late; that it arrives is seen next.
+    assert!(matches!(fleet.revoke(&json!({"subject": "mallory"})).0, 200 | 202));
     fleet.all_refuse(&bad);
     fleet.all_accept(&good);
     // Its disk is written to soon behind its memory.

@@ -19,8 +19,12 @@ fn travels(urls: &[&str], settings: &[(&'static str, toml::Value)]) {
     let fleet = settings.iter().fold(setup, |setup, (key, value)| setup.setting(key, value.clone())).start();
     let (good, bad) = (fleet.issuer.viewer(), fleet.token("mallory", "s-m", "t-m"));
     fleet.all_accept(&bad);
-    let (status, answer) = fleet.revoke(&json!({"subject": "mallory"}));
-    assert_eq!((status, &answer["propagated"]), (200, &json!(true)));
+    // A second is given to Redis, and a machine may stand still for longer; repeating is harmless.
+    eventually("it is propagated", RECOVERY, || {
+        let (status, answer) = fleet.revoke(&json!({"subject": "mallory"}));
+        assert!(matches!(status, 200 | 202 | 503), "{status} {answer}");
+        ((status, &answer["propagated"]) == (200, &json!(true))).then_some(())
+    });
     fleet.all_refuse(&bad);
     fleet.all_accept(&good);
 }
