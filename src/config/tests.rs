@@ -131,7 +131,9 @@ fn secrets_are_taken_verbatim_also_from_files() {
         other => panic!("{other:?}"),
     };
     let bracket = "[\"not a list, but a secret of some length\"]";
-    for secret in [SECRET, bracket] {
+    let (brace, odd) =
+        ("{\"not\": \"a table, but a secret of some length\"}", "[1, 2, 3]{and some thirty letters more}");
+    for secret in [SECRET, bracket, brace, odd, "12345678901234567890123456789012"] {
         for name in ["JWT_SECRET_KEY", "DOORWARD_AUTH__SECRET"] {
             assert_eq!(secret_of(&good(text, &[(name, secret)])), Secret::new(secret.into()), "{name}");
         }
@@ -173,6 +175,39 @@ fn the_environment_overrides_the_file_and_only_names_with_two_underscores_are_ke
     assert_eq!(settings.gateway.trusted_proxies.len(), 2);
     assert_eq!(settings.upstreams["oms"].connect, Duration::from_secs(2));
     assert!(!settings.admin.enabled);
+}
+
+#[test]
+fn a_variable_that_begins_with_a_bracket_is_a_list_only_where_the_key_takes_one() {
+    let settings = good(
+        "[gateway]\nlisten = \"127.0.0.1:1\"\n[upstreams.oms]\nendpoints = [\"http://a\"]\ntimeouts = { connect = \"3s\" }",
+        &[
+            ("REDIS_URL", "redis://h"),
+            ("DOORWARD_GATEWAY__LISTEN", "[::1]:2"),
+            ("DOORWARD_ADMIN__LISTEN", "[::1]:3"),
+            ("DOORWARD_PROBES__LISTEN", "[::]:4"),
+            ("DOORWARD_ADMIN__HOSTS", "[\"[::1]\"]"),
+            ("DOORWARD_ADMIN__SOCKET", "[1]"),
+            ("DOORWARD_REVOCATION__MODE", "lookup"),
+            ("DOORWARD_REVOCATION__LOOKUP_KEY", "{jti}"),
+            ("DOORWARD_UPSTREAMS__OMS", "{ endpoints = [\"http://b\"] }"),
+        ],
+    );
+    assert_eq!(settings.gateway.listen.to_string(), "[::1]:2");
+    assert_eq!(settings.admin.listen.to_string(), "[::1]:3");
+    assert_eq!(settings.probes.unwrap().to_string(), "[::]:4");
+    assert_eq!(settings.admin.hosts, ["[::1]"]);
+    assert_eq!(settings.admin.socket.as_deref(), Some(Path::new("[1]")));
+    assert_eq!(settings.revocation.lookup_key.text(), "{jti}");
+    let oms = &settings.upstreams["oms"];
+    assert_eq!((oms.endpoints[0].authority.as_str(), oms.connect.as_secs()), ("b", 3), "a table is merged");
+    for key in ["{token}", "{token_sha256}", "{sub}", "{sid}", "{jti}{sid}"] {
+        let variables = [("REDIS_URL", "redis://h"), ("DOORWARD_REVOCATION__LOOKUP_KEY", key)];
+        assert_eq!(good("[revocation]\nmode = \"lookup\"", &variables).revocation.lookup_key.text(), key);
+    }
+    // A level below a text is no key, and not passed over.
+    let below = [("DOORWARD_AUTH__SECRET", "{a = 1}"), ("DOORWARD_AUTH__SECRET__B", "2")];
+    assert!(mistakes("", &below).contains("DOORWARD_AUTH__SECRET__B: `auth.secret`: expected text"));
 }
 
 #[test]
@@ -459,7 +494,19 @@ fn every_mistake_has_a_place_and_a_mend() {
                 ("DOORWARD_ADMIN__HOSTS", "localhost"),
             ],
         ),
-        ("a list that is no TOML", "", &[("DOORWARD_ADMIN__HOSTS", "[localhost]"), ("DOORWARD___LISTEN", "x")]),
+        (
+            "lists and tables that are no TOML",
+            "[auth]\nlocal_keys = \"x\"",
+            &[
+                ("DOORWARD_ADMIN__HOSTS", "[localhost]"),
+                ("DOORWARD_GATEWAY__TRUSTED_PROXIES", "[\"10.0.0.1\""),
+                ("DOORWARD_REDIS__TIMEOUTS", "{ connect = hunter2"),
+                ("DOORWARD_AUTH__ISSUERS", "[{ name = \"a\" "),
+                ("DOORWARD_AUTH__IAM_SERVICE__CONFERS", "{ a = b }"),
+                ("DOORWARD_UPSTREAMS__A__ENDPOINTS", "{http://a}"),
+            ],
+        ),
+        ("a variable that names no key", "", &[("DOORWARD___LISTEN", "x")]),
         ("a bad log level and file", "[log]\nlevel = \"loud=very\"\nformat = \"xml\"\n[roles]\nfile = \"\"", &[]),
         (
             "an assertion that lives too long, by the keys of access tokens",

@@ -407,11 +407,11 @@ fn subject_prefix(section: &Section<'_>) -> String {
 }
 
 fn confers(section: &Section<'_>) -> Confers {
-    const FORMS: &str = "Write { viewer = \"ROLE_USER\" }, [\"ROLE_USER\"] or \"any\".";
+    const FORMS: &str = "{ viewer = \"ROLE_USER\" }, [\"ROLE_USER\"] or \"any\"";
     let role = |key: &str, text: &str| match RoleKey::parse(text) {
         Ok(role) => Some(role),
         Err(error) => {
-            section.mistake(key, error.to_string(), FORMS);
+            section.mistake(key, error.to_string(), format!("Write {FORMS}."));
             None
         }
     };
@@ -432,8 +432,8 @@ fn confers(section: &Section<'_>) -> Confers {
             }
             Confers::Map(confers)
         }
-        Some(_) => {
-            section.mistake("confers", "is neither a map, nor a list, nor \"any\"", FORMS);
+        Some(other) => {
+            section.wrong_type(&section.key("confers"), other, FORMS);
             Confers::Nothing
         }
     }
