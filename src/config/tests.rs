@@ -265,6 +265,15 @@ fn t07_a_foreign_issuer_says_whose_its_subjects_are() {
     assert_eq!(settings.auth.issuers[0].confers, crate::token::Confers::Nothing);
     assert!(warnings.contains("auth.issuers[0].confers"), "{warnings}");
 }
+    // What nobody wrote and nobody issues is in nobody's way.
+    let short = &text[text.find("[[").unwrap()..];
+    let short = format!("{short}\nmax_lifetime = \"5m\"");
+    good(&short, &[]);
+    good(&format!("[identity]\nenabled = false\n{short}"), &[]);
+    for identity in ["access_token = \"6m\"", "enabled = true"] {
+        let said = mistakes(&format!("[identity]\n{identity}\n{short}"), &[]);
+        assert!(said.contains("longer than `max_lifetime` of issuer \"d\", 5m"), "{said}");
+    }
 
 #[test]
 fn t07_no_two_issuers_put_their_people_together_by_their_prefixes() {

@@ -145,9 +145,11 @@ fn believed(section: &Section<'_>, key: &str) -> Vec<IpNet> {
     networks
 }
 
-/// Identity is not built yet: switching it on is refused, its values are checked all the same. Gives the access token's lifetime.
-fn identity(section: &Section<'_>) -> Duration {
-    if section.boolean("enabled") == Some(true) {
+/// Identity is not built yet: switching it on is refused, its values are checked all the same. Gives the access token's lifetime,
+/// where it is written or would be used; else it is as long as it may be.
+fn identity(section: &Section<'_>) -> Option<Duration> {
+    let enabled = section.boolean("enabled") == Some(true);
+    if enabled {
         section.refuse("enabled");
     }
     let _ = (section.address("listen"), section.duration("refresh_token"), section.texts("redirects"));
@@ -158,12 +160,13 @@ fn identity(section: &Section<'_>) -> Duration {
 }
 
 /// T5: what doorward issues must not outlive what it accepts.
-fn check_access_token(access_token: Duration, auth: &AuthSettings, section: &Section<'_>) {
+fn check_access_token(access_token: Option<Duration>, auth: &AuthSettings, section: &Section<'_>) {
     section.ignore_rest();
     let local =
         auth.issuers.iter().find(|issuer| issuer.keys == KeySource::Local && access_token > issuer.max_lifetime);
     if let Some(issuer) = local {
         section.mistake(
+    let Some(access_token) = access_token else { return };
             "access_token",
             format!(
                 "is {}, longer than `max_lifetime` of issuer {:?}, {}",
