@@ -13,10 +13,11 @@ use super::builtin::DEFAULT_CONFIG;
 use super::mistake::{ConfigError, Mistake};
 
 /// Names that deployments already have, and the key that each one is.
-const DEPLOYMENT_NAMES: [(&str, &str); 5] = [
+const DEPLOYMENT_NAMES: [(&str, &str); 6] = [
     ("AUTH_MODE", "auth.mode"),
     ("IAM_SERVICE_URL", "auth.iam_service_url"),
     ("JWT_SECRET_KEY", "auth.secret"),
+    ("JWT_SECRET_KEY_FILE", "auth.secret_file"),
     ("DATABASE_URL", "database.url"),
     ("REDIS_URL", "redis.url"),
 ];
@@ -242,11 +243,15 @@ fn environment(
             }
         }
         let file_name = format!("{name}_FILE");
-        if name == "AUTH_MODE" || name == "IAM_SERVICE_URL" {
+        if !matches!(name, "DATABASE_URL" | "REDIS_URL") {
             continue;
         }
         if let Some(path) = env.get(&file_name).filter(|path| !path.is_empty()) {
-            match secret_file(Path::new(path)) {
+            let read = secret_file(Path::new(path)).and_then(|bytes| {
+                String::from_utf8(bytes)
+                    .map_err(|_| format!("{path} holds bytes that are not UTF-8, and a URL is text"))
+            });
+            match read {
                 Ok(text) if take(&file_name, key.to_owned(), &mut mistakes) => {
                     layers.push(layer(&file_name, key, Value::from(text)));
                 }
@@ -312,17 +317,17 @@ fn layer(name: &str, key: &str, value: Value) -> Layer {
     Layer { name: format!("environment variable {name}"), dict: Dict::from([(first, value)]) }
 }
 
-/// Reads a secret from a file; one trailing newline is the editor's and is dropped.
+/// Reads a secret from a file, whatever bytes it consists of; one trailing newline is the editor's and is dropped.
 ///
 /// # Errors
-/// A message without the secret, if it cannot be read or is not UTF-8.
-pub(super) fn secret_file(path: &Path) -> Result<String, String> {
-    let mut text = std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    if text.ends_with('\n') {
-        text.pop();
-        if text.ends_with('\r') {
-            text.pop();
+/// A message without the secret, if it cannot be read.
+pub(super) fn secret_file(path: &Path) -> Result<Vec<u8>, String> {
+    let mut bytes = std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    if bytes.ends_with(b"\n") {
+        bytes.pop();
+        if bytes.ends_with(b"\r") {
+            bytes.pop();
         }
     }
-    Ok(text)
+    Ok(bytes)
 }

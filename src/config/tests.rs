@@ -147,6 +147,18 @@ fn secrets_are_taken_verbatim_also_from_files() {
         assert_eq!(secret_of(&good(text, &[(name, &path)])), kept, "{name}");
     }
     assert_eq!(secret_of(&good(&format!("[auth]\nsecret_file = {path:?}\n{text}"), &[])), kept);
+    // Whatever bytes it consists of; a secret need not be text.
+    let bytes: Vec<u8> = (0xc0..=0xff).collect();
+    std::fs::write(&file, [&bytes[..], b"\r\n"].concat()).unwrap();
+    for name in ["JWT_SECRET_KEY_FILE", "DOORWARD_AUTH__SECRET_FILE"] {
+        assert_eq!(secret_of(&good(text, &[(name, &path)])), Secret::new(bytes.clone()), "{name}");
+    }
+    let both = [("JWT_SECRET_KEY_FILE", path.as_str()), ("JWT_SECRET_KEY", SECRET)];
+    assert!(mistakes(text, &both).contains("JWT_SECRET_KEY: `auth.secret`: stands beside `secret_file`"));
+    let both = [("JWT_SECRET_KEY_FILE", path.as_str()), ("DOORWARD_AUTH__SECRET_FILE", path.as_str())];
+    assert!(mistakes(text, &both).contains("is set by JWT_SECRET_KEY_FILE too"));
+    assert_eq!(secret_of(&good(&format!("[auth]\nsecret = {SECRET:?}\n{text}"), &both[..1])), Secret::new(bytes));
+    assert!(mistakes(text, &[("REDIS_URL_FILE", path.as_str())]).contains("not UTF-8, and a URL is text"));
     // The environment counts over the file.
     let both = format!("[auth]\nsecret_file = {path:?}\n{text}");
     assert_eq!(secret_of(&good(&both, &[("JWT_SECRET_KEY", SECRET)])), Secret::new(SECRET.into()));
@@ -253,6 +265,15 @@ fn t05_an_issued_token_never_outlives_what_is_accepted() {
     let text = "[identity]\naccess_token = \"2h\"\n[[auth.issuers]]\nname = \"d\"\nissuer = \"i\"\naudience = [\"oms\"]\nkeys = \"local\"";
     assert!(mistakes(text, &[]).contains("identity.access_token"));
     good(&format!("{text}\nmax_lifetime = \"2h\""), &[]);
+    // What nobody wrote and nobody issues is in nobody's way.
+    let short = &text[text.find("[[").unwrap()..];
+    let short = format!("{short}\nmax_lifetime = \"5m\"");
+    good(&short, &[]);
+    good(&format!("[identity]\nenabled = false\n{short}"), &[]);
+    for identity in ["access_token = \"6m\"", "enabled = true"] {
+        let said = mistakes(&format!("[identity]\n{identity}\n{short}"), &[]);
+        assert!(said.contains("longer than `max_lifetime` of issuer \"d\", 5m"), "{said}");
+    }
     assert!(mistakes(&format!("{text}\nmax_lifetime = \"367d\""), &[]).contains("auth.issuers[0].max_lifetime"));
 }
 
@@ -265,15 +286,6 @@ fn t07_a_foreign_issuer_says_whose_its_subjects_are() {
     assert_eq!(settings.auth.issuers[0].confers, crate::token::Confers::Nothing);
     assert!(warnings.contains("auth.issuers[0].confers"), "{warnings}");
 }
-    // What nobody wrote and nobody issues is in nobody's way.
-    let short = &text[text.find("[[").unwrap()..];
-    let short = format!("{short}\nmax_lifetime = \"5m\"");
-    good(&short, &[]);
-    good(&format!("[identity]\nenabled = false\n{short}"), &[]);
-    for identity in ["access_token = \"6m\"", "enabled = true"] {
-        let said = mistakes(&format!("[identity]\n{identity}\n{short}"), &[]);
-        assert!(said.contains("longer than `max_lifetime` of issuer \"d\", 5m"), "{said}");
-    }
 
 #[test]
 fn t07_no_two_issuers_put_their_people_together_by_their_prefixes() {
@@ -401,6 +413,44 @@ fn redis_is_read_and_its_password_never_shown() {
 }
 
 #[test]
+fn a_sentinels_password_is_taken_verbatim_from_wherever_it_comes_and_never_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("password");
+    std::fs::write(&file, "hunter2\n").unwrap();
+    let path = file.display().to_string();
+    let url = ("REDIS_URL", "redis+sentinel://a/m");
+    let read = |text: &str, variables: &[(&str, &str)]| {
+        let variables: Vec<_> = [url].iter().chain(variables).copied().collect();
+        let settings = good(&format!("[redis]\n{text}"), &variables);
+        let (user, password) = settings.redis.clone().unwrap().sentinel.unwrap();
+        assert!(settings.show().contains("sentinel_password = \"***\""));
+        assert!(!settings.show().contains("hunter2") && !format!("{settings:?}").contains("hunter2"));
+        (user, String::from_utf8(password.expose().to_vec()).unwrap())
+    };
+    let from_file = format!("sentinel_password_file = {path:?}");
+    assert_eq!(read("sentinel_password = \"hunter2\"", &[]), (None, "hunter2".into()));
+    assert_eq!(read(&from_file, &[]), (None, "hunter2".into()));
+    let user = "sentinel_user = \"gate\"\nsentinel_password = \"hunter2\"";
+    assert_eq!(read(user, &[]), (Some("gate".into()), "hunter2".into()));
+    assert_eq!(read("", &[("DOORWARD_REDIS__SENTINEL_PASSWORD_FILE", &path)]), (None, "hunter2".into()));
+    for password in ["4711", "true", "[1, 2]", "{ a = 1 }", "[hunter2", " hunter2 "] {
+        let variable = ("DOORWARD_REDIS__SENTINEL_PASSWORD", password);
+        assert_eq!(read("", &[variable]), (None, password.into()));
+        assert_eq!(read(&from_file, &[variable]), (None, password.into()), "the environment counts over the file");
+    }
+    for (text, said) in [
+        (format!("sentinel_password = \"hunter2\"\n{from_file}"), "`redis.sentinel_password`: stands beside"),
+        ("sentinel_user = \"gate\"".to_owned(), "`redis.sentinel_user`: stands without a password"),
+        ("sentinel_password = 4711".to_owned(), "`redis.sentinel_password`: expected text in quotes"),
+    ] {
+        let mistakes = mistakes(&format!("[redis]\n{text}"), &[url]);
+        assert!(mistakes.contains(said) && !mistakes.contains("hunter2"), "{mistakes}");
+    }
+    std::fs::write(&file, [0xff, 0xfe]).unwrap();
+    assert!(mistakes(&format!("[redis]\n{from_file}"), &[url]).contains("is not UTF-8"));
+}
+
+#[test]
 fn tls_names_its_files_and_client_auth_needs_an_authority() {
     let tls = |table: &str| format!("[gateway]\ntls = {{ {table} }}\n[admin]\ntls = {{ {table} }}");
     let one = "certificates = [{ cert = \"a.crt\", key = \"a.key\" }]";
@@ -451,11 +501,8 @@ fn every_mistake_has_a_place_and_a_mend() {
         ("a weak secret", "[auth]\nsecret = \"hunter2\"", &[]),
         ("a weak secret from the environment", "", &[("JWT_SECRET_KEY", "hunter2")]),
         ("a secret that is missing", "[[auth.issuers]]\nname = \"a\"\nkeys = \"secret\"\nsame_subjects = true", &[]),
-        (
-            "a secret file that is missing",
-            "[auth]\nsecret_file = \"/no/such/file\"",
-            &[("JWT_SECRET_KEY_FILE", "/no/such/file")],
-        ),
+        ("a secret file that is missing", "[auth]\nsecret_file = \"/no/such/file\"", &[]),
+        ("a secret file that a variable names", "", &[("JWT_SECRET_KEY_FILE", "/no/such/file")]),
         ("a secret twice", "", &[("JWT_SECRET_KEY", SECRET), ("DOORWARD_AUTH__SECRET", SECRET)]),
         ("a secret of a wrong type", "[auth]\nsecret = 12345678901", &[]),
         (

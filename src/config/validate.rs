@@ -2,6 +2,7 @@
 
 mod auth;
 mod listener;
+mod private;
 mod replication;
 mod upstreams;
 

@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use figment::value::Value;
 
-use super::{KIB, MIB, path};
+use super::{KIB, MIB, path, private};
 use crate::config::quantity;
 use crate::config::settings::{AuthSettings, IamSettings, IssuerSettings, JwksUrl, KeySource};
-use crate::config::sources;
 use crate::config::walk::Section;
 use crate::rbac::RoleKey;
 use crate::secret::Secret;
@@ -141,35 +140,12 @@ fn leeway(section: &Section<'_>) -> Duration {
 
 /// The shared secret, from `secret` or `secret_file`; the environment's word counts over the file's.
 fn secret(section: &Section<'_>) -> Option<Secret> {
-    let (has_secret, has_file) = (section.has("secret"), section.has("secret_file"));
-    let use_file = match (has_secret, has_file) {
-        (false, false) => return None,
-        (true, true) => match (section.is_from_environment("secret"), section.is_from_environment("secret_file")) {
-            (true, false) => false,
-            (false, true) => true,
-            _ => {
-                section.mistake("secret", "stands beside `secret_file`", "Keep one of the two.");
-                return None;
-            }
-        },
-        (_, has_file) => has_file,
-    };
-    let key = if use_file { "secret_file" } else { "secret" };
-    let bytes = if use_file {
-        match sources::secret_file(path(section, "secret_file")?.as_path()) {
-            Ok(text) => text.into_bytes(),
-            Err(message) => {
-                section.mistake(key, message, "Name a readable file that holds the secret and nothing else.");
-                return None;
-            }
-        }
-    } else {
-        section.text("secret")?.as_bytes().to_vec()
-    };
-    if bytes.len() < LEAST_SECRET {
+    let (key, secret) = private::secret(section, "secret", "secret_file")?;
+    let length = secret.expose().len();
+    if length < LEAST_SECRET {
         section.mistake(
             key,
-            format!("is a weak secret: {} bytes, and HS256 needs {LEAST_SECRET} (RFC 7518 section 3.2)", bytes.len()),
+            format!("is a weak secret: {length} bytes, and HS256 needs {LEAST_SECRET} (RFC 7518 section 3.2)"),
             "Make one with `openssl rand -base64 48`.",
         );
         return None;
