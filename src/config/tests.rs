@@ -308,6 +308,38 @@ fn t07_no_two_issuers_put_their_people_together_by_their_prefixes() {
 }
 
 #[test]
+fn t07_issuers_never_share_keys() {
+    let issuer = |name: &str, keys: &str| {
+        format!(
+            "[[auth.issuers]]\nname = \"{name}\"\nissuer = \"https://{name}\"\naudience = [\"oms\"]\nkeys = \"{keys}\"\n\
+             confers = \"any\"\nsubject_prefix = \"{name}:\"\n"
+        )
+    };
+    let both = |one: &str, other: &str| format!("{}{}", issuer("a", one), issuer("b", other));
+    let secret = [("JWT_SECRET_KEY", SECRET)];
+    let said = mistakes(&both("secret", "secret"), &secret);
+    assert!(said.contains("`auth.issuers[1].keys`: is \"secret\" for two issuers; issuers never share keys"), "{said}");
+    // One provider may publish one set for all its tenants.
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("keys.json");
+    std::fs::write(&file, "{}").unwrap();
+    std::os::unix::fs::symlink(&file, folder.path().join("link.json")).unwrap();
+    let (file, link) =
+        (format!("jwks+file://{}", file.display()), format!("jwks+file://{}/link.json", folder.path().display()));
+    for (one, other, shared) in [
+        ("jwks+https://idp/keys", "jwks+https://idp/keys", true),
+        ("jwks+https://idp/keys", "jwks+https://idp/others", false),
+        (&file, &link, true),
+        (&file, "jwks+file://others.json", false),
+        (&file, "secret", false),
+    ] {
+        let (_, warnings) = load(&both(one, other), &secret).unwrap();
+        let said = warnings.contains("`auth.issuers[1].keys`: are those of issuer \"a\" too");
+        assert_eq!(said, shared, "{one} {other}: {warnings}");
+    }
+}
+
+#[test]
 fn t15_a_blacklist_by_the_tokens_text_is_warned_of_where_a_token_has_two_spellings() {
     let warned = |key: &str, algorithms: &str, mode: &str| {
         let text = foreign(&format!(

@@ -32,8 +32,7 @@ pub(super) fn auth(section: &Section<'_>) -> AuthSettings {
     let sections = section.sections("issuers");
     let only = sections.len() == 1;
     let mut issuers: Vec<IssuerSettings> = Vec::new();
-    let mut local = false;
-    for inner in &sections {
+    for (place, inner) in sections.iter().enumerate() {
         let issuer = issuer(inner, only, secret.as_ref());
         if issuers.iter().any(|other| other.name == issuer.name) && inner.has("name") {
             inner.mistake(
@@ -50,11 +49,19 @@ pub(super) fn auth(section: &Section<'_>) -> AuthSettings {
             );
         }
         check_prefix(inner, &issuer, &issuers);
-        if inner.text("keys") == Some("local") && std::mem::replace(&mut local, true) {
-            inner.mistake("keys", "is \"local\" for two issuers; issuers never share keys", "Keep one of them.");
+        let with_same_keys = |other: &&Section<'_>| other.text("keys") == inner.text("keys");
+        if let Some(word @ ("local" | "secret")) = inner.text("keys")
+            && sections[..place].iter().any(|other| with_same_keys(&other))
+        {
+            inner.mistake(
+                "keys",
+                format!("is {word:?} for two issuers; issuers never share keys"),
+                "Keep one of them.",
+            );
         }
         issuers.push(issuer);
     }
+        warn_of_shared_keys(inner, &issuer, &issuers);
     if secret.is_some() && !issuers.iter().any(|issuer| matches!(issuer.keys, KeySource::Secret(_))) {
         section.warn("secret", "is set, but no issuer has `keys = \"secret\"`, so it is not used");
     }
@@ -69,6 +76,25 @@ pub(super) fn auth(section: &Section<'_>) -> AuthSettings {
 
 /// T7: a subject is (issuer, sub). With `kc` and `kc:` the `:a` of the one would be the `a` of the other.
 fn check_prefix(section: &Section<'_>, issuer: &IssuerSettings, others: &[IssuerSettings]) {
+/// Some providers publish one set for all their tenants, so it is no mistake (T7).
+fn warn_of_shared_keys(section: &Section<'_>, issuer: &IssuerSettings, others: &[IssuerSettings]) {
+    let shares = |other: &&IssuerSettings| match (&issuer.keys, &other.keys) {
+        (KeySource::JwksFile(one), KeySource::JwksFile(other)) => private::is_same_file(one, other),
+        (KeySource::JwksUrl(one), KeySource::JwksUrl(other)) => one.url == other.url,
+        _ => false,
+    };
+    if let Some(other) = others.iter().find(shares) {
+        section.warn(
+            "keys",
+            format!(
+                "are those of issuer {:?} too: who signs for the one can write the other's `iss`, and has its rights. Name a set that is \
+                 this issuer's alone, if it has one",
+                other.name
+            ),
+        );
+    }
+}
+
     let prefix = issuer.subject_prefix.as_str();
     let overlaps = |other: &&IssuerSettings| {
         let other = other.subject_prefix.as_str();
