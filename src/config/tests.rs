@@ -340,6 +340,35 @@ fn t07_issuers_never_share_keys() {
 }
 
 #[test]
+fn t11_t19_each_key_file_is_for_one_use_by_whatever_path_it_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::write(at("keys.json"), "").unwrap();
+    std::os::unix::fs::symlink(at("keys.json"), at("link.json")).unwrap();
+    let here = std::env::current_dir().unwrap();
+    let (relative, absolute) = ("no/such/keys.json", here.join("no/such/keys.json").display().to_string());
+    for (tokens, other) in
+        [(at("keys.json"), at("link.json")), (at("link.json"), at("keys.json")), (relative.into(), absolute)]
+    {
+        let said = mistakes(
+            &format!(
+                "[auth]\nlocal_keys = {tokens:?}\n[publication]\nkey_file = {other:?}\n\
+                 [gateway.assertion]\nenabled = true\nkey_file = {other:?}"
+            ),
+            &[],
+        );
+        for key in ["gateway.assertion.key_file", "publication.key_file"] {
+            assert!(said.contains(&format!("`{key}`: is the file of `auth.local_keys`")), "{said}");
+        }
+        let said = mistakes(
+            &format!("[publication]\nkey_file = {tokens:?}\n[gateway.assertion]\nenabled = true\nkey_file = {other:?}"),
+            &[],
+        );
+        assert!(said.contains("`gateway.assertion.key_file`: is the file of `publication.key_file`"), "{said}");
+    }
+}
+
+#[test]
 fn t15_a_blacklist_by_the_tokens_text_is_warned_of_where_a_token_has_two_spellings() {
     let warned = |key: &str, algorithms: &str, mode: &str| {
         let text = foreign(&format!(

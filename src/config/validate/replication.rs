@@ -13,7 +13,8 @@ use crate::revocation::{OnStale, PinnedKeys};
 use crate::secret::Secret;
 use crate::token::Algorithm;
 
-/// A heartbeat comes every second; a shorter bound would take every hiccup for an outage.
+/// A heartbeat comes every second and counts from when it was written, so that what was heard is up to a second old, and the way it
+/// came, with nothing wrong at all. Under a bound of less than one heartbeat missed, open exchanges would be ended for nothing (T20).
 const LEAST_STALENESS: Duration = Duration::from_secs(2);
 /// An answer that takes longer than this is none: the bound of what a stopped Redis can hold up.
 const LONGEST_TIMEOUT: Duration = Duration::from_mins(1);
@@ -165,7 +166,8 @@ pub(super) fn check(settings: &Settings, root: &Section<'_>) {
             ),
         );
     }
-    if settings.publication.key_file.as_ref() == Some(&settings.auth.local_keys) {
+    let publication = settings.publication.key_file.as_ref();
+    if publication.is_some_and(|key_file| private::is_same_file(key_file, &settings.auth.local_keys)) {
         let section = root.section("publication");
         section.ignore_rest();
         section.mistake(
