@@ -369,6 +369,44 @@ fn t11_t19_each_key_file_is_for_one_use_by_whatever_path_it_is_named() {
 }
 
 #[test]
+fn files_with_secrets_that_others_can_read_are_warned_of() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use crate::token::{Algorithm, KeySet};
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, content: &[u8], mode: u32| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        path.display().to_string()
+    };
+    let private = KeySet::generate(Algorithm::EdDSA).unwrap();
+    let set = KeySet::parse(private.expose(), &[Algorithm::EdDSA], crate::token::jwk::Trust::File).unwrap();
+    let public = set.public_jwks().to_string();
+    let shared = format!("{{\"kty\":\"oct\",\"k\":\"{}\"}}", "A".repeat(43));
+    for mode in [0o644, 0o640, 0o604, 0o600, 0o400] {
+        let warned = |name: &str, content: &[u8]| {
+            let keys = format!("jwks+file://{}", write(name, content, mode));
+            let text = foreign("subject_prefix = \"kc:\"\nconfers = \"any\"").replace("jwks+file://kc.json", &keys);
+            let (_, warnings) = load(&text, &[]).unwrap();
+            warnings.contains("`auth.issuers[0].keys`: others can read the secret or private keys")
+        };
+        let exposed = mode & 0o044 != 0;
+        assert_eq!(warned("private", private.expose()), exposed, "{mode:o}");
+        assert_eq!(warned("oct", shared.as_bytes()), exposed, "{mode:o}");
+        assert!(!warned("public", public.as_bytes()), "{mode:o}: everybody may");
+        let path = write("secret", SECRET.as_bytes(), mode);
+        let (_, warnings) = load("", &[("JWT_SECRET_KEY_FILE", &path)]).unwrap();
+        let said =
+            format!("`auth.secret_file`: others can read the secret in {path} (mode {mode:04o}); run chmod 600 {path}");
+        assert_eq!(warnings.contains(&said), exposed, "{warnings}");
+        let text = format!("[redis]\nsentinel_password_file = {path:?}");
+        let (_, warnings) = load(&text, &[]).unwrap();
+        assert_eq!(warnings.contains("`redis.sentinel_password_file`: others can read"), exposed, "{warnings}");
+    }
+}
+
+#[test]
 fn t15_a_blacklist_by_the_tokens_text_is_warned_of_where_a_token_has_two_spellings() {
     let warned = |key: &str, algorithms: &str, mode: &str| {
         let text = foreign(&format!(

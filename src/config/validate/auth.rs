@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use figment::value::Value;
@@ -12,7 +13,8 @@ use crate::config::settings::{AuthSettings, IamSettings, IssuerSettings, JwksUrl
 use crate::config::walk::Section;
 use crate::rbac::RoleKey;
 use crate::secret::Secret;
-use crate::token::{Algorithm, ClaimPaths, Confers, RolesFrom};
+use crate::token::jwk::Trust;
+use crate::token::{Algorithm, ClaimPaths, Confers, KeySet, RolesFrom};
 
 /// RFC 7518 section 3.2: a key of the size of the hash output or larger.
 const LEAST_SECRET: usize = 32;
@@ -59,9 +61,9 @@ pub(super) fn auth(section: &Section<'_>) -> AuthSettings {
                 "Keep one of them.",
             );
         }
+        warn_of_shared_keys(inner, &issuer, &issuers);
         issuers.push(issuer);
     }
-        warn_of_shared_keys(inner, &issuer, &issuers);
     if secret.is_some() && !issuers.iter().any(|issuer| matches!(issuer.keys, KeySource::Secret(_))) {
         section.warn("secret", "is set, but no issuer has `keys = \"secret\"`, so it is not used");
     }
@@ -74,8 +76,6 @@ pub(super) fn auth(section: &Section<'_>) -> AuthSettings {
     }
 }
 
-/// T7: a subject is (issuer, sub). With `kc` and `kc:` the `:a` of the one would be the `a` of the other.
-fn check_prefix(section: &Section<'_>, issuer: &IssuerSettings, others: &[IssuerSettings]) {
 /// Some providers publish one set for all their tenants, so it is no mistake (T7).
 fn warn_of_shared_keys(section: &Section<'_>, issuer: &IssuerSettings, others: &[IssuerSettings]) {
     let shares = |other: &&IssuerSettings| match (&issuer.keys, &other.keys) {
@@ -95,6 +95,8 @@ fn warn_of_shared_keys(section: &Section<'_>, issuer: &IssuerSettings, others: &
     }
 }
 
+/// T7: a subject is (issuer, sub). With `kc` and `kc:` the `:a` of the one would be the `a` of the other.
+fn check_prefix(section: &Section<'_>, issuer: &IssuerSettings, others: &[IssuerSettings]) {
     let prefix = issuer.subject_prefix.as_str();
     let overlaps = |other: &&IssuerSettings| {
         let other = other.subject_prefix.as_str();
@@ -164,7 +166,7 @@ fn leeway(section: &Section<'_>) -> Duration {
     leeway.unwrap_or(Duration::from_secs(30))
 }
 
-/// The shared secret, from `secret` or `secret_file`; the environment's word counts over the file's.
+/// The shared secret.
 fn secret(section: &Section<'_>) -> Option<Secret> {
     let (key, secret) = private::secret(section, "secret", "secret_file")?;
     let length = secret.expose().len();
@@ -176,7 +178,7 @@ fn secret(section: &Section<'_>) -> Option<Secret> {
         );
         return None;
     }
-    Some(Secret::new(bytes))
+    Some(secret)
 }
 
 fn issuer(section: &Section<'_>, only: bool, secret: Option<&Secret>) -> IssuerSettings {
@@ -304,7 +306,14 @@ fn key_source(section: &Section<'_>, secret: Option<&Secret>) -> Option<KeySourc
         section.mistake("jwks", "is for keys that are fetched, and these are not", "Remove the table.");
     }
     if let Some(path) = text.strip_prefix("jwks+file://").filter(|path| !path.is_empty()) {
-        return Some(KeySource::JwksFile(path.into()));
+        let file = PathBuf::from(path);
+        // What is wrong with the set is said where it is loaded.
+        let json = std::fs::read(&file).unwrap_or_default();
+        let set = KeySet::parse(&json, &ALGORITHMS.map(|(_, algorithm)| algorithm), Trust::File);
+        if set.is_ok_and(|set| set.signing_key().is_some()) {
+            private::warn_if_exposed(section, "keys", &file, "the secret or private keys");
+        }
+        return Some(KeySource::JwksFile(file));
     }
     match text {
         "local" => Some(KeySource::Local),
