@@ -13,16 +13,14 @@ use super::builtin::DEFAULT_CONFIG;
 use super::mistake::{ConfigError, Mistake};
 
 /// Names that deployments already have, and the key that each one is.
-const DEPLOYMENT_NAMES: [(&str, &str); 5] = [
+const DEPLOYMENT_NAMES: [(&str, &str); 6] = [
     ("AUTH_MODE", "auth.mode"),
     ("IAM_SERVICE_URL", "auth.iam_service_url"),
     ("JWT_SECRET_KEY", "auth.secret"),
+    ("JWT_SECRET_KEY_FILE", "auth.secret_file"),
     ("DATABASE_URL", "database.url"),
     ("REDIS_URL", "redis.url"),
 ];
-
-/// Keys whose value is never parsed, whatever it looks like.
-const VERBATIM: [&str; 1] = ["auth.secret"];
 
 /// The merged configuration, not yet understood.
 #[derive(Debug)]
@@ -34,6 +32,18 @@ pub(super) struct Tree {
     figment: Figment,
     /// The line of every key of the file, by its path (`auth.issuers[0].name`).
     lines: BTreeMap<String, usize>,
+    /// The variables that look like a list or a table, by their key. Which of them are text is for the key to say.
+    bracketed: BTreeMap<String, Bracketed>,
+}
+
+/// A variable that begins as a list or a table does.
+#[derive(Debug)]
+pub(super) struct Bracketed {
+    layer: String,
+    /// What stands in the variable.
+    pub(super) text: String,
+    /// Why it is neither list nor table.
+    pub(super) fault: Option<String>,
 }
 
 impl Tree {
@@ -54,6 +64,12 @@ impl Tree {
     pub(super) fn is_from_environment(&self, value: &Value) -> bool {
         self.figment.get_metadata(value.tag()).is_some_and(|layer| layer.name != FILE_LAYER)
     }
+
+    /// The variable that this value of a key is, where it begins as a list or a table does.
+    pub(super) fn bracketed(&self, path: &str, value: &Value) -> Option<&Bracketed> {
+        let layer = self.figment.get_metadata(value.tag())?;
+        self.bracketed.get(path).filter(|variable| variable.layer == layer.name)
+    }
 }
 
 const FILE_LAYER: &str = "file";
@@ -61,7 +77,7 @@ const FILE_LAYER: &str = "file";
 /// Reads the file that is asked for and the environment.
 ///
 /// # Errors
-/// An unreadable file, a syntax error, an environment variable that is no key or no TOML array.
+/// An unreadable file, a syntax error, an environment variable that is no key.
 pub(super) fn read(config: Option<&Path>, env: impl Iterator<Item = (String, String)>) -> Result<Tree, ConfigError> {
     let env: BTreeMap<String, String> = env.collect();
     let named = config
@@ -90,14 +106,15 @@ fn merge(file: Option<PathBuf>, text: &str, env: &BTreeMap<String, String>) -> R
         let dict = parse_file(path, text, &mut lines)?;
         figment = figment.merge(Layer { name: FILE_LAYER.to_owned(), dict });
     }
-    let layers = environment(env).map_err(ConfigError)?;
+    let mut bracketed = BTreeMap::new();
+    let layers = environment(env, &mut bracketed).map_err(ConfigError)?;
     for layer in layers {
         figment = figment.merge(layer);
     }
     // Merging cannot fail: every layer is plain data. Should figment say otherwise, it is said aloud.
     let dict = figment.data().map_err(|error| whole_file(DEFAULT_CONFIG, error.to_string()))?;
     let dict = dict.get(&Profile::Default).cloned().unwrap_or_default();
-    Ok(Tree { file, dict, figment, lines })
+    Ok(Tree { file, dict, figment, lines, bracketed })
 }
 
 fn read_file(path: &Path, from_environment: bool) -> Result<String, ConfigError> {
@@ -198,7 +215,10 @@ impl Provider for Layer {
 }
 
 /// One layer a variable, so that a value leads back to the variable that it came from.
-fn environment(env: &BTreeMap<String, String>) -> Result<Vec<Layer>, Vec<Mistake>> {
+fn environment(
+    env: &BTreeMap<String, String>,
+    bracketed: &mut BTreeMap<String, Bracketed>,
+) -> Result<Vec<Layer>, Vec<Mistake>> {
     let mut layers = Vec::new();
     let mut mistakes = Vec::new();
     let mut taken: BTreeMap<String, String> = BTreeMap::new();
@@ -223,11 +243,15 @@ fn environment(env: &BTreeMap<String, String>) -> Result<Vec<Layer>, Vec<Mistake
             }
         }
         let file_name = format!("{name}_FILE");
-        if name == "AUTH_MODE" || name == "IAM_SERVICE_URL" {
+        if !matches!(name, "DATABASE_URL" | "REDIS_URL") {
             continue;
         }
         if let Some(path) = env.get(&file_name).filter(|path| !path.is_empty()) {
-            match secret_file(Path::new(path)) {
+            let read = secret_file(Path::new(path)).and_then(|bytes| {
+                String::from_utf8(bytes)
+                    .map_err(|_| format!("{path} holds bytes that are not UTF-8, and a URL is text"))
+            });
+            match read {
                 Ok(text) if take(&file_name, key.to_owned(), &mut mistakes) => {
                     layers.push(layer(&file_name, key, Value::from(text)));
                 }
@@ -257,22 +281,24 @@ fn environment(env: &BTreeMap<String, String>) -> Result<Vec<Layer>, Vec<Mistake
         if !take(name, key.clone(), &mut mistakes) {
             continue;
         }
-        match variable(&key, text) {
-            Ok(value) => layers.push(layer(name, &key, value)),
-            Err(message) => mistakes.push(Mistake {
-                place: format!("environment variable {name}"),
-                key,
-                message: format!("not a valid TOML value: {message}"),
-                help: "Write lists as [\"a\", \"b\"] and tables as { key = \"value\" }.".to_owned(),
-            }),
+        let (value, fault) = match variable(text) {
+            Ok(value) => (value, None),
+            Err(fault) => (Value::from(text.as_str()), Some(fault)),
+        };
+        let layer = layer(name, &key, value);
+        if text.starts_with(BRACKETS) {
+            bracketed.insert(key, Bracketed { layer: layer.name.clone(), text: text.clone(), fault });
         }
+        layers.push(layer);
     }
     if mistakes.is_empty() { Ok(layers) } else { Err(mistakes) }
 }
 
+const BRACKETS: [char; 2] = ['[', '{'];
+
 /// The text of a variable is taken as it is; only lists and tables are TOML. What type a scalar has is for the key to say.
-fn variable(key: &str, text: &str) -> Result<Value, String> {
-    if VERBATIM.contains(&key) || !text.starts_with(['[', '{']) {
+fn variable(text: &str) -> Result<Value, String> {
+    if !text.starts_with(BRACKETS) {
         return Ok(Value::from(text));
     }
     let table: toml::Table = toml::from_str(&format!("value = {text}")).map_err(|error| error.message().to_owned())?;
@@ -291,17 +317,17 @@ fn layer(name: &str, key: &str, value: Value) -> Layer {
     Layer { name: format!("environment variable {name}"), dict: Dict::from([(first, value)]) }
 }
 
-/// Reads a secret from a file; one trailing newline is the editor's and is dropped.
+/// Reads a secret from a file, whatever bytes it consists of; one trailing newline is the editor's and is dropped.
 ///
 /// # Errors
-/// A message without the secret, if it cannot be read or is not UTF-8.
-pub(super) fn secret_file(path: &Path) -> Result<String, String> {
-    let mut text = std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    if text.ends_with('\n') {
-        text.pop();
-        if text.ends_with('\r') {
-            text.pop();
+/// A message without the secret, if it cannot be read.
+pub(super) fn secret_file(path: &Path) -> Result<Vec<u8>, String> {
+    let mut bytes = std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    if bytes.ends_with(b"\n") {
+        bytes.pop();
+        if bytes.ends_with(b"\r") {
+            bytes.pop();
         }
     }
-    Ok(text)
+    Ok(bytes)
 }

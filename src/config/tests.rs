@@ -131,7 +131,9 @@ fn secrets_are_taken_verbatim_also_from_files() {
         other => panic!("{other:?}"),
     };
     let bracket = "[\"not a list, but a secret of some length\"]";
-    for secret in [SECRET, bracket] {
+    let (brace, odd) =
+        ("{\"not\": \"a table, but a secret of some length\"}", "[1, 2, 3]{and some thirty letters more}");
+    for secret in [SECRET, bracket, brace, odd, "12345678901234567890123456789012"] {
         for name in ["JWT_SECRET_KEY", "DOORWARD_AUTH__SECRET"] {
             assert_eq!(secret_of(&good(text, &[(name, secret)])), Secret::new(secret.into()), "{name}");
         }
@@ -145,6 +147,18 @@ fn secrets_are_taken_verbatim_also_from_files() {
         assert_eq!(secret_of(&good(text, &[(name, &path)])), kept, "{name}");
     }
     assert_eq!(secret_of(&good(&format!("[auth]\nsecret_file = {path:?}\n{text}"), &[])), kept);
+    // Whatever bytes it consists of; a secret need not be text.
+    let bytes: Vec<u8> = (0xc0..=0xff).collect();
+    std::fs::write(&file, [&bytes[..], b"\r\n"].concat()).unwrap();
+    for name in ["JWT_SECRET_KEY_FILE", "DOORWARD_AUTH__SECRET_FILE"] {
+        assert_eq!(secret_of(&good(text, &[(name, &path)])), Secret::new(bytes.clone()), "{name}");
+    }
+    let both = [("JWT_SECRET_KEY_FILE", path.as_str()), ("JWT_SECRET_KEY", SECRET)];
+    assert!(mistakes(text, &both).contains("JWT_SECRET_KEY: `auth.secret`: stands beside `secret_file`"));
+    let both = [("JWT_SECRET_KEY_FILE", path.as_str()), ("DOORWARD_AUTH__SECRET_FILE", path.as_str())];
+    assert!(mistakes(text, &both).contains("is set by JWT_SECRET_KEY_FILE too"));
+    assert_eq!(secret_of(&good(&format!("[auth]\nsecret = {SECRET:?}\n{text}"), &both[..1])), Secret::new(bytes));
+    assert!(mistakes(text, &[("REDIS_URL_FILE", path.as_str())]).contains("not UTF-8, and a URL is text"));
     // The environment counts over the file.
     let both = format!("[auth]\nsecret_file = {path:?}\n{text}");
     assert_eq!(secret_of(&good(&both, &[("JWT_SECRET_KEY", SECRET)])), Secret::new(SECRET.into()));
@@ -173,6 +187,39 @@ fn the_environment_overrides_the_file_and_only_names_with_two_underscores_are_ke
     assert_eq!(settings.gateway.trusted_proxies.len(), 2);
     assert_eq!(settings.upstreams["oms"].connect, Duration::from_secs(2));
     assert!(!settings.admin.enabled);
+}
+
+#[test]
+fn a_variable_that_begins_with_a_bracket_is_a_list_only_where_the_key_takes_one() {
+    let settings = good(
+        "[gateway]\nlisten = \"127.0.0.1:1\"\n[upstreams.oms]\nendpoints = [\"http://a\"]\ntimeouts = { connect = \"3s\" }",
+        &[
+            ("REDIS_URL", "redis://h"),
+            ("DOORWARD_GATEWAY__LISTEN", "[::1]:2"),
+            ("DOORWARD_ADMIN__LISTEN", "[::1]:3"),
+            ("DOORWARD_PROBES__LISTEN", "[::]:4"),
+            ("DOORWARD_ADMIN__HOSTS", "[\"[::1]\"]"),
+            ("DOORWARD_ADMIN__SOCKET", "[1]"),
+            ("DOORWARD_REVOCATION__MODE", "lookup"),
+            ("DOORWARD_REVOCATION__LOOKUP_KEY", "{jti}"),
+            ("DOORWARD_UPSTREAMS__OMS", "{ endpoints = [\"http://b\"] }"),
+        ],
+    );
+    assert_eq!(settings.gateway.listen.to_string(), "[::1]:2");
+    assert_eq!(settings.admin.listen.to_string(), "[::1]:3");
+    assert_eq!(settings.probes.unwrap().to_string(), "[::]:4");
+    assert_eq!(settings.admin.hosts, ["[::1]"]);
+    assert_eq!(settings.admin.socket.as_deref(), Some(Path::new("[1]")));
+    assert_eq!(settings.revocation.lookup_key.text(), "{jti}");
+    let oms = &settings.upstreams["oms"];
+    assert_eq!((oms.endpoints[0].authority.as_str(), oms.connect.as_secs()), ("b", 3), "a table is merged");
+    for key in ["{token}", "{token_sha256}", "{sub}", "{sid}", "{jti}{sid}"] {
+        let variables = [("REDIS_URL", "redis://h"), ("DOORWARD_REVOCATION__LOOKUP_KEY", key)];
+        assert_eq!(good("[revocation]\nmode = \"lookup\"", &variables).revocation.lookup_key.text(), key);
+    }
+    // A level below a text is no key, and not passed over.
+    let below = [("DOORWARD_AUTH__SECRET", "{a = 1}"), ("DOORWARD_AUTH__SECRET__B", "2")];
+    assert!(mistakes("", &below).contains("DOORWARD_AUTH__SECRET__B: `auth.secret`: expected text"));
 }
 
 #[test]
@@ -218,6 +265,15 @@ fn t05_an_issued_token_never_outlives_what_is_accepted() {
     let text = "[identity]\naccess_token = \"2h\"\n[[auth.issuers]]\nname = \"d\"\nissuer = \"i\"\naudience = [\"oms\"]\nkeys = \"local\"";
     assert!(mistakes(text, &[]).contains("identity.access_token"));
     good(&format!("{text}\nmax_lifetime = \"2h\""), &[]);
+    // What nobody wrote and nobody issues is in nobody's way.
+    let short = &text[text.find("[[").unwrap()..];
+    let short = format!("{short}\nmax_lifetime = \"5m\"");
+    good(&short, &[]);
+    good(&format!("[identity]\nenabled = false\n{short}"), &[]);
+    for identity in ["access_token = \"6m\"", "enabled = true"] {
+        let said = mistakes(&format!("[identity]\n{identity}\n{short}"), &[]);
+        assert!(said.contains("longer than `max_lifetime` of issuer \"d\", 5m"), "{said}");
+    }
     assert!(mistakes(&format!("{text}\nmax_lifetime = \"367d\""), &[]).contains("auth.issuers[0].max_lifetime"));
 }
 
@@ -248,6 +304,105 @@ fn t07_no_two_issuers_put_their_people_together_by_their_prefixes() {
     let same = issuer("same", "same_subjects = true");
     for (one, two) in [("kc:", "ad:"), ("kc:", "xkc:"), ("kc:a:", "kc:b:")] {
         good(&format!("{}{same}{}", prefixed("first", one), prefixed("second", two)), &[]);
+    }
+}
+
+#[test]
+fn t07_issuers_never_share_keys() {
+    let issuer = |name: &str, keys: &str| {
+        format!(
+            "[[auth.issuers]]\nname = \"{name}\"\nissuer = \"https://{name}\"\naudience = [\"oms\"]\nkeys = \"{keys}\"\n\
+             confers = \"any\"\nsubject_prefix = \"{name}:\"\n"
+        )
+    };
+    let both = |one: &str, other: &str| format!("{}{}", issuer("a", one), issuer("b", other));
+    let secret = [("JWT_SECRET_KEY", SECRET)];
+    let said = mistakes(&both("secret", "secret"), &secret);
+    assert!(said.contains("`auth.issuers[1].keys`: is \"secret\" for two issuers; issuers never share keys"), "{said}");
+    // One provider may publish one set for all its tenants.
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("keys.json");
+    std::fs::write(&file, "{}").unwrap();
+    std::os::unix::fs::symlink(&file, folder.path().join("link.json")).unwrap();
+    let (file, link) =
+        (format!("jwks+file://{}", file.display()), format!("jwks+file://{}/link.json", folder.path().display()));
+    for (one, other, shared) in [
+        ("jwks+https://idp/keys", "jwks+https://idp/keys", true),
+        ("jwks+https://idp/keys", "jwks+https://idp/others", false),
+        (&file, &link, true),
+        (&file, "jwks+file://others.json", false),
+        (&file, "secret", false),
+    ] {
+        let (_, warnings) = load(&both(one, other), &secret).unwrap();
+        let said = warnings.contains("`auth.issuers[1].keys`: are those of issuer \"a\" too");
+        assert_eq!(said, shared, "{one} {other}: {warnings}");
+    }
+}
+
+#[test]
+fn t11_t19_each_key_file_is_for_one_use_by_whatever_path_it_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::write(at("keys.json"), "").unwrap();
+    std::os::unix::fs::symlink(at("keys.json"), at("link.json")).unwrap();
+    let here = std::env::current_dir().unwrap();
+    let (relative, absolute) = ("no/such/keys.json", here.join("no/such/keys.json").display().to_string());
+    for (tokens, other) in
+        [(at("keys.json"), at("link.json")), (at("link.json"), at("keys.json")), (relative.into(), absolute)]
+    {
+        let said = mistakes(
+            &format!(
+                "[auth]\nlocal_keys = {tokens:?}\n[publication]\nkey_file = {other:?}\n\
+                 [gateway.assertion]\nenabled = true\nkey_file = {other:?}"
+            ),
+            &[],
+        );
+        for key in ["gateway.assertion.key_file", "publication.key_file"] {
+            assert!(said.contains(&format!("`{key}`: is the file of `auth.local_keys`")), "{said}");
+        }
+        let said = mistakes(
+            &format!("[publication]\nkey_file = {tokens:?}\n[gateway.assertion]\nenabled = true\nkey_file = {other:?}"),
+            &[],
+        );
+        assert!(said.contains("`gateway.assertion.key_file`: is the file of `publication.key_file`"), "{said}");
+    }
+}
+
+#[test]
+fn files_with_secrets_that_others_can_read_are_warned_of() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use crate::token::{Algorithm, KeySet};
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, content: &[u8], mode: u32| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        path.display().to_string()
+    };
+    let private = KeySet::generate(Algorithm::EdDSA).unwrap();
+    let set = KeySet::parse(private.expose(), &[Algorithm::EdDSA], crate::token::jwk::Trust::File).unwrap();
+    let public = set.public_jwks().to_string();
+    let shared = format!("{{\"kty\":\"oct\",\"k\":\"{}\"}}", "A".repeat(43));
+    for mode in [0o644, 0o640, 0o604, 0o600, 0o400] {
+        let warned = |name: &str, content: &[u8]| {
+            let keys = format!("jwks+file://{}", write(name, content, mode));
+            let text = foreign("subject_prefix = \"kc:\"\nconfers = \"any\"").replace("jwks+file://kc.json", &keys);
+            let (_, warnings) = load(&text, &[]).unwrap();
+            warnings.contains("`auth.issuers[0].keys`: others can read the secret or private keys")
+        };
+        let exposed = mode & 0o044 != 0;
+        assert_eq!(warned("private", private.expose()), exposed, "{mode:o}");
+        assert_eq!(warned("oct", shared.as_bytes()), exposed, "{mode:o}");
+        assert!(!warned("public", public.as_bytes()), "{mode:o}: everybody may");
+        let path = write("secret", SECRET.as_bytes(), mode);
+        let (_, warnings) = load("", &[("JWT_SECRET_KEY_FILE", &path)]).unwrap();
+        let said =
+            format!("`auth.secret_file`: others can read the secret in {path} (mode {mode:04o}); run chmod 600 {path}");
+        assert_eq!(warnings.contains(&said), exposed, "{warnings}");
+        let text = format!("[redis]\nsentinel_password_file = {path:?}");
+        let (_, warnings) = load(&text, &[]).unwrap();
+        assert_eq!(warnings.contains("`redis.sentinel_password_file`: others can read"), exposed, "{warnings}");
     }
 }
 
@@ -357,6 +512,44 @@ fn redis_is_read_and_its_password_never_shown() {
 }
 
 #[test]
+fn a_sentinels_password_is_taken_verbatim_from_wherever_it_comes_and_never_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("password");
+    std::fs::write(&file, "hunter2\n").unwrap();
+    let path = file.display().to_string();
+    let url = ("REDIS_URL", "redis+sentinel://a/m");
+    let read = |text: &str, variables: &[(&str, &str)]| {
+        let variables: Vec<_> = [url].iter().chain(variables).copied().collect();
+        let settings = good(&format!("[redis]\n{text}"), &variables);
+        let (user, password) = settings.redis.clone().unwrap().sentinel.unwrap();
+        assert!(settings.show().contains("sentinel_password = \"***\""));
+        assert!(!settings.show().contains("hunter2") && !format!("{settings:?}").contains("hunter2"));
+        (user, String::from_utf8(password.expose().to_vec()).unwrap())
+    };
+    let from_file = format!("sentinel_password_file = {path:?}");
+    assert_eq!(read("sentinel_password = \"hunter2\"", &[]), (None, "hunter2".into()));
+    assert_eq!(read(&from_file, &[]), (None, "hunter2".into()));
+    let user = "sentinel_user = \"gate\"\nsentinel_password = \"hunter2\"";
+    assert_eq!(read(user, &[]), (Some("gate".into()), "hunter2".into()));
+    assert_eq!(read("", &[("DOORWARD_REDIS__SENTINEL_PASSWORD_FILE", &path)]), (None, "hunter2".into()));
+    for password in ["4711", "true", "[1, 2]", "{ a = 1 }", "[hunter2", " hunter2 "] {
+        let variable = ("DOORWARD_REDIS__SENTINEL_PASSWORD", password);
+        assert_eq!(read("", &[variable]), (None, password.into()));
+        assert_eq!(read(&from_file, &[variable]), (None, password.into()), "the environment counts over the file");
+    }
+    for (text, said) in [
+        (format!("sentinel_password = \"hunter2\"\n{from_file}"), "`redis.sentinel_password`: stands beside"),
+        ("sentinel_user = \"gate\"".to_owned(), "`redis.sentinel_user`: stands without a password"),
+        ("sentinel_password = 4711".to_owned(), "`redis.sentinel_password`: expected text in quotes"),
+    ] {
+        let mistakes = mistakes(&format!("[redis]\n{text}"), &[url]);
+        assert!(mistakes.contains(said) && !mistakes.contains("hunter2"), "{mistakes}");
+    }
+    std::fs::write(&file, [0xff, 0xfe]).unwrap();
+    assert!(mistakes(&format!("[redis]\n{from_file}"), &[url]).contains("is not UTF-8"));
+}
+
+#[test]
 fn tls_names_its_files_and_client_auth_needs_an_authority() {
     let tls = |table: &str| format!("[gateway]\ntls = {{ {table} }}\n[admin]\ntls = {{ {table} }}");
     let one = "certificates = [{ cert = \"a.crt\", key = \"a.key\" }]";
@@ -407,11 +600,8 @@ fn every_mistake_has_a_place_and_a_mend() {
         ("a weak secret", "[auth]\nsecret = \"hunter2\"", &[]),
         ("a weak secret from the environment", "", &[("JWT_SECRET_KEY", "hunter2")]),
         ("a secret that is missing", "[[auth.issuers]]\nname = \"a\"\nkeys = \"secret\"\nsame_subjects = true", &[]),
-        (
-            "a secret file that is missing",
-            "[auth]\nsecret_file = \"/no/such/file\"",
-            &[("JWT_SECRET_KEY_FILE", "/no/such/file")],
-        ),
+        ("a secret file that is missing", "[auth]\nsecret_file = \"/no/such/file\"", &[]),
+        ("a secret file that a variable names", "", &[("JWT_SECRET_KEY_FILE", "/no/such/file")]),
         ("a secret twice", "", &[("JWT_SECRET_KEY", SECRET), ("DOORWARD_AUTH__SECRET", SECRET)]),
         ("a secret of a wrong type", "[auth]\nsecret = 12345678901", &[]),
         (
@@ -459,7 +649,19 @@ fn every_mistake_has_a_place_and_a_mend() {
                 ("DOORWARD_ADMIN__HOSTS", "localhost"),
             ],
         ),
-        ("a list that is no TOML", "", &[("DOORWARD_ADMIN__HOSTS", "[localhost]"), ("DOORWARD___LISTEN", "x")]),
+        (
+            "lists and tables that are no TOML",
+            "[auth]\nlocal_keys = \"x\"",
+            &[
+                ("DOORWARD_ADMIN__HOSTS", "[localhost]"),
+                ("DOORWARD_GATEWAY__TRUSTED_PROXIES", "[\"10.0.0.1\""),
+                ("DOORWARD_REDIS__TIMEOUTS", "{ connect = hunter2"),
+                ("DOORWARD_AUTH__ISSUERS", "[{ name = \"a\" "),
+                ("DOORWARD_AUTH__IAM_SERVICE__CONFERS", "{ a = b }"),
+                ("DOORWARD_UPSTREAMS__A__ENDPOINTS", "{http://a}"),
+            ],
+        ),
+        ("a variable that names no key", "", &[("DOORWARD___LISTEN", "x")]),
         ("a bad log level and file", "[log]\nlevel = \"loud=very\"\nformat = \"xml\"\n[roles]\nfile = \"\"", &[]),
         (
             "an assertion that lives too long, by the keys of access tokens",

@@ -2,6 +2,7 @@
 
 mod auth;
 mod listener;
+mod private;
 mod replication;
 mod upstreams;
 
@@ -111,20 +112,23 @@ fn assertion(section: &Section<'_>) -> Option<AssertionSettings> {
     section.boolean("enabled").unwrap_or(false).then_some(AssertionSettings { ttl, key_file })
 }
 
-/// T19: a key that signs both could make of a service a holder of tokens.
+/// T19: a key that signs both could make of a service a holder of tokens, or of revocations.
 fn check_assertion_key(settings: &Settings, root: &Section<'_>) {
-    let key_file = settings.gateway.assertion.as_ref().and_then(|assertion| assertion.key_file.as_ref());
-    if key_file == Some(&settings.auth.local_keys) {
-        let gateway = root.section("gateway");
-        let section = gateway.section("assertion");
-        gateway.ignore_rest();
-        section.ignore_rest();
-        section.mistake(
-            "key_file",
-            "is the file of `auth.local_keys`, which sign access tokens",
-            "Give the assertion a key file of its own.",
-        );
-    }
+    let assertion = settings.gateway.assertion.as_ref();
+    let Some(key_file) = assertion.and_then(|assertion| assertion.key_file.as_ref()) else { return };
+    let is_shared = |other: &PathBuf| private::is_same_file(key_file, other);
+    let shared = if is_shared(&settings.auth.local_keys) {
+        "is the file of `auth.local_keys`, which sign access tokens"
+    } else if settings.publication.key_file.as_ref().is_some_and(is_shared) {
+        "is the file of `publication.key_file`, which signs what is revoked"
+    } else {
+        return;
+    };
+    let gateway = root.section("gateway");
+    let section = gateway.section("assertion");
+    gateway.ignore_rest();
+    section.ignore_rest();
+    section.mistake("key_file", shared, "Give the assertion a key file of its own.");
 }
 
 /// Networks that are believed who a client is.
@@ -145,21 +149,24 @@ fn believed(section: &Section<'_>, key: &str) -> Vec<IpNet> {
     networks
 }
 
-/// Identity is not built yet: switching it on is refused, its values are checked all the same. Gives the access token's lifetime.
-fn identity(section: &Section<'_>) -> Duration {
-    if section.boolean("enabled") == Some(true) {
+/// Identity is not built yet: switching it on is refused, its values are checked all the same. Gives the access token's lifetime,
+/// where it is written or would be used; else it is as long as it may be.
+fn identity(section: &Section<'_>) -> Option<Duration> {
+    let enabled = section.boolean("enabled") == Some(true);
+    if enabled {
         section.refuse("enabled");
     }
     let _ = (section.address("listen"), section.duration("refresh_token"), section.texts("redirects"));
     let _ = section.text("public_url");
     section.not_yet("services");
     section.not_yet("oauth");
-    section.duration("access_token").unwrap_or(Duration::from_mins(15))
+    section.duration("access_token").or(enabled.then_some(Duration::from_mins(15)))
 }
 
 /// T5: what doorward issues must not outlive what it accepts.
-fn check_access_token(access_token: Duration, auth: &AuthSettings, section: &Section<'_>) {
+fn check_access_token(access_token: Option<Duration>, auth: &AuthSettings, section: &Section<'_>) {
     section.ignore_rest();
+    let Some(access_token) = access_token else { return };
     let local =
         auth.issuers.iter().find(|issuer| issuer.keys == KeySource::Local && access_token > issuer.max_lifetime);
     if let Some(issuer) = local {

@@ -98,10 +98,16 @@ impl<'t> Section<'t> {
             at = &at[..cut];
             place = self.findings.tree.place(at, None);
         }
-        self.findings.mistakes.borrow_mut().push(Mistake { place, key: path.to_owned(), message, help });
+        let mistake = Mistake { place, key: path.to_owned(), message, help };
+        let mut mistakes = self.findings.mistakes.borrow_mut();
+        // A table that is asked for in two places is told of once.
+        if !mistakes.contains(&mistake) {
+            mistakes.push(mistake);
+        }
     }
 
-    fn wrong_type(&self, path: &str, value: &Value, expected: &str) {
+    /// Notes that what a path leads to is of none of the types that it can have.
+    pub(super) fn wrong_type(&self, path: &str, value: &Value, expected: &str) {
         let found = match value {
             Value::String(..) => "text",
             Value::Num(..) => "a number",
@@ -111,8 +117,22 @@ impl<'t> Section<'t> {
             Value::Char(..) => "a character",
             Value::Empty(..) => "nothing",
         };
+        // Who writes a bracket means a list or a table, and is told what TOML says of it.
+        let fault = self.findings.tree.bracketed(path, value).and_then(|variable| variable.fault.as_ref());
+        let fault = fault.map(|fault| format!(" that is not valid TOML: {fault}")).unwrap_or_default();
         let help = format!("Write {expected}.");
-        self.mistake_at(path, Some(value), format!("expected {expected}, found {found}"), help);
+        self.mistake_at(path, Some(value), format!("expected {expected}, found {found}{fault}"), help);
+    }
+
+    /// The text of a key, or what stands in its place. A text from the environment is never parsed, whatever it looks like: SPEC 2
+    /// asks that of secrets, and `[::1]:8090` is an address.
+    fn verbatim(&self, key: &str) -> Option<Result<&'t str, &'t Value>> {
+        let value = self.value(key)?;
+        let variable = || self.findings.tree.bracketed(&self.key(key), value);
+        Some(match value {
+            Value::String(_, text) => Ok(text),
+            other => variable().map(|variable| variable.text.as_str()).ok_or(other),
+        })
     }
 
     /// A table within this one; an empty one if it is not set.
@@ -171,24 +191,12 @@ impl<'t> Section<'t> {
 
     /// A text.
     pub(super) fn text(&self, key: &str) -> Option<&'t str> {
-        match self.value(key)? {
-            Value::String(_, text) => Some(text),
-            other => {
-                self.wrong_type(&self.key(key), other, "text in quotes");
-                None
-            }
-        }
+        self.verbatim(key)?.inspect_err(|other| self.wrong_type(&self.key(key), other, "text in quotes")).ok()
     }
 
     /// A text that a grammar makes something of. The mistake shows what was found, so this is not for secrets.
     pub(super) fn parsed<T>(&self, key: &str, expected: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
-        let text = match self.value(key)? {
-            Value::String(_, text) => text,
-            other => {
-                self.wrong_type(&self.key(key), other, expected);
-                return None;
-            }
-        };
+        let text = self.verbatim(key)?.inspect_err(|other| self.wrong_type(&self.key(key), other, expected)).ok()?;
         let parsed = parse(text);
         if parsed.is_none() {
             self.mistake(key, format!("{} is not {expected}", shown(text)), format!("Write {expected}."));

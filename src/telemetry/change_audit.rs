@@ -26,7 +26,7 @@ impl ChangeEvent {
     #[must_use]
     pub const fn code(self) -> &'static str {
         match self {
-            Self::Revoked => "auth.revoked",
+            Self::Revoked => "auth.token.revoked",
             Self::Disabled => "auth.subject.disabled",
             Self::Enabled => "auth.subject.enabled",
             Self::Overridden => "auth.subject.overridden",
@@ -129,7 +129,7 @@ mod tests {
         let mut out = Vec::new();
         json_line(&mut out, &mut Stamp::default(), &record);
         let line: serde_json::Value = serde_json::from_slice(&out).unwrap();
-        assert_eq!((&line["event_type"], &line["actor"]), (&"auth.revoked".into(), &"local:0".into()));
+        assert_eq!((&line["event_type"], &line["actor"]), (&"auth.token.revoked".into(), &"local:0".into()));
         assert_eq!((&line["entry"]["jti"], &line["number"]), (&"a\n".into(), &7.into()));
         record.entry = "{\"jti\":\"\u{1b}\"}";
         let mut out = Vec::new();

@@ -401,24 +401,47 @@ fn strong_secret(bytes: &[u8]) -> Result<(), &'static str> {
 /// Whether these bytes are what public keys are published as. An issuer that changed from RS256 to a secret, with the old
 /// key left where the secret belongs, would be open to whoever can read that key (CVE-2015-9235).
 fn is_published(bytes: &[u8]) -> bool {
-    use x509_parser::prelude::{FromDer as _, SubjectPublicKeyInfo, X509Certificate};
     let text = bytes.trim_ascii();
-    let is_pem =
-        [b"-----BEGIN PUBLIC KEY-----".as_slice(), b"-----BEGIN RSA PUBLIC KEY-----", b"-----BEGIN CERTIFICATE-----"]
-            .iter()
-            .any(|start| text.starts_with(start));
     let is_openssh =
         [b"ssh-rsa ".as_slice(), b"ssh-ed25519 ", b"ecdsa-sha2-"].iter().any(|start| text.starts_with(start));
     let is_jwk = || {
         let asymmetric = |kty: &Value| kty != "oct";
         parse_object(text).is_ok_and(|jwk| jwk.get("kty").is_some_and(asymmetric) || jwk.contains_key("keys"))
     };
-    let is_der = || {
-        SubjectPublicKeyInfo::from_der(bytes).is_ok_and(|(rest, _)| rest.is_empty())
-            || X509Certificate::from_der(bytes).is_ok_and(|(rest, _)| rest.is_empty())
-            || super::key_material::is_pkcs1(bytes)
+    let is_encoded = || decode_any_base64(text).is_some_and(|bytes| is_pem_or_der(&bytes));
+    is_openssh || is_jwk() || is_pem_or_der(bytes) || is_encoded()
+}
+
+fn is_pem_or_der(bytes: &[u8]) -> bool {
+    use x509_parser::prelude::{FromDer as _, SubjectPublicKeyInfo, X509Certificate};
+    // RFC 7468 section 2: text may stand before it, and what prints certificates writes whose they are.
+    let is_pem =
+        [b"-----BEGIN PUBLIC KEY-----".as_slice(), b"-----BEGIN RSA PUBLIC KEY-----", b"-----BEGIN CERTIFICATE-----"]
+            .iter()
+            .any(|marker| bytes.windows(marker.len()).any(|part| part == *marker));
+    is_pem
+        || SubjectPublicKeyInfo::from_der(bytes).is_ok_and(|(rest, _)| rest.is_empty())
+        || X509Certificate::from_der(bytes).is_ok_and(|(rest, _)| rest.is_empty())
+        || super::key_material::is_pkcs1(bytes)
+}
+
+/// What a PEM holds between its markers is often published without them (Keycloak's `public_key`, `x5c`), in either alphabet.
+fn decode_any_base64(text: &[u8]) -> Option<Vec<u8>> {
+    use base64::Engine as _;
+    use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+    const LENIENT: GeneralPurpose = GeneralPurpose::new(
+        &base64::alphabet::STANDARD,
+        GeneralPurposeConfig::new()
+            .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+            .with_decode_allow_trailing_bits(true),
+    );
+    let in_standard = |byte: u8| match byte {
+        b'-' => b'+',
+        b'_' => b'/',
+        other => other,
     };
-    is_pem || is_openssh || is_jwk() || is_der()
+    let text: Vec<u8> = text.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).map(in_standard).collect();
+    LENIENT.decode(zeroize::Zeroizing::new(text)).ok()
 }
 
 fn text<'j>(jwk: &'j Map<String, Value>, member: &'static str) -> Result<Option<&'j str>, Unfit> {

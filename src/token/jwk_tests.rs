@@ -224,10 +224,30 @@ fn a_published_key_is_no_shared_secret() {
     let certificate = rcgen::CertificateParams::default().self_signed(&pair).unwrap();
     let pem = pair.public_key_pem();
     let jwk = public_jwk(Algorithm::ES256);
+    let ders = [&spki[..], &[rsa.public_key().as_ref().to_vec(), certificate.der().to_vec()]].concat();
+    let standard = base64::engine::general_purpose::STANDARD;
+    let wrapped =
+        |text: String| text.as_bytes().chunks(64).map(|line| [line, b"\n"].concat()).collect::<Vec<_>>().concat();
+    let encoded = ders.iter().flat_map(|der| {
+        let text = standard.encode(der);
+        let url = text.replace('+', "-").replace('/', "_");
+        [
+            text.trim_end_matches('=').into(),
+            url.trim_end_matches('=').into(),
+            format!(" {text}\r\n").into(),
+            url.into(),
+            wrapped(text),
+        ]
+    });
     let published: Vec<Vec<u8>> = [
         spki.to_vec(),
         vec![rsa.public_key().as_ref().to_vec(), certificate.der().to_vec()],
         [pem.clone(), pem.trim().into(), pem.replace('\n', "\r\n"), pem.replace('\n', ""), certificate.pem()]
+            .map(String::into_bytes)
+            .into(),
+        encoded.collect(),
+        // As `openssl x509` prints it, and as a mounted secret is shown.
+        [format!("subject=CN = idp\nissuer=CN = idp\n{}", certificate.pem()), standard.encode(&pem)]
             .map(String::into_bytes)
             .into(),
         [jwk.to_string(), json!({ "keys": [jwk] }).to_string(), "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA you@host".into()]
@@ -250,6 +270,8 @@ fn a_published_key_is_no_shared_secret() {
         "0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.",
         &"0".repeat(50),
         "{\"a\": \"secret that looks like JSON\"}",
+        &standard.encode([0x30; 48]),
+        "MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8A begins like a key and is none",
     ] {
         assert!(KeySet::shared_secret(&Secret::new(secret.as_bytes().to_vec())).is_ok(), "{secret}");
     }

@@ -31,7 +31,9 @@ const MAX_FILE_BYTES: u64 = 1024 * 1024;
 /// # Errors
 /// [`KeySetError`] when the file cannot be read or made, is readable by group or others, or holds no usable private key.
 pub fn load_or_create(path: &Path, algorithms: &[Algorithm]) -> Result<KeySet, KeySetError> {
-    parse(path, &document(path, algorithms)?, algorithms)
+    let keys = parse(path, &document(path, algorithms)?, algorithms)?;
+    rotate::sweep(path);
+    Ok(keys)
 }
 
 /// What the key file at `path` holds now, to be handed to [`parse`].
@@ -68,8 +70,10 @@ fn document(path: &Path, algorithms: &[Algorithm]) -> Result<Secret, KeySetError
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let algorithm = algorithms.first().copied().unwrap_or(Algorithm::EdDSA);
             let document = KeySet::generate(algorithm)?;
-            if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-                std::fs::create_dir_all(folder).map_err(|error| failed("the folder cannot be made", &error))?;
+            let folder = folder_of(path);
+            if !folder.exists() {
+                let made = std::fs::create_dir_all(folder).and_then(|()| sync_folder(folder));
+                made.map_err(|error| failed("the folder cannot be made", &error))?;
             }
             let written =
                 write_once(path, &document).map_err(|error| failed("the key file cannot be written", &error))?;
@@ -139,7 +143,8 @@ fn write_once(path: &Path, document: &Secret) -> std::io::Result<bool> {
         file.write_all(document.expose())?;
         file.sync_all()?;
         match std::fs::hard_link(draft, path) {
-            Ok(()) => Ok(true),
+            // Whoever pinned the public half is lost when a power cut takes the name away again.
+            Ok(()) => sync_folder(path).map(|()| true),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
             Err(error) => Err(error),
         }
@@ -147,6 +152,15 @@ fn write_once(path: &Path, document: &Secret) -> std::io::Result<bool> {
     // The draft's only use is over, and a failure to remove it takes nothing from the result.
     let _ = std::fs::remove_file(draft);
     written
+}
+
+/// Makes the names in the folder of `path` outlive a power cut.
+fn sync_folder(path: &Path) -> std::io::Result<()> {
+    File::open(folder_of(path))?.sync_all()
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 #[cfg(test)]

@@ -194,7 +194,7 @@ fn changes_are_audited_with_who_what_and_the_requests_id() {
     let administrator = issuer.with_roles("root", &["ROLE_SUPER_ADMIN"]);
     let answer = revoke(&running, &administrator, &json!({"session": "s-1"}));
     let told = audit_of(&running, "root");
-    assert_eq!(told["event_type"], "auth.revoked");
+    assert_eq!(told["event_type"], "auth.token.revoked");
     assert_eq!(told["entry"], json!({"session": "s-1"}));
     assert_eq!((&told["number"], &told["outcome"]), (&answer.json()["number"], &"published".into()));
     assert_eq!(told["request_id"], answer.field("x-request-id").unwrap());

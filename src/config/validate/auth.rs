@@ -2,18 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use figment::value::Value;
 
-use super::{KIB, MIB, path};
+use super::{KIB, MIB, path, private};
 use crate::config::quantity;
 use crate::config::settings::{AuthSettings, IamSettings, IssuerSettings, JwksUrl, KeySource};
-use crate::config::sources;
 use crate::config::walk::Section;
 use crate::rbac::RoleKey;
 use crate::secret::Secret;
-use crate::token::{Algorithm, ClaimPaths, Confers, RolesFrom};
+use crate::token::jwk::Trust;
+use crate::token::{Algorithm, ClaimPaths, Confers, KeySet, RolesFrom};
 
 /// RFC 7518 section 3.2: a key of the size of the hash output or larger.
 const LEAST_SECRET: usize = 32;
@@ -33,8 +34,7 @@ pub(super) fn auth(section: &Section<'_>) -> AuthSettings {
     let sections = section.sections("issuers");
     let only = sections.len() == 1;
     let mut issuers: Vec<IssuerSettings> = Vec::new();
-    let mut local = false;
-    for inner in &sections {
+    for (place, inner) in sections.iter().enumerate() {
         let issuer = issuer(inner, only, secret.as_ref());
         if issuers.iter().any(|other| other.name == issuer.name) && inner.has("name") {
             inner.mistake(
@@ -51,9 +51,17 @@ pub(super) fn auth(section: &Section<'_>) -> AuthSettings {
             );
         }
         check_prefix(inner, &issuer, &issuers);
-        if inner.text("keys") == Some("local") && std::mem::replace(&mut local, true) {
-            inner.mistake("keys", "is \"local\" for two issuers; issuers never share keys", "Keep one of them.");
+        let with_same_keys = |other: &&Section<'_>| other.text("keys") == inner.text("keys");
+        if let Some(word @ ("local" | "secret")) = inner.text("keys")
+            && sections[..place].iter().any(|other| with_same_keys(&other))
+        {
+            inner.mistake(
+                "keys",
+                format!("is {word:?} for two issuers; issuers never share keys"),
+                "Keep one of them.",
+            );
         }
+        warn_of_shared_keys(inner, &issuer, &issuers);
         issuers.push(issuer);
     }
     if secret.is_some() && !issuers.iter().any(|issuer| matches!(issuer.keys, KeySource::Secret(_))) {
@@ -65,6 +73,25 @@ pub(super) fn auth(section: &Section<'_>) -> AuthSettings {
         local_keys: path(section, "local_keys").unwrap_or_else(|| "data/local-keys.jwks.json".into()),
         issuers,
         iam,
+    }
+}
+
+/// Some providers publish one set for all their tenants, so it is no mistake (T7).
+fn warn_of_shared_keys(section: &Section<'_>, issuer: &IssuerSettings, others: &[IssuerSettings]) {
+    let shares = |other: &&IssuerSettings| match (&issuer.keys, &other.keys) {
+        (KeySource::JwksFile(one), KeySource::JwksFile(other)) => private::is_same_file(one, other),
+        (KeySource::JwksUrl(one), KeySource::JwksUrl(other)) => one.url == other.url,
+        _ => false,
+    };
+    if let Some(other) = others.iter().find(shares) {
+        section.warn(
+            "keys",
+            format!(
+                "are those of issuer {:?} too: who signs for the one can write the other's `iss`, and has its rights. Name a set that is \
+                 this issuer's alone, if it has one",
+                other.name
+            ),
+        );
     }
 }
 
@@ -139,42 +166,19 @@ fn leeway(section: &Section<'_>) -> Duration {
     leeway.unwrap_or(Duration::from_secs(30))
 }
 
-/// The shared secret, from `secret` or `secret_file`; the environment's word counts over the file's.
+/// The shared secret.
 fn secret(section: &Section<'_>) -> Option<Secret> {
-    let (has_secret, has_file) = (section.has("secret"), section.has("secret_file"));
-    let use_file = match (has_secret, has_file) {
-        (false, false) => return None,
-        (true, true) => match (section.is_from_environment("secret"), section.is_from_environment("secret_file")) {
-            (true, false) => false,
-            (false, true) => true,
-            _ => {
-                section.mistake("secret", "stands beside `secret_file`", "Keep one of the two.");
-                return None;
-            }
-        },
-        (_, has_file) => has_file,
-    };
-    let key = if use_file { "secret_file" } else { "secret" };
-    let bytes = if use_file {
-        match sources::secret_file(path(section, "secret_file")?.as_path()) {
-            Ok(text) => text.into_bytes(),
-            Err(message) => {
-                section.mistake(key, message, "Name a readable file that holds the secret and nothing else.");
-                return None;
-            }
-        }
-    } else {
-        section.text("secret")?.as_bytes().to_vec()
-    };
-    if bytes.len() < LEAST_SECRET {
+    let (key, secret) = private::secret(section, "secret", "secret_file")?;
+    let length = secret.expose().len();
+    if length < LEAST_SECRET {
         section.mistake(
             key,
-            format!("is a weak secret: {} bytes, and HS256 needs {LEAST_SECRET} (RFC 7518 section 3.2)", bytes.len()),
+            format!("is a weak secret: {length} bytes, and HS256 needs {LEAST_SECRET} (RFC 7518 section 3.2)"),
             "Make one with `openssl rand -base64 48`.",
         );
         return None;
     }
-    Some(Secret::new(bytes))
+    Some(secret)
 }
 
 fn issuer(section: &Section<'_>, only: bool, secret: Option<&Secret>) -> IssuerSettings {
@@ -302,7 +306,14 @@ fn key_source(section: &Section<'_>, secret: Option<&Secret>) -> Option<KeySourc
         section.mistake("jwks", "is for keys that are fetched, and these are not", "Remove the table.");
     }
     if let Some(path) = text.strip_prefix("jwks+file://").filter(|path| !path.is_empty()) {
-        return Some(KeySource::JwksFile(path.into()));
+        let file = PathBuf::from(path);
+        // What is wrong with the set is said where it is loaded.
+        let json = std::fs::read(&file).unwrap_or_default();
+        let set = KeySet::parse(&json, &ALGORITHMS.map(|(_, algorithm)| algorithm), Trust::File);
+        if set.is_ok_and(|set| set.signing_key().is_some()) {
+            private::warn_if_exposed(section, "keys", &file, "the secret or private keys");
+        }
+        return Some(KeySource::JwksFile(file));
     }
     match text {
         "local" => Some(KeySource::Local),
@@ -407,11 +418,11 @@ fn subject_prefix(section: &Section<'_>) -> String {
 }
 
 fn confers(section: &Section<'_>) -> Confers {
-    const FORMS: &str = "Write { viewer = \"ROLE_USER\" }, [\"ROLE_USER\"] or \"any\".";
+    const FORMS: &str = "{ viewer = \"ROLE_USER\" }, [\"ROLE_USER\"] or \"any\"";
     let role = |key: &str, text: &str| match RoleKey::parse(text) {
         Ok(role) => Some(role),
         Err(error) => {
-            section.mistake(key, error.to_string(), FORMS);
+            section.mistake(key, error.to_string(), format!("Write {FORMS}."));
             None
         }
     };
@@ -432,8 +443,8 @@ fn confers(section: &Section<'_>) -> Confers {
             }
             Confers::Map(confers)
         }
-        Some(_) => {
-            section.mistake("confers", "is neither a map, nor a list, nor \"any\"", FORMS);
+        Some(other) => {
+            section.wrong_type(&section.key("confers"), other, FORMS);
             Confers::Nothing
         }
     }

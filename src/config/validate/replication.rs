@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use super::path;
+use super::{path, private};
 use crate::config::quantity;
 use crate::config::settings::{IssuerSettings, PublicationSettings, RevocationMode, RevocationSettings, Settings};
-use crate::config::sources;
 use crate::config::walk::Section;
 use crate::delegate::KeyTemplate;
 use crate::replication::settings::FORMS;
@@ -14,7 +13,8 @@ use crate::revocation::{OnStale, PinnedKeys};
 use crate::secret::Secret;
 use crate::token::Algorithm;
 
-/// A heartbeat comes every second; a shorter bound would take every hiccup for an outage.
+/// A heartbeat comes every second and counts from when it was written, so that what was heard is up to a second old, and the way it
+/// came, with nothing wrong at all. Under a bound of less than one heartbeat missed, open exchanges would be ended for nothing (T20).
 const LEAST_STALENESS: Duration = Duration::from_secs(2);
 /// An answer that takes longer than this is none: the bound of what a stopped Redis can hold up.
 const LONGEST_TIMEOUT: Duration = Duration::from_mins(1);
@@ -30,7 +30,7 @@ pub(super) fn revocation(section: &Section<'_>) -> RevocationSettings {
     if max_staleness < LEAST_STALENESS {
         section.mistake(
             "max_staleness",
-            "is shorter than 2 s, and a heartbeat comes every second",
+            "is shorter than 2 s, and a heartbeat comes every second, so that every hiccup would be an outage",
             "Write at least \"2s\"; \"30s\" is the default.",
         );
     }
@@ -88,7 +88,7 @@ pub(super) fn redis(section: &Section<'_>) -> Option<RedisSettings> {
     };
     let sentinel_user = section.text("sentinel_user").map(str::to_owned);
     let sentinel = sentinel_password(section).map(|password| (sentinel_user.clone(), password));
-    if sentinel_user.is_some() && sentinel.is_none() && !section.has("sentinel_password_file") {
+    if sentinel_user.is_some() && !section.has("sentinel_password") && !section.has("sentinel_password_file") {
         section.mistake("sentinel_user", "stands without a password", "Add `sentinel_password_file`.");
     }
     let url = match RedisUrl::parse(section.text("url").filter(|url| !url.is_empty())?) {
@@ -113,23 +113,12 @@ pub(super) fn redis(section: &Section<'_>) -> Option<RedisSettings> {
 }
 
 fn sentinel_password(section: &Section<'_>) -> Option<Secret> {
-    let password = section.text("sentinel_password").map(|text| Secret::new(text.as_bytes().to_vec()));
-    let file = path(section, "sentinel_password_file")?;
-    if password.is_some() {
-        section.mistake("sentinel_password", "stands beside `sentinel_password_file`", "Keep one of the two.");
+    let (key, password) = private::secret(section, "sentinel_password", "sentinel_password_file")?;
+    if std::str::from_utf8(password.expose()).is_err() {
+        section.mistake(key, "is not UTF-8, and sentinels are told a text", "Choose a password of letters and digits.");
         return None;
     }
-    match sources::secret_file(&file) {
-        Ok(text) => Some(Secret::new(text.into_bytes())),
-        Err(message) => {
-            section.mistake(
-                "sentinel_password_file",
-                message,
-                "Name a readable file that holds the password and nothing else.",
-            );
-            None
-        }
-    }
+    Some(password)
 }
 
 /// Reads `[publication]`. Who names public keys and no key file follows, and does not publish.
@@ -177,7 +166,8 @@ pub(super) fn check(settings: &Settings, root: &Section<'_>) {
             ),
         );
     }
-    if settings.publication.key_file.as_ref() == Some(&settings.auth.local_keys) {
+    let publication = settings.publication.key_file.as_ref();
+    if publication.is_some_and(|key_file| private::is_same_file(key_file, &settings.auth.local_keys)) {
         let section = root.section("publication");
         section.ignore_rest();
         section.mistake(

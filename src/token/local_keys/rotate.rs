@@ -17,13 +17,16 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::{load_or_create, parse, read};
+use super::{folder_of, load_or_create, parse, read, sync_folder};
 use crate::clock::Timestamp;
 use crate::secret::Secret;
 use crate::token::issuer::Algorithm;
 use crate::token::jwk::{KeySet, KeySetError, REVOKED, SIGNS_FROM, VERIFIES_UNTIL};
 use crate::token::key_material;
 use crate::token::verify::whole_seconds;
+
+/// A draft is written in moments; one of this age was left by a process that is gone.
+const ABANDONED: Duration = Duration::from_mins(1);
 
 /// What kind of rotation it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,8 +157,7 @@ fn write(path: &Path, keys: &[Map<String, Value>], algorithms: &[Algorithm]) -> 
         file.write_all(document.expose())?;
         file.sync_all()?;
         std::fs::rename(&draft, path)?;
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(folder)?.sync_all()
+        sync_folder(path)
     })();
     if written.is_err() {
         // Its only use is over, and it holds private keys.
@@ -171,6 +173,38 @@ fn keep_owner(file: &File, path: &Path) -> std::io::Result<()> {
         fchown(file, Some(wanted.uid()), Some(wanted.gid()))?;
     }
     Ok(())
+}
+
+/// Removes what processes that were killed have left beside the key file: drafts with private keys, which nobody will ever finish.
+///
+/// What cannot be removed now is for the next start; the keys are good all the same.
+pub(super) fn sweep(path: &Path) {
+    let Ok(path) = led_to(path) else { return };
+    let left = abandoned(&path);
+    if left.is_empty() {
+        return;
+    }
+    // Who holds it may be about to give a draft its name.
+    let Ok(_locked) = lock(&path) else { return };
+    for draft in left {
+        let _ = std::fs::remove_file(draft);
+    }
+}
+
+/// Drafts of this key file that are older than any that is still being written.
+fn abandoned(path: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder_of(path)) else { return Vec::new() };
+    let is_draft = |entry: &std::fs::DirEntry| {
+        let (name, own) = (entry.file_name(), path.file_name().unwrap_or_default());
+        let suffix =
+            name.as_encoded_bytes().strip_prefix(own.as_encoded_bytes()).and_then(|rest| rest.strip_prefix(b"."));
+        suffix.is_some_and(|suffix| uuid::Uuid::try_parse_ascii(suffix).is_ok())
+    };
+    let is_old = |entry: &std::fs::DirEntry| {
+        let written = entry.metadata().and_then(|metadata| metadata.modified());
+        written.is_ok_and(|written| written.elapsed().is_ok_and(|age| age > ABANDONED))
+    };
+    entries.flatten().filter(|entry| is_draft(entry) && is_old(entry)).map(|entry| entry.path()).collect()
 }
 
 /// Held while the file is read, changed and written. It lies beside the file, which is replaced.
@@ -270,6 +304,33 @@ mod tests {
         assert!(link.symlink_metadata().unwrap().is_symlink());
         // Whichever way they come, they wait for each other.
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "the link and the folder");
+    }
+
+    #[test]
+    fn drafts_of_a_process_that_was_killed_are_swept_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, link) = (&folder.path().join("keys.json"), folder.path().join("link.json"));
+        keys(path);
+        std::os::unix::fs::symlink("keys.json", &link).unwrap();
+        let write = |name: &str, age: u64| {
+            let file = File::create(folder.path().join(name)).unwrap();
+            file.set_modified(std::time::SystemTime::now() - Duration::from_secs(age)).unwrap();
+        };
+        let id = uuid::Uuid::now_v7();
+        write(&format!("keys.json.{id}"), 120);
+        let kept = [
+            (format!("keys.json.{}", uuid::Uuid::now_v7()), 0),
+            (format!("other.json.{id}"), 120),
+            (format!("keys.json{id}"), 120),
+            ("keys.json.backup".to_owned(), 120),
+        ];
+        kept.iter().for_each(|(name, age)| write(name, *age));
+        keys(&link);
+        assert!(!folder.path().join(format!("keys.json.{id}")).exists(), "nobody will finish it");
+        for (name, _) in kept {
+            assert!(folder.path().join(&name).exists(), "{name}");
+        }
+        assert_eq!(keys(path).keys.len(), 1);
     }
 
     #[test]

@@ -298,6 +298,7 @@ pub(crate) struct Sentinels {
 #[derive(Debug)]
 struct Sentinel {
     address: SocketAddr,
+    password: Option<&'static str>,
     child: Child,
     _folder: TempDir,
 }
@@ -308,11 +309,11 @@ impl Sentinels {
 
     /// Starts all six and waits until the Sentinels know of one another and of the replicas.
     pub(crate) fn start() -> Self {
-        Self::start_with(&redis())
+        Self::start_with(&redis(), None)
     }
 
-    /// As [`Self::start`], with servers of this kind.
-    pub(crate) fn start_with(setup: &Setup) -> Self {
+    /// As [`Self::start`], with servers of this kind, and Sentinels that answer nobody who does not know their password.
+    pub(crate) fn start_with(setup: &Setup, password: Option<&'static str>) -> Self {
         // A replica that is promoted authenticates those that follow it, and follows later itself.
         let setup =
             setup.clone().directive(&format!("masteruser {HARNESS}")).directive(&format!("masterauth {HARNESS}"));
@@ -330,16 +331,20 @@ impl Sentinels {
         let sentinels = free_ports::<3>().map(|own| {
             let folder = tempfile::tempdir().expect("a temporary folder");
             let name = Self::NAME;
-            let conf = format!(
+            let mut conf = format!(
                 "bind 127.0.0.1\nport {own}\ndir {}\nsentinel monitor {name} 127.0.0.1 {port} 2\n\
                  sentinel auth-user {name} {HARNESS}\nsentinel auth-pass {name} {HARNESS}\n\
                  sentinel down-after-milliseconds {name} 3000\nsentinel failover-timeout {name} 3000\n\
                  sentinel parallel-syncs {name} 2\n",
                 folder.path().display()
             );
+            if let Some(password) = password {
+                // What they ask of others, and what they tell one another.
+                writeln!(conf, "requirepass {password}\nsentinel sentinel-pass {password}").unwrap();
+            }
             std::fs::write(folder.path().join("sentinel.conf"), conf).unwrap();
             let child = spawn(&folder, "redis-server", &["sentinel.conf", "--sentinel"], &[]);
-            Sentinel { address: SocketAddr::from((Ipv4Addr::LOCALHOST, own)), child, _folder: folder }
+            Sentinel { address: SocketAddr::from((Ipv4Addr::LOCALHOST, own)), password, child, _folder: folder }
         });
         let set = Self { servers, sentinels: sentinels.into() };
         for sentinel in &set.sentinels {
@@ -380,7 +385,11 @@ impl Sentinels {
 
 impl Sentinel {
     fn ask(&self, words: &[&str]) -> io::Result<Reply> {
-        Resp::open(self.address, ANSWER_LIMIT)?.ask(words)
+        let mut connection = Resp::open(self.address, ANSWER_LIMIT)?;
+        if let Some(password) = self.password {
+            connection.ask(&["AUTH", password])?;
+        }
+        connection.ask(words)
     }
 }
 

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::fleet::{Fleet, MAX_STALENESS, RECOVERY, fleet};
 use super::load::{BOUND, Load};
 use crate::harness::eventually;
-use crate::harness::redis::{Data, Redis, Sentinels};
+use crate::harness::redis::{Data, Redis, Sentinels, redis};
 
 /// Longer than anything that does not wait for Redis takes on a busy machine, and shorter than every outage here.
 const PROMPT: Duration = Duration::from_millis(1500);
@@ -175,6 +177,18 @@ fn t02_sentinels_fail_over_from_a_paused_master_that_comes_back() {
     });
     load.wait_for(5);
     load.finish(&fleet).holds(BOUND, &[]);
+}
+
+#[test]
+fn sentinels_with_a_password_are_told_it() {
+    const PASSWORD: &str = "1234-only-for-sentinels";
+    let set = Sentinels::start_with(&redis(), Some(PASSWORD));
+    let url = sentinel_url(&set);
+    let fleet = fleet(&[&url, &url]).setting("redis.sentinel_password", PASSWORD).start();
+    fleet.all_accept(&fleet.issuer.viewer());
+    let token = fleet.token("alice", "s-1", "j-1");
+    fleet.revoke(&json!({ "jti": "j-1" }));
+    fleet.all_refuse(&token);
 }
 
 fn sentinel_url(set: &Sentinels) -> String {
