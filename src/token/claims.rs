@@ -107,7 +107,7 @@ impl Claims {
             token_id: registered.token_id.map(token_id).transpose()?,
             uv: own("uv").map(change_number).transpose()?,
             name: at(payload, &paths.name).and_then(shown_text),
-            email: at(payload, &paths.email).filter(|_| email_is_verified(payload)).and_then(shown_text),
+            email: at(payload, &paths.email).filter(|_| email_is_verified(payload, &paths.email)).and_then(shown_text),
             issued_at: times.issued_at,
             expires_at: times.expires_at,
             not_before: times.not_before,
@@ -234,9 +234,14 @@ fn change_number(claim: &Value) -> Result<u64, TokenRejection> {
     claim.as_u64().ok_or(TokenRejection::malformed("the claim `uv` is not a whole number"))
 }
 
-/// Absent is not false: issuers that verify every address leave the claim away. Anything but a yes is a no.
-fn email_is_verified(payload: &Map<String, Value>) -> bool {
-    payload.get("email_verified").is_none_or(|claim| says_yes(claim) == Some(true))
+/// Absent is not false: issuers that verify every address leave the claim away. Anything but a yes is a no, at the top and beside the
+/// address: in the same object (`user.email`, `user.email_verified`), or under a name with the same beginning (`https://app/email`,
+/// `https://app/email_verified`).
+fn email_is_verified(payload: &Map<String, Value>, path: &str) -> bool {
+    const CLAIM: &str = "email_verified";
+    let beside = path.rfind(['.', '/', '#', ':']).map_or("", |end| &path[..=end]);
+    let names = [CLAIM.to_owned(), format!("{beside}{CLAIM}"), format!("{path}_verified")];
+    names.iter().all(|name| at(payload, name).is_none_or(|claim| says_yes(claim) == Some(true)))
 }
 
 /// A yes or a no.

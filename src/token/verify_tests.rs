@@ -671,6 +671,49 @@ fn t42_an_address_counts_only_if_it_is_verified() {
 }
 
 #[test]
+fn t42_an_address_counts_only_if_it_is_verified_where_it_stands_too() {
+    let shown = |path: &str, said: Value| {
+        let mut issuer = foreign();
+        issuer.claims.email = path.into();
+        let mut claims = claims();
+        claims.as_object_mut().unwrap().extend(said.as_object().unwrap().clone());
+        verify_at(vec![issuer], &token(&claims), NOW).unwrap().email.is_some()
+    };
+    let address = "a@example.com";
+    for no in [json!(false), json!("false"), Value::Null, json!(0)] {
+        assert!(!shown("user.email", json!({"user": {"email": address, "email_verified": no}})), "the same object");
+        assert!(!shown("user.email", json!({"user": {"email": address}, "email_verified": no})), "the top");
+        let both = json!({"user": {"email": address, "email_verified": true}, "email_verified": no});
+        assert!(!shown("user.email", both), "of two words the no counts");
+        let both = json!({"user": {"email": address, "email_verified": no}, "email_verified": true});
+        assert!(!shown("user.email", both), "of two words the no counts");
+        assert!(!shown("a.b.mail", json!({"a": {"b": {"mail": address, "email_verified": no}}})), "another name");
+        assert!(!shown("user.mail", json!({"user": {"mail": address, "mail_verified": no}})), "another name");
+        for (name, verified) in [
+            ("https://app.example/email", "https://app.example/email_verified"),
+            ("https://app.example/claims#email", "https://app.example/claims#email_verified"),
+            ("urn:app:email", "urn:app:email_verified"),
+            ("https://app.example/mail", "https://app.example/email_verified"),
+            ("app_email", "app_email_verified"),
+            ("user.email", "user.email_verified"),
+        ] {
+            assert!(!shown(name, json!({name: address, verified: no})), "{verified}");
+            assert!(!shown(name, json!({name: address, "email_verified": no})), "{name}");
+            assert!(shown(name, json!({name: address, verified: true})), "{verified}");
+        }
+        // What is said of somebody else's address says nothing of this one.
+        assert!(shown("user.email", json!({"user": {"email": address}, "actor": {"email_verified": no}})));
+        let other = json!({"https://app.example/email": address, "https://other.example/email_verified": no});
+        assert!(shown("https://app.example/email", other));
+    }
+    for yes in [json!(true), json!("true")] {
+        assert!(shown("user.email", json!({"user": {"email": address, "email_verified": yes}, "email_verified": yes})));
+    }
+    assert!(shown("user.email", json!({"user": {"email": address}})), "absent is not false");
+    assert!(shown("https://app.example/email", json!({"https://app.example/email": address})), "absent is not false");
+}
+
+#[test]
 fn a_refusal_says_nothing_of_the_token() {
     for claims in [
         with(claims(), "sub", json!("s3cret,")),
