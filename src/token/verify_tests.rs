@@ -559,6 +559,7 @@ fn t07_a_foreign_issuer_says_only_what_it_may() {
     let with_confers = |confers| verify_at(vec![Issuer { confers, ..foreign() }], &token(&bold), NOW).unwrap();
     let found = with_confers(Confers::Any);
     assert_eq!((found.uv, found.session.clone(), found.memberships.len()), (None, None, 0));
+    assert_eq!(found.revocable_session(), Some("s-1"), "held against its bearer it needs no belief");
     assert_eq!(&*found.subject, "kc:alice", "a subject is (issuer, sub)");
     assert!(!found.admin, "admission drops an administrator's role from a foreign token");
     assert!(with_confers(Confers::Nothing).roles.is_empty());
@@ -571,6 +572,7 @@ fn t07_a_foreign_issuer_says_only_what_it_may() {
     // The same claims under doorward's own issuer are believed.
     let found = verify(&token(&with(bold.clone(), "iss", own_claims()["iss"].clone()))).unwrap();
     assert_eq!((found.uv, found.session.as_deref(), found.admin), (Some(u64::MAX), Some("s-1"), true));
+    assert_eq!((found.revocable_session(), found.foreign_session.as_deref()), (Some("s-1"), None));
     assert_eq!(found.memberships[0].tier.as_str(), "PREMIUM");
     assert_eq!(roles(&found), ["ROLE_SUPER_ADMIN", "ROLE_USER"]);
     // Wrong forms of these do not matter in a foreign token, and are refused in an own one.
@@ -580,9 +582,11 @@ fn t07_a_foreign_issuer_says_only_what_it_may() {
         ("uv", json!(1.5)),
         ("sid", json!(1)),
         ("sid", json!("a,b")),
+        ("sid", json!("")),
+        ("sid", json!("s".repeat(129))),
         ("memberships", json!([])),
     ] {
-        assert!(verify(&token(&with(claims(), member, value.clone()))).is_ok());
+        assert_eq!(verify(&token(&with(claims(), member, value.clone()))).unwrap().revocable_session(), None);
         assert_eq!(reason(&token(&with(own_claims(), member, value))), Reason::MalformedToken, "{member}");
     }
 }
