@@ -303,7 +303,7 @@ fn t07_a_foreign_session_is_believed_nowhere_and_ends_with_what_ends_it() {
         .upstream(&upstream)
         .start();
     let administrator = own_kind.with_roles("root", &["ROLE_SUPER_ADMIN"]);
-    let revoke = |entry: serde_json::Value| {
+    let revoke = |entry: Value| {
         let answer = running.admin_request("POST", "/api/revocations", Some(&administrator), &entry.to_string());
         assert_eq!(answer.status, 200, "{answer:?}");
     };
@@ -334,7 +334,7 @@ fn t07_a_foreign_session_is_believed_nowhere_and_ends_with_what_ends_it() {
     revoke(json!({"session": "state-three"}));
     assert!(refused(&at_the_path));
     // A floor of a session compares by `iat`, as all floors do for a foreign token.
-    let now = crate::harness::now();
+    let now = now();
     revoke(json!({"session": "s-2", "floor": true, "issued_until": now - 3000}));
     assert_eq!(running.get_as("/items", &second).status, 200, "issued later");
     revoke(json!({"session": "s-2", "floor": true, "issued_until": now}));
