@@ -42,7 +42,10 @@ pub(super) fn followed(
         let file = |path: &Path, content| Source::File(FollowedFile { path: path.to_owned(), content });
         match &settings.keys {
             KeySource::Secret(_) => {}
-            KeySource::JwksFile(path) => sets.follow(followed, file(path, Content::Foreign)),
+            KeySource::JwksFile(path) => {
+                followed.tell_unfit(&issuer.keys.set());
+                sets.follow(followed, file(path, Content::Foreign));
+            }
             KeySource::JwksUrl(jwks) => sets.follow(followed, Source::Url(fetched(&settings.name, jwks)?)),
             // Where there is no file (`issuers::load_following`), they come from the control plane.
             KeySource::Local => {

@@ -78,16 +78,23 @@ impl Followed {
         set.map(|set| self.put_in_force(set, None)).inspect_err(|error| self.refused(error))
     }
 
-    fn put_in_force(&self, set: KeySet, good_until: Option<Timestamp>) -> Exchanged {
-        let was_good = self.keys.is_good(Timestamp::now());
-        // Told when it is new, and not at every refresh.
-        if !set.unfit.is_empty() && set.unfit != self.keys.set().unfit {
+    /// Tells which keys of the set were passed over, if any: of one that is in force from the start, too.
+    pub fn tell_unfit(&self, set: &KeySet) {
+        if !set.unfit.is_empty() {
             let unfit = set.unfit.join("; ");
             tracing::warn!(
                 issuer = &*self.issuer,
                 unfit,
                 "keys of the issuer's set cannot be used and are passed over"
             );
+        }
+    }
+
+    fn put_in_force(&self, set: KeySet, good_until: Option<Timestamp>) -> Exchanged {
+        let was_good = self.keys.is_good(Timestamp::now());
+        // Told when it is new, and not at every refresh.
+        if set.unfit != self.keys.set().unfit {
+            self.tell_unfit(&set);
         }
         let exchanged = self.keys.publish(set, good_until);
         let what = if exchanged.is_change() { KeyFetch::Changed } else { KeyFetch::Unchanged };

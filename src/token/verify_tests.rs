@@ -114,6 +114,31 @@ fn unsigned_tokens_are_refused() {
 }
 
 #[test]
+fn a_token_picks_its_key_by_kid_and_algorithm() {
+    let one = |algorithm| with(private_jwk(algorithm), "kid", json!("one"));
+    let of = |algorithms: &[Algorithm]| {
+        let keys: Vec<Value> = algorithms.iter().map(|algorithm| one(*algorithm)).collect();
+        let set = KeySet::parse(json!({ "keys": keys }).to_string().as_bytes(), &ALL, Trust::File).unwrap();
+        vec![Issuer { keys: IssuerKeys::fixed(set), ..foreign() }]
+    };
+    let signed_by = |algorithm: Algorithm, alg: Algorithm| {
+        let header = with(header(alg), "kid", json!("one"));
+        sign(&header.to_string(), &claims().to_string(), key(&keys(), algorithm))
+    };
+    for algorithm in ALL {
+        let found = verify_at(of(&ALL), &signed_by(algorithm, algorithm), NOW).unwrap();
+        assert_eq!(found.key_id.as_deref(), Some("one"), "{algorithm:?}");
+        // Under the key that `alg` says, and no other of that name.
+        for other in ALL.into_iter().filter(|other| *other != algorithm) {
+            let refused = verify_at(of(&ALL), &signed_by(other, algorithm), NOW).unwrap_err().0;
+            assert_eq!(refused, Reason::BadSignature, "{other:?} as {algorithm:?}");
+            let refused = verify_at(of(&[other]), &signed_by(other, algorithm), NOW).unwrap_err().0;
+            assert_eq!(refused, Reason::AlgNotAllowed, "{other:?} as {algorithm:?}");
+        }
+    }
+}
+
+#[test]
 fn a_public_key_is_no_hmac_secret() {
     // The classic confusion (CVE-2015-9235): HS256 under the bytes of the published key, in every form it is published in.
     let jwk = private_jwk(Algorithm::RS256);

@@ -313,6 +313,30 @@ fn one_unfit_key_of_a_set_is_passed_over_and_told_once() {
 }
 
 #[test]
+fn a_saved_set_with_keys_of_other_algorithms_is_taken_without_them_and_they_are_told() {
+    let (issuer, other, upstream) = (Issuer::rs256(), second(), Upstream::start(Behaviour::Echo));
+    let encryption = json!({"kty": "RSA", "kid": "enc", "alg": "RSA-OAEP", "use": "enc", "n": "wcHBwcHB", "e": "AQAB"});
+    let mut set = set_of(&[&other, &issuer]);
+    set["keys"].as_array_mut().unwrap().push(encryption);
+    let table: &[(&str, toml::Value)] = &[("keys", "jwks+file://saved.json".into())];
+    let with =
+        |set: &Value| doorward().issuer_with(&issuer, table).upstream(&upstream).file("saved.json", set.to_string());
+    let running = with(&set).start();
+    assert_eq!((status(&running, &issuer.viewer()), status(&running, &other.viewer())), (200, 401));
+    let told =
+        || running.stdout().lines().filter(|line| line.contains("passed over")).map(str::to_owned).collect::<Vec<_>>();
+    let line = eventually("it is told", LONG, || told().pop());
+    assert!(line.contains("saved.json") && line.contains("k2") && line.contains("ES256"), "{line}");
+    // Once, and not again when the file is read.
+    std::fs::write(running.path("saved.json"), set_of(&[&other, &issuer]).to_string()).unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(told().len(), 1, "{:?}", told());
+    // A set of other algorithms alone is a mistake.
+    let failed = with(&set_of(&[&other])).fails();
+    assert!(failed.stderr.contains("saved.json") && failed.stderr.contains("k2"), "{}", failed.stderr);
+}
+
+#[test]
 fn rotation_under_load_fails_no_request() {
     let (first, next, upstream) = (Issuer::eddsa(), second(), Upstream::start(Behaviour::Echo));
     let other = Issuer::es256().named("other");

@@ -7,7 +7,6 @@ use aws_lc_rs::digest::{SHA256, digest};
 
 use super::Followed;
 use crate::secret::Secret;
-use crate::token::jwk::Trust;
 use crate::token::{Algorithm, KeySet, KeySetError, local_keys};
 
 /// How often a file is read. A change counts once two readings in a row agree, within the 2 s that policies take too.
@@ -85,8 +84,7 @@ impl FollowedFile {
     fn parse(&self, document: &Secret, algorithms: &[Algorithm]) -> Result<KeySet, KeySetError> {
         match self.content {
             Content::Own => local_keys::parse(&self.path, document, algorithms),
-            Content::Foreign => KeySet::parse(document.expose(), algorithms, Trust::File)
-                .map_err(|error| KeySetError(format!("{}: {error}", self.path.display()))),
+            Content::Foreign => KeySet::parse_file(&self.path, document.expose(), algorithms),
         }
     }
 }
