@@ -47,6 +47,9 @@ pub struct Key {
     pub life: Life,
     /// Unix seconds from which on it verifies nothing.
     good_until: AtomicI64,
+    /// Unix seconds from which on all its tokens have expired, as a rotation has set it: `doorward:verifies_until`, also where that was
+    /// written beside the key after this was read.
+    retired_from: AtomicI64,
 }
 
 /// The times of one of doorward's own keys, from members of its own in the key file. A key of anybody else has none.
@@ -168,6 +171,7 @@ impl KeySet {
             fingerprint: fingerprint(&[bytes]),
             life: Life::default(),
             good_until: AtomicI64::new(FOREVER),
+            retired_from: AtomicI64::new(FOREVER),
         };
         Ok(Self { keys: vec![Arc::new(key)], unfit: Vec::new() })
     }
@@ -236,6 +240,20 @@ impl Key {
     pub(super) fn set_good_until(&self, set: i64) {
         let own = self.life.verifies_until.map_or(FOREVER, |time| time.0);
         self.good_until.store(set.min(own), Ordering::Release);
+    }
+
+    /// Whether a rotation has ended its time by `now`. A key that left its set before that was withdrawn and is not retired; what
+    /// revoked it stands in the revocations.
+    #[must_use]
+    pub(super) fn is_retired(&self, now: Timestamp) -> bool {
+        now.0 >= self.retired_from.load(Ordering::Acquire)
+    }
+
+    /// Learns from the same key as it stands in a later set when its time is over.
+    pub(super) fn learn_retirement(&self, later: &Self) {
+        if self.public.is_some() && self.public == later.public {
+            self.retired_from.store(later.retired_from.load(Ordering::Acquire), Ordering::Release);
+        }
     }
 
     /// Whether the other consists of the same.
@@ -369,9 +387,10 @@ fn read_key(jwk: &Map<String, Value>, allowed: &[Algorithm], trust: Trust) -> Re
         verifies_until: moment(jwk, VERIFIES_UNTIL, trust)?,
         revoked: trust == Trust::File && jwk.get(REVOKED).is_some_and(|value| *value != Value::Bool(false)),
     };
-    let good_until = AtomicI64::new(life.verifies_until.map_or(FOREVER, |time| time.0));
+    let until = life.verifies_until.map_or(FOREVER, |time| time.0);
+    let (good_until, retired_from) = (AtomicI64::new(until), AtomicI64::new(until));
     let fingerprint = fingerprint(&material(jwk, fitting, signing.is_some(), &life));
-    Ok(Key { id, algorithm: fitting, verifying, signing, public, fingerprint, life, good_until })
+    Ok(Key { id, algorithm: fitting, verifying, signing, public, fingerprint, life, good_until, retired_from })
 }
 
 /// Unix seconds from which on a key signs.
