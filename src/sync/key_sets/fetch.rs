@@ -8,7 +8,7 @@ use http::{HeaderMap, StatusCode};
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::{First, Followed};
+use super::{First, Followed, reached};
 use crate::clock::Timestamp;
 use crate::https::{AskError, read_limited};
 use crate::token::jwk::Trust;
@@ -145,12 +145,7 @@ impl Fetched {
                     }
                     () = reached(too_old) => {
                         too_old = None;
-                        followed.keys.expire();
-                        (followed.changed)();
-                        tracing::error!(
-                            issuer = &*followed.issuer, max_age = ?self.max_age,
-                            "the issuer's keys are too old; its tokens are answered with 503 until they can be fetched"
-                        );
+                        followed.too_old(self.max_age);
                     }
                     _ = looks.tick() => if followed.keys.is_good(Timestamp::now()) {
                         jumped = false;
@@ -209,13 +204,6 @@ impl InVain {
         self.0 = if cause == Cause::UnknownKid && !changed { self.0.saturating_add(1) } else { 0 };
         let doubled = fetched.cool_down.saturating_mul(2_u32.saturating_pow(self.0.saturating_sub(1).min(16)));
         doubled.min(fetched.refresh).max(fetched.cool_down)
-    }
-}
-
-async fn reached(end: Option<Instant>) {
-    match end {
-        Some(end) => sleep_until(end).await,
-        None => std::future::pending().await,
     }
 }
 
