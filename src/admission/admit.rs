@@ -569,7 +569,7 @@ impl Admission {
                 issuer: &claims.issuer,
                 subject: &claims.subject,
                 token_id: claims.token_id.as_deref(),
-                session: claims.session.as_deref(),
+                session: claims.revocable_session(),
                 key_id: claims.key_id.as_deref(),
                 issued_at: claims.issued_at,
                 leeway: claims.leeway,

@@ -20,6 +20,9 @@ use crate::token::{TokenCache, Verifier};
 /// 503 until they come, and everybody else's are none the worse.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
+/// How long the keys of a file are used that is gone or spoilt: as long as those of a URL at the most (T18).
+const FILE_MAX_AGE: Duration = Duration::from_hours(1);
+
 /// The loops of all issuers whose keys can change, to be run. `ledger` is where those who have doorward's own keys tell those who
 /// have not, if there are such.
 ///
@@ -39,16 +42,20 @@ pub(super) fn followed(
         let tokens = Arc::clone(tokens);
         let changed = Arc::new(move || tokens.keys_changed());
         let followed = Followed::new(issuer, metrics.key_set(&issuer.name), changed);
-        let file = |path: &Path, content| Source::File(FollowedFile { path: path.to_owned(), content });
+        let file =
+            |path: &Path, content, max_age| Source::File(FollowedFile { path: path.to_owned(), content, max_age });
         match &settings.keys {
             KeySource::Secret(_) => {}
-            KeySource::JwksFile(path) => sets.follow(followed, file(path, Content::Foreign)),
+            KeySource::JwksFile(path) => {
+                followed.tell_unfit(&issuer.keys.set());
+                sets.follow(followed, file(path, Content::Foreign, Some(FILE_MAX_AGE)));
+            }
             KeySource::JwksUrl(jwks) => sets.follow(followed, Source::Url(fetched(&settings.name, jwks)?)),
             // Where there is no file (`issuers::load_following`), they come from the control plane.
             KeySource::Local => {
                 let holds = issuer.keys.set().signing_key().is_some();
                 let place = if holds {
-                    sets.follow(followed.clone(), file(&auth.local_keys, Content::Own));
+                    sets.follow(followed.clone(), file(&auth.local_keys, Content::Own, None));
                     Place::Holder { file: auth.local_keys.clone(), tell: ledger.cloned() }
                 } else {
                     Place::Follower

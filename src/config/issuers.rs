@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::mistake::Mistake;
 use super::settings::{AuthSettings, IssuerSettings, KeySource};
-use crate::token::jwk::Trust;
 use crate::token::{Issuer, IssuerKeys, KeySet, KeySetError, local_keys};
 
 /// Loads the keys of every issuer, but for those behind a URL, which are on their way. doorward's own are made if they do not exist yet.
@@ -78,9 +77,8 @@ fn keys(settings: &IssuerSettings, auth: &AuthSettings) -> Result<Option<KeySet>
         KeySource::Secret(secret) => KeySet::shared_secret(secret),
         KeySource::JwksUrl(_) => return Ok(None),
         KeySource::JwksFile(path) => {
-            let named = |error: &dyn std::fmt::Display| KeySetError(format!("{}: {error}", path.display()));
-            let json = std::fs::read(path).map_err(|error| named(&error))?;
-            KeySet::parse(&json, &settings.algorithms, Trust::File).map_err(|error| named(&error))
+            let json = std::fs::read(path).map_err(|error| KeySetError(format!("{}: {error}", path.display())))?;
+            KeySet::parse_file(path, &json, &settings.algorithms)
         }
     }
     .map(Some)

@@ -18,9 +18,11 @@ mod own;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
 
 pub use self::fetch::{FetchError, Fetched, fetch};
 pub use self::file::{Content, FollowedFile};
@@ -78,16 +80,23 @@ impl Followed {
         set.map(|set| self.put_in_force(set, None)).inspect_err(|error| self.refused(error))
     }
 
-    fn put_in_force(&self, set: KeySet, good_until: Option<Timestamp>) -> Exchanged {
-        let was_good = self.keys.is_good(Timestamp::now());
-        // Told when it is new, and not at every refresh.
-        if !set.unfit.is_empty() && set.unfit != self.keys.set().unfit {
+    /// Tells which keys of the set were passed over, if any: of one that is in force from the start, too.
+    pub fn tell_unfit(&self, set: &KeySet) {
+        if !set.unfit.is_empty() {
             let unfit = set.unfit.join("; ");
             tracing::warn!(
                 issuer = &*self.issuer,
                 unfit,
                 "keys of the issuer's set cannot be used and are passed over"
             );
+        }
+    }
+
+    fn put_in_force(&self, set: KeySet, good_until: Option<Timestamp>) -> Exchanged {
+        let was_good = self.keys.is_good(Timestamp::now());
+        // Told when it is new, and not at every refresh.
+        if set.unfit != self.keys.set().unfit {
+            self.tell_unfit(&set);
         }
         let exchanged = self.keys.publish(set, good_until);
         let what = if exchanged.is_change() { KeyFetch::Changed } else { KeyFetch::Unchanged };
@@ -100,6 +109,17 @@ impl Followed {
         exchanged
     }
 
+    /// Nothing was heard of the set for `max_age`: nobody can say any more whether its keys are still keys (T18).
+    fn too_old(&self, max_age: Duration) {
+        self.keys.expire();
+        (self.changed)();
+        tracing::error!(
+            issuer = &*self.issuer,
+            ?max_age,
+            "the issuer's keys are too old; its tokens are answered with 503 until they can be had again"
+        );
+    }
+
     fn refused(&self, error: &dyn std::fmt::Display) {
         self.count.fetched(KeyFetch::Failed);
         if self.keys.is_good(Timestamp::now()) {
@@ -107,6 +127,13 @@ impl Followed {
         } else {
             tracing::error!(issuer = &*self.issuer, %error, "the issuer's keys cannot be had; its tokens are answered with 503");
         }
+    }
+}
+
+async fn reached(end: Option<Instant>) {
+    match end {
+        Some(end) => sleep_until(end).await,
+        None => std::future::pending().await,
     }
 }
 

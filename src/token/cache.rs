@@ -19,6 +19,7 @@ use super::claims::Claims;
 use super::jwk::Key;
 use super::verify::{EXPIRED, NOT_YET_VALID, TokenRejection, Verifier};
 use crate::clock::Timestamp;
+use crate::reason::Reason;
 
 /// A verified token and what was made ready for it. `E` is the caller's (permission bits, header values).
 pub struct Entry<E> {
@@ -207,14 +208,19 @@ impl<E: Send + Sync + 'static> TokenCache<E> {
     /// What the token of `entry`, which was verified a while ago, is worth under the keys and issuers in force.
     ///
     /// # Errors
-    /// As [`Verifier::verify`]. A token that has merely expired was found good otherwise, but for its audience.
+    /// As [`Verifier::verify`]. A token that has merely expired was found good otherwise, but for its audience; so has one whose key was
+    /// retired by a rotation, for that is when the last of its tokens expires.
     pub fn authenticate_again(
         &self,
         near: &NearCache<E>,
         entry: &Entry<E>,
         now: Timestamp,
     ) -> Result<Arc<Entry<E>>, TokenRejection> {
-        self.authenticate(near, &entry.token, now).1
+        let retired = || entry.key.as_ref().is_some_and(|key| key.is_retired(now));
+        self.authenticate(near, &entry.token, now).1.map_err(|rejection| match rejection.reason {
+            Reason::UnknownKey if retired() => EXPIRED,
+            _ => rejection,
+        })
     }
 
     /// How many tokens are remembered, roughly.

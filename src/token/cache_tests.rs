@@ -127,6 +127,59 @@ fn an_exchange_of_keys_is_noticed_by_the_tokens_of_those_that_went_alone() {
 }
 
 #[test]
+fn t20_a_token_of_a_retired_key_has_expired_and_one_of_a_withdrawn_key_is_refused() {
+    let set = |kids: &[&str], until: Option<Timestamp>| {
+        let keys: Vec<_> = kids.iter().map(|kid| with(private_jwk(Algorithm::EdDSA), "kid", json!(kid))).collect();
+        let mut document = json!({ "keys": keys });
+        if let Some(until) = until {
+            document["keys"][0]["doorward:verifies_until"] = until.0.into();
+        }
+        KeySet::parse(document.to_string().as_bytes(), &ALL, Trust::File).unwrap()
+    };
+    let until = NOW.plus(300);
+    let token = |kid: &str| {
+        let header = with(header(Algorithm::EdDSA), "kid", json!(kid));
+        sign(&header.to_string(), &claims().to_string(), key(&set(&["any"], None), Algorithm::EdDSA))
+    };
+    let again = |cache: &Seen, entry: &Entry<()>, now| {
+        cache.authenticate_again(&cache.1, entry, now).map(drop).map_err(|rejection| rejection.reason)
+    };
+    // Opened before the rotation, and before the time was written beside the key.
+    let keys = IssuerKeys::fixed(set(&["a", "b"], None));
+    let issuer = Issuer { keys: Arc::clone(&keys), ..foreign() };
+    let cache = Seen(TokenCache::new(Verifier::new(vec![issuer]), 1 << 20), NearCache::default());
+    let opened = ["a", "b"].map(|kid| cache.authenticate(&token(kid), NOW).1.unwrap());
+    keys.publish(set(&["a", "b"], Some(until)), None);
+    assert_eq!(again(&cache, &opened[0], until.plus(-1)), Ok(()));
+    assert_eq!(again(&cache, &opened[0], until), Err(Reason::Expired), "it expired at the latest then");
+    assert_eq!(
+        cache.authenticate(&token("a"), until).1.unwrap_err().reason,
+        Reason::UnknownKey,
+        "at the door it is gone"
+    );
+    // The next rotation drops it from the file.
+    keys.publish(set(&["b"], None), None);
+    assert_eq!(again(&cache, &opened[0], until), Err(Reason::Expired));
+    assert_eq!(again(&cache, &opened[0], until.plus(-1)), Err(Reason::UnknownKey), "before its time it was withdrawn");
+    // One that goes without ever having had a time was withdrawn.
+    keys.publish(set(&["c"], None), None);
+    assert_eq!(again(&cache, &opened[1], until), Err(Reason::UnknownKey));
+    assert_eq!(again(&cache, &opened[1], NOW.plus(9999)), Err(Reason::UnknownKey));
+    // Another key under the name of one says nothing of it.
+    let mut other = with(
+        json!({ "keys": [] }),
+        "keys",
+        json!([KeySet::generate(Algorithm::EdDSA)
+            .map(|made| { serde_json::from_slice::<serde_json::Value>(made.expose()).unwrap()["keys"][0].clone() })
+            .unwrap()]),
+    );
+    (other["keys"][0]["kid"], other["keys"][0]["doorward:verifies_until"]) = ("c".into(), until.0.into());
+    let opened = cache.authenticate(&token("c"), NOW).1.unwrap();
+    keys.publish(KeySet::parse(other.to_string().as_bytes(), &ALL, Trust::File).unwrap(), None);
+    assert_eq!(again(&cache, &opened, until), Err(Reason::UnknownKey));
+}
+
+#[test]
 fn it_is_bounded_by_bytes() {
     let cache = Seen(TokenCache::new(Verifier::new(vec![foreign()]), 64 * 1024), NearCache::default());
     for n in 0..500 {

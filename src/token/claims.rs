@@ -27,6 +27,9 @@ pub struct Claims {
     pub roles_published: bool,
     /// Session; only from doorward's own keys.
     pub session: Option<Box<str>>,
+    /// The session that a foreign token names. It is not believed (T7), and serves for one thing: to refuse the token once that session
+    /// has ended ([`Self::revocable_session`]).
+    pub foreign_session: Option<Box<str>>,
     /// `jti`.
     pub token_id: Option<Box<str>>,
     /// Change number as of which the claims are true; only from doorward's own keys.
@@ -94,8 +97,9 @@ impl Claims {
         times: Times,
     ) -> Result<Self, TokenRejection> {
         let paths = &issuer.claims;
-        // T7: what only doorward itself knows is not even looked at in a foreign token.
+        // T7: what only doorward itself knows is not believed of a foreign token. Its session can still be held against it.
         let own = |path: &str| issuer.own.then(|| at(payload, path)).flatten();
+        let foreign = |path: &str| (!issuer.own).then(|| at(payload, path)?.as_str()).flatten();
         Ok(Self {
             issuer: Arc::clone(&issuer.name),
             subject: subject(issuer, payload)?,
@@ -104,10 +108,12 @@ impl Claims {
             admin: issuer.admin || issuer.own,
             roles_published: issuer.roles_from == RolesFrom::Doorward,
             session: own(&paths.session).map(session).transpose()?,
+            // What no session can be called, none was ended as.
+            foreign_session: foreign(&paths.session).filter(|text| is_identifier(text)).map(Box::from),
             token_id: registered.token_id.map(token_id).transpose()?,
             uv: own("uv").map(change_number).transpose()?,
             name: at(payload, &paths.name).and_then(shown_text),
-            email: at(payload, &paths.email).filter(|_| email_is_verified(payload)).and_then(shown_text),
+            email: at(payload, &paths.email).filter(|_| email_is_verified(payload, &paths.email)).and_then(shown_text),
             issued_at: times.issued_at,
             expires_at: times.expires_at,
             not_before: times.not_before,
@@ -123,10 +129,16 @@ impl Claims {
         roles.iter().filter(move |key| self.admin || counts(key))
     }
 
+    /// The session with which the token ends, whoever signed it: what turns against its bearer alone needs no belief.
+    #[must_use]
+    pub fn revocable_session(&self) -> Option<&str> {
+        self.session.as_deref().or(self.foreign_session.as_deref())
+    }
+
     /// Roughly how many bytes it holds, for the cache's bound.
     #[must_use]
     pub fn heap_bytes(&self) -> usize {
-        let texts = [&self.session, &self.token_id, &self.name, &self.email, &self.key_id];
+        let texts = [&self.session, &self.foreign_session, &self.token_id, &self.name, &self.email, &self.key_id];
         self.subject.len()
             + texts.into_iter().flatten().map(|text| text.len()).sum::<usize>()
             + self.roles.iter().map(|role| role.as_str().len() + 32).sum::<usize>()
@@ -234,9 +246,14 @@ fn change_number(claim: &Value) -> Result<u64, TokenRejection> {
     claim.as_u64().ok_or(TokenRejection::malformed("the claim `uv` is not a whole number"))
 }
 
-/// Absent is not false: issuers that verify every address leave the claim away. Anything but a yes is a no.
-fn email_is_verified(payload: &Map<String, Value>) -> bool {
-    payload.get("email_verified").is_none_or(|claim| says_yes(claim) == Some(true))
+/// Absent is not false: issuers that verify every address leave the claim away. Anything but a yes is a no, at the top and beside the
+/// address: in the same object (`user.email`, `user.email_verified`), or under a name with the same beginning (`https://app/email`,
+/// `https://app/email_verified`).
+fn email_is_verified(payload: &Map<String, Value>, path: &str) -> bool {
+    const CLAIM: &str = "email_verified";
+    let beside = path.rfind(['.', '/', '#', ':']).map_or("", |end| &path[..=end]);
+    let names = [CLAIM.to_owned(), format!("{beside}{CLAIM}"), format!("{path}_verified")];
+    names.iter().all(|name| at(payload, name).is_none_or(|claim| says_yes(claim) == Some(true)))
 }
 
 /// A yes or a no.

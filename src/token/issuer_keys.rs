@@ -127,6 +127,9 @@ impl IssuerKeys {
         for key in &new.keys {
             key.set_good_until(until);
         }
+        for key in &withdrawn {
+            new.keys.iter().for_each(|later| key.learn_retirement(later));
+        }
         // What was passed over is no key, and nobody who remembers one need know.
         if exchanged.is_change() || new.unfit != old.unfit {
             self.set.store(Arc::new(new));

@@ -3,6 +3,7 @@
 //! A key has exactly one algorithm, fixed when it is read: what a token says about its algorithm is only ever
 //! compared with that (RFC 8725 section 3.1).
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -19,7 +20,9 @@ use crate::secret::Secret;
 /// Whether symmetric and private keys may be in the set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trust {
-    /// A file on this machine: `oct` keys and private members are accepted. What cannot be used is an error.
+    /// A file on this machine: `oct` keys and private members are accepted. What is no usable key is an error; one of an algorithm that
+    /// is not configured is passed over, for a provider's whole set may have been saved, and told ([`KeySet::unfit`]), for it may have
+    /// been meant.
     File,
     /// Fetched by URL: `oct` keys and private members are refused, for whoever can fetch them can sign. Keys of
     /// algorithms that are not configured are somebody else's business and are passed over; and so is what is no usable key
@@ -44,6 +47,9 @@ pub struct Key {
     pub life: Life,
     /// Unix seconds from which on it verifies nothing.
     good_until: AtomicI64,
+    /// Unix seconds from which on all its tokens have expired, as a rotation has set it: `doorward:verifies_until`, also where that was
+    /// written beside the key after this was read.
+    retired_from: AtomicI64,
 }
 
 /// The times of one of doorward's own keys, from members of its own in the key file. A key of anybody else has none.
@@ -62,7 +68,8 @@ pub struct Life {
 pub struct KeySet {
     /// The keys.
     pub keys: Vec<Arc<Key>>,
-    /// Keys that a URL has and that cannot be used, each with its name and why: they were passed over (RFC 7517 section 5).
+    /// Keys that cannot be used and were passed over (RFC 7517 section 5), each with its name and why: those of a URL that are malformed
+    /// or weak, and those of a file whose algorithm is not configured.
     pub unfit: Vec<String>,
 }
 
@@ -80,13 +87,13 @@ const PRIVATE_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"]
 impl KeySet {
     /// Reads a JWK set (or one JWK).
     ///
-    /// Passed over: encryption keys (`use: enc`), keys whose `key_ops` do not verify, unknown `kty`, `crv` and `alg`;
-    /// from a URL also keys of an algorithm outside `allowed`, and those that are malformed or weak ([`KeySet::unfit`]).
+    /// Passed over: encryption keys (`use: enc`), keys whose `key_ops` do not verify, unknown `kty`, `crv` and `alg`, keys of an
+    /// algorithm outside `allowed`; from a URL also those that are malformed or weak ([`KeySet::unfit`]).
     ///
     /// # Errors
-    /// [`KeySetError`] for malformed JSON, no usable key, an `oct` or private key from a URL, two usable keys with the same `kid`; in a
-    /// file also for a malformed or weak key (HS256 under 32 bytes, RSA under 2,048 bits or made by a generator known to be broken) and
-    /// an `alg` outside `allowed`.
+    /// [`KeySetError`] for malformed JSON, no usable key, an `oct` or private key from a URL, two usable keys of one type with the same
+    /// `kid` (of different types they may share it, RFC 7517 section 4.5); in a file also for a malformed or weak key (HS256 under 32
+    /// bytes, RSA under 2,048 bits or made by a generator known to be broken).
     pub fn parse(json: &[u8], allowed: &[Algorithm], trust: Trust) -> Result<Self, KeySetError> {
         let mut document = parse_object(json).map_err(|why| KeySetError(format!("the key set {why}")))?;
         let members = match document.remove("keys") {
@@ -109,11 +116,17 @@ impl KeySet {
                 _ => Err("is not a JSON object".into()),
             };
             match read {
-                Ok(key) if key.id.is_some() && keys.iter().any(|other| other.id == key.id) => {
-                    return Err(KeySetError(format!("{name}: an earlier key has the same kid; give each its own")));
+                Ok(key) if key.id.is_some() && keys.iter().any(|other| other.has_the_name_of(&key)) => {
+                    return Err(KeySetError(format!(
+                        "{name}: an earlier key of its type has the same kid; give each its own"
+                    )));
                 }
                 Ok(key) => keys.push(Arc::new(key)),
                 Err(Unfit::PassedOver(why)) => passed_over.push(format!("{name} {why}")),
+                Err(Unfit::Unlisted(why)) => {
+                    passed_over.push(format!("{name} {why}"));
+                    unfit.extend(passed_over.last().filter(|_| trust == Trust::File).cloned());
+                }
                 Err(Unfit::Unusable(why)) if trust == Trust::Url => {
                     passed_over.push(format!("{name} {why}"));
                     unfit.extend(passed_over.last().cloned());
@@ -126,6 +139,20 @@ impl KeySet {
             return Err(KeySetError(format!("the key set holds no key to verify with: {why}")));
         }
         Ok(Self { keys, unfit })
+    }
+
+    /// The set in the file at `path`, which every mistake and every key that was passed over is told with.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn parse_file(path: &Path, json: &[u8], allowed: &[Algorithm]) -> Result<Self, KeySetError> {
+        let path = path.display();
+        match Self::parse(json, allowed, Trust::File) {
+            Ok(Self { keys, unfit }) => {
+                Ok(Self { keys, unfit: unfit.iter().map(|key| format!("{path}: {key}")).collect() })
+            }
+            Err(error) => Err(KeySetError(format!("{path}: {error}"))),
+        }
     }
 
     /// The set of one shared HS256 secret, without `kid`.
@@ -144,6 +171,7 @@ impl KeySet {
             fingerprint: fingerprint(&[bytes]),
             life: Life::default(),
             good_until: AtomicI64::new(FOREVER),
+            retired_from: AtomicI64::new(FOREVER),
         };
         Ok(Self { keys: vec![Arc::new(key)], unfit: Vec::new() })
     }
@@ -214,9 +242,28 @@ impl Key {
         self.good_until.store(set.min(own), Ordering::Release);
     }
 
+    /// Whether a rotation has ended its time by `now`. A key that left its set before that was withdrawn and is not retired; what
+    /// revoked it stands in the revocations.
+    #[must_use]
+    pub(super) fn is_retired(&self, now: Timestamp) -> bool {
+        now.0 >= self.retired_from.load(Ordering::Acquire)
+    }
+
+    /// Learns from the same key as it stands in a later set when its time is over.
+    pub(super) fn learn_retirement(&self, later: &Self) {
+        if self.public.is_some() && self.public == later.public {
+            self.retired_from.store(later.retired_from.load(Ordering::Acquire), Ordering::Release);
+        }
+    }
+
     /// Whether the other consists of the same.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         self.fingerprint == other.fingerprint
+    }
+
+    /// Whether a token cannot tell the two apart: by `kid` and type, which the algorithm stands for.
+    fn has_the_name_of(&self, other: &Self) -> bool {
+        self.id == other.id && self.algorithm == other.algorithm
     }
 
     /// Whether the base64url signature over the message is good under this key and its one algorithm.
@@ -234,6 +281,8 @@ impl Key {
 enum Unfit {
     /// Somebody else's business.
     PassedOver(&'static str),
+    /// Of an algorithm that is not configured.
+    Unlisted(String),
     /// No usable key: a mistake in a file, and its owner's affair behind a URL.
     Unusable(String),
     /// With this key the whole set is not to be believed.
@@ -282,13 +331,10 @@ fn read_key(jwk: &Map<String, Value>, allowed: &[Algorithm], trust: Trust) -> Re
         None => {}
     }
     if !allowed.contains(&fitting) {
-        return Err(match trust {
-            Trust::Url => Unfit::PassedOver("is of an algorithm that `algorithms` does not list"),
-            Trust::File => Unfit::Unusable(format!(
-                "is for {}, which the issuer's `algorithms` do not list; add it there",
-                fitting.name()
-            )),
-        });
+        return Err(Unfit::Unlisted(format!(
+            "is for {}, which the issuer's `algorithms` do not list; add it there if it is meant",
+            fitting.name()
+        )));
     }
     let id = text(jwk, "kid")?.map(Box::from);
     let (verifying, signing) = match fitting {
@@ -341,9 +387,10 @@ fn read_key(jwk: &Map<String, Value>, allowed: &[Algorithm], trust: Trust) -> Re
         verifies_until: moment(jwk, VERIFIES_UNTIL, trust)?,
         revoked: trust == Trust::File && jwk.get(REVOKED).is_some_and(|value| *value != Value::Bool(false)),
     };
-    let good_until = AtomicI64::new(life.verifies_until.map_or(FOREVER, |time| time.0));
+    let until = life.verifies_until.map_or(FOREVER, |time| time.0);
+    let (good_until, retired_from) = (AtomicI64::new(until), AtomicI64::new(until));
     let fingerprint = fingerprint(&material(jwk, fitting, signing.is_some(), &life));
-    Ok(Key { id, algorithm: fitting, verifying, signing, public, fingerprint, life, good_until })
+    Ok(Key { id, algorithm: fitting, verifying, signing, public, fingerprint, life, good_until, retired_from })
 }
 
 /// Unix seconds from which on a key signs.

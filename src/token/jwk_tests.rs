@@ -51,12 +51,37 @@ fn keys_for_other_uses_are_passed_over() {
 }
 
 #[test]
-fn an_algorithm_that_is_not_configured_is_an_error_in_a_file_and_passed_over_from_a_url() {
-    let document = keys().public_jwks().to_string();
+fn an_algorithm_that_is_not_configured_is_passed_over_and_told_where_the_set_is_a_file() {
+    // A provider's whole set, as people save it.
+    let encryption = with(with(public_jwk(Algorithm::RS256), "alg", json!("RSA-OAEP")), "kid", json!("enc"));
+    let whole = json!({ "keys": [public_jwk(Algorithm::RS256), public_jwk(Algorithm::ES256), encryption] }).to_string();
     let only = [Algorithm::ES256];
-    assert_eq!(KeySet::parse(document.as_bytes(), &only, Trust::Url).unwrap().keys.len(), 1);
-    let error = KeySet::parse(document.as_bytes(), &only, Trust::File).unwrap_err().0;
-    assert!(error.contains("algorithms"), "{error}");
+    let fetched = KeySet::parse(whole.as_bytes(), &only, Trust::Url).unwrap();
+    assert_eq!((fetched.keys.len(), fetched.unfit.len()), (1, 0));
+    let path = std::path::Path::new("idp/keys.json");
+    let saved = KeySet::parse_file(path, whole.as_bytes(), &only).unwrap();
+    assert_eq!((saved.keys.len(), saved.keys[0].algorithm), (1, Algorithm::ES256));
+    let [told] = &saved.unfit[..] else { unreachable!("{:?}", saved.unfit) };
+    assert!(told.starts_with("idp/keys.json: key 1 (kid \"RS256\") is for RS256"), "{told}");
+    // Where nothing is left it is a mistake, which names the file and the key as well.
+    let error = KeySet::parse_file(path, whole.as_bytes(), &[Algorithm::EdDSA]).unwrap_err().0;
+    assert!(error.starts_with("idp/keys.json: the key set holds no key to verify with: key 1"), "{error}");
+    assert!(error.contains("`algorithms`") && error.contains("kid \"ES256\""), "{error}");
+}
+
+#[test]
+fn one_kid_is_enough_for_keys_of_different_types() {
+    let named = |algorithm| with(private_jwk(algorithm), "kid", json!("one"));
+    let all = ALL.map(named);
+    assert_eq!(parse(&all, Trust::File).unwrap().keys.len(), 4, "RFC 7517 section 4.5");
+    let public = |algorithm| with(public_jwk(algorithm), "kid", json!("one"));
+    assert_eq!(parse(&[public(Algorithm::RS256), public(Algorithm::ES256)], Trust::Url).unwrap().keys.len(), 2);
+    for algorithm in ALL {
+        let error = parse(&[named(Algorithm::RS256), named(algorithm), named(algorithm)], Trust::File).unwrap_err();
+        assert!(error.contains("same kid"), "{error}");
+    }
+    let twice = [public(Algorithm::ES256), public(Algorithm::RS256), public(Algorithm::ES256)];
+    assert!(parse(&twice, Trust::Url).unwrap_err().starts_with("key 3"), "one type twice");
 }
 
 #[test]
@@ -131,8 +156,7 @@ fn one_unfit_key_from_a_url_condemns_itself_alone() {
     let encryption = with(with(public_jwk(Algorithm::RS256), "use", json!("enc")), "kid", json!("odd"));
     assert!(parse(&[encryption, ed.clone()], Trust::Url).unwrap().unfit.is_empty());
     // Which of two keys of one name is meant nobody can say.
-    let twice = with(public_jwk(Algorithm::ES256), "kid", ed["kid"].clone());
-    assert!(parse(&[ed, twice], Trust::Url).unwrap_err().contains("same kid"));
+    assert!(parse(&[ed.clone(), ed], Trust::Url).unwrap_err().contains("same kid"));
 }
 
 #[test]
@@ -182,7 +206,7 @@ fn weak_and_broken_keys_are_refused_with_the_reason() {
 #[test]
 fn duplicates_and_documents_that_are_no_key_sets_are_refused() {
     let key = public_jwk(Algorithm::EdDSA);
-    let twice = parse(&[key.clone(), with(public_jwk(Algorithm::ES256), "kid", key["kid"].clone())], Trust::File);
+    let twice = parse(&[key.clone(), key.clone()], Trust::File);
     assert!(twice.unwrap_err().contains("same kid"));
     let doubled = format!(r#"{{"keys":[{key}],"keys":[{key}]}}"#);
     for (document, expected) in [

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::issuer::Algorithm;
 use super::json::decode_base64url;
-use super::jwk::{KeySet, KeySetError, Trust};
+use super::jwk::{KeySet, KeySetError};
 use super::key_material::ed25519_pkcs8;
 use crate::secret::Secret;
 
@@ -51,8 +51,11 @@ pub fn read(path: &Path) -> Result<Secret, KeySetError> {
 /// # Errors
 /// [`KeySetError`] where there is no usable private key.
 pub fn parse(path: &Path, document: &Secret, algorithms: &[Algorithm]) -> Result<KeySet, KeySetError> {
-    let keys = KeySet::parse(document.expose(), algorithms, Trust::File)
-        .map_err(|error| KeySetError(format!("{}: {error}", path.display())))?;
+    let keys = KeySet::parse_file(path, document.expose(), algorithms)?;
+    // Tokens are out that were signed with it, or nobody would have it here.
+    if let Some(unlisted) = keys.unfit.first() {
+        return Err(KeySetError(unlisted.clone()));
+    }
     if keys.signing_key().is_none() {
         return Err(KeySetError(format!(
             "{}: none of the keys has its private half; doorward signs with it",

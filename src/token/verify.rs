@@ -181,16 +181,19 @@ fn select_key<'k>(
     allowed: &[Algorithm],
     now: Timestamp,
 ) -> Result<&'k Arc<Key>, TokenRejection> {
-    let mut good = keys.keys.iter().filter(|key| key.is_good(now));
+    let good = || keys.keys.iter().filter(|key| key.is_good(now));
     if let Some(id) = &header.key_id {
-        return good
-            .find(|key| key.id.as_deref() == Some(id))
+        let named = || good().filter(|key| key.id.as_deref() == Some(id));
+        // Keys of different types may share a `kid` (RFC 7517 section 4.5). Whichever it is verifies its own algorithm alone.
+        return named()
+            .find(|key| key.algorithm.name() == header.algorithm)
+            .or_else(|| named().next())
             .ok_or(TokenRejection::new(Reason::UnknownKey, "the issuer has no key with the token's `kid`"));
     }
     let algorithm = Algorithm::from_name(&header.algorithm).filter(|algorithm| allowed.contains(algorithm));
     let algorithm =
         algorithm.ok_or(TokenRejection::new(Reason::AlgNotAllowed, "the issuer does not allow the token's `alg`"))?;
-    let mut fitting = good.filter(|key| key.algorithm == algorithm);
+    let mut fitting = good().filter(|key| key.algorithm == algorithm);
     match (fitting.next(), fitting.next()) {
         (Some(key), None) => Ok(key),
         _ => Err(TokenRejection::new(

@@ -114,6 +114,31 @@ fn unsigned_tokens_are_refused() {
 }
 
 #[test]
+fn a_token_picks_its_key_by_kid_and_algorithm() {
+    let one = |algorithm| with(private_jwk(algorithm), "kid", json!("one"));
+    let of = |algorithms: &[Algorithm]| {
+        let keys: Vec<Value> = algorithms.iter().map(|algorithm| one(*algorithm)).collect();
+        let set = KeySet::parse(json!({ "keys": keys }).to_string().as_bytes(), &ALL, Trust::File).unwrap();
+        vec![Issuer { keys: IssuerKeys::fixed(set), ..foreign() }]
+    };
+    let signed_by = |algorithm: Algorithm, alg: Algorithm| {
+        let header = with(header(alg), "kid", json!("one"));
+        sign(&header.to_string(), &claims().to_string(), key(&keys(), algorithm))
+    };
+    for algorithm in ALL {
+        let found = verify_at(of(&ALL), &signed_by(algorithm, algorithm), NOW).unwrap();
+        assert_eq!(found.key_id.as_deref(), Some("one"), "{algorithm:?}");
+        // Under the key that `alg` says, and no other of that name.
+        for other in ALL.into_iter().filter(|other| *other != algorithm) {
+            let refused = verify_at(of(&ALL), &signed_by(other, algorithm), NOW).unwrap_err().0;
+            assert_eq!(refused, Reason::BadSignature, "{other:?} as {algorithm:?}");
+            let refused = verify_at(of(&[other]), &signed_by(other, algorithm), NOW).unwrap_err().0;
+            assert_eq!(refused, Reason::AlgNotAllowed, "{other:?} as {algorithm:?}");
+        }
+    }
+}
+
+#[test]
 fn a_public_key_is_no_hmac_secret() {
     // The classic confusion (CVE-2015-9235): HS256 under the bytes of the published key, in every form it is published in.
     let jwk = private_jwk(Algorithm::RS256);
@@ -559,6 +584,7 @@ fn t07_a_foreign_issuer_says_only_what_it_may() {
     let with_confers = |confers| verify_at(vec![Issuer { confers, ..foreign() }], &token(&bold), NOW).unwrap();
     let found = with_confers(Confers::Any);
     assert_eq!((found.uv, found.session.clone(), found.memberships.len()), (None, None, 0));
+    assert_eq!(found.revocable_session(), Some("s-1"), "held against its bearer it needs no belief");
     assert_eq!(&*found.subject, "kc:alice", "a subject is (issuer, sub)");
     assert!(!found.admin, "admission drops an administrator's role from a foreign token");
     assert!(with_confers(Confers::Nothing).roles.is_empty());
@@ -571,6 +597,7 @@ fn t07_a_foreign_issuer_says_only_what_it_may() {
     // The same claims under doorward's own issuer are believed.
     let found = verify(&token(&with(bold.clone(), "iss", own_claims()["iss"].clone()))).unwrap();
     assert_eq!((found.uv, found.session.as_deref(), found.admin), (Some(u64::MAX), Some("s-1"), true));
+    assert_eq!((found.revocable_session(), found.foreign_session.as_deref()), (Some("s-1"), None));
     assert_eq!(found.memberships[0].tier.as_str(), "PREMIUM");
     assert_eq!(roles(&found), ["ROLE_SUPER_ADMIN", "ROLE_USER"]);
     // Wrong forms of these do not matter in a foreign token, and are refused in an own one.
@@ -580,9 +607,11 @@ fn t07_a_foreign_issuer_says_only_what_it_may() {
         ("uv", json!(1.5)),
         ("sid", json!(1)),
         ("sid", json!("a,b")),
+        ("sid", json!("")),
+        ("sid", json!("s".repeat(129))),
         ("memberships", json!([])),
     ] {
-        assert!(verify(&token(&with(claims(), member, value.clone()))).is_ok());
+        assert_eq!(verify(&token(&with(claims(), member, value.clone()))).unwrap().revocable_session(), None);
         assert_eq!(reason(&token(&with(own_claims(), member, value))), Reason::MalformedToken, "{member}");
     }
 }
@@ -668,6 +697,49 @@ fn t42_an_address_counts_only_if_it_is_verified() {
             verified.clone().map_or(claims.clone(), |verified| with(claims.clone(), "email_verified", verified));
         assert_eq!(verify(&token(&claims)).unwrap().email.is_some(), shown, "{verified:?}");
     }
+}
+
+#[test]
+fn t42_an_address_counts_only_if_it_is_verified_where_it_stands_too() {
+    let shown = |path: &str, said: Value| {
+        let mut issuer = foreign();
+        issuer.claims.email = path.into();
+        let mut claims = claims();
+        claims.as_object_mut().unwrap().extend(said.as_object().unwrap().clone());
+        verify_at(vec![issuer], &token(&claims), NOW).unwrap().email.is_some()
+    };
+    let address = "a@example.com";
+    for no in [json!(false), json!("false"), Value::Null, json!(0)] {
+        assert!(!shown("user.email", json!({"user": {"email": address, "email_verified": no}})), "the same object");
+        assert!(!shown("user.email", json!({"user": {"email": address}, "email_verified": no})), "the top");
+        let both = json!({"user": {"email": address, "email_verified": true}, "email_verified": no});
+        assert!(!shown("user.email", both), "of two words the no counts");
+        let both = json!({"user": {"email": address, "email_verified": no}, "email_verified": true});
+        assert!(!shown("user.email", both), "of two words the no counts");
+        assert!(!shown("a.b.mail", json!({"a": {"b": {"mail": address, "email_verified": no}}})), "another name");
+        assert!(!shown("user.mail", json!({"user": {"mail": address, "mail_verified": no}})), "another name");
+        for (name, verified) in [
+            ("https://app.example/email", "https://app.example/email_verified"),
+            ("https://app.example/claims#email", "https://app.example/claims#email_verified"),
+            ("urn:app:email", "urn:app:email_verified"),
+            ("https://app.example/mail", "https://app.example/email_verified"),
+            ("app_email", "app_email_verified"),
+            ("user.email", "user.email_verified"),
+        ] {
+            assert!(!shown(name, json!({name: address, verified: no})), "{verified}");
+            assert!(!shown(name, json!({name: address, "email_verified": no})), "{name}");
+            assert!(shown(name, json!({name: address, verified: true})), "{verified}");
+        }
+        // What is said of somebody else's address says nothing of this one.
+        assert!(shown("user.email", json!({"user": {"email": address}, "actor": {"email_verified": no}})));
+        let other = json!({"https://app.example/email": address, "https://other.example/email_verified": no});
+        assert!(shown("https://app.example/email", other));
+    }
+    for yes in [json!(true), json!("true")] {
+        assert!(shown("user.email", json!({"user": {"email": address, "email_verified": yes}, "email_verified": yes})));
+    }
+    assert!(shown("user.email", json!({"user": {"email": address}})), "absent is not false");
+    assert!(shown("https://app.example/email", json!({"https://app.example/email": address})), "absent is not false");
 }
 
 #[test]

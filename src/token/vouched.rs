@@ -182,6 +182,7 @@ impl Vouching {
             memberships: given("memberships").map(memberships).unwrap_or_default(),
             admin: self.admin,
             session,
+            foreign_session: None,
             token_id: unverified.token_id,
             uv: None,
             name: given("name").and_then(claims::shown_text),

@@ -149,6 +149,55 @@ fn t18_a_mark_that_cannot_be_made_is_made_later() {
 }
 
 #[test]
+fn t20_a_retired_key_ends_no_download_and_a_revoked_one_does() {
+    let upstream = Upstream::start(Behaviour::script(|_, wire| {
+        let _ = wire.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+        while wire.write(b"1\r\nx\r\n").is_ok() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }));
+    let running = doorward()
+        .own_issuer_with("EdDSA", &[("max_lifetime", "30s".into())])
+        .setting("identity.access_token", "30s")
+        .setting("auth.leeway", "0s")
+        .upstream(&upstream)
+        .start();
+    let token_of =
+        |subject: &str| said(&running, &["token", "mint", "--sub", subject, "--role", "ROLE_VIEWER", "--ttl", "30s"]);
+    let tokens = ["u-1", "u-2", "u-3"].map(token_of);
+    let kid = kid_of(&tokens[0]);
+    let mut downloads = tokens.each_ref().map(|token| {
+        let mut connection = running.connect();
+        connection.send(format!("GET /items HTTP/1.1\r\nHost: oms.test\r\nAuthorization: Bearer {token}\r\n\r\n"));
+        assert!(connection.head().starts_with("HTTP/1.1 200 "));
+        connection
+    });
+    said(&running, &["keys", "rotate", "--now"]);
+    eventually("the old key is gone", Duration::from_mins(2), || {
+        (states(&running) == ["expired", "signing"]).then_some(())
+    });
+    eventually("its tokens too", LONG, || (status(&running, &tokens[0]) == 401).then_some(()));
+    let [stranger, subject, key] = &mut downloads;
+    let mut flows = |seconds| {
+        let until = std::time::Instant::now() + Duration::from_secs(seconds);
+        while std::time::Instant::now() < until {
+            stranger.wire().exactly(6).expect("a stranger's download goes on");
+        }
+    };
+    // Each makes all that is open be decided again, within a second.
+    said(&running, &["revoke", "--subject", "nobody"]);
+    flows(4);
+    said(&running, &["revoke", "--subject", "u-2"]);
+    assert!(subject.wire().chunked().is_err(), "a revocation of one's own ends it");
+    // The next rotation drops the old key from the file.
+    said(&running, &["keys", "rotate", "--now"]);
+    eventually("it is dropped", LONG, || (!states(&running).contains(&"expired".to_owned())).then_some(()));
+    flows(4);
+    said(&running, &["revoke", "--key", &kid]);
+    assert!(key.wire().chunked().is_err(), "a revoked key ends what is open");
+}
+
+#[test]
 fn a_bad_key_file_leaves_the_old_keys_in_force() {
     let upstream = Upstream::start(Behaviour::Echo);
     let running = doorward().own_issuer("EdDSA").upstream(&upstream).start();

@@ -293,6 +293,58 @@ fn t07_sessions_memberships_and_uv_are_believed_from_own_keys_only() {
 }
 
 #[test]
+fn t07_a_foreign_session_is_believed_nowhere_and_ends_with_what_ends_it() {
+    let (own_kind, upstream) = (Issuer::hs256(), Upstream::echo());
+    let nested = toml::Table::from_iter([("session".to_owned(), "login.state".into())]);
+    let elsewhere = Issuer::es256().named("elsewhere");
+    let running = doorward()
+        .issuer_with(&own_kind, &[("admin", true.into())])
+        .issuer_with(&elsewhere, &[("claims", nested.into())])
+        .upstream(&upstream)
+        .start();
+    let administrator = own_kind.with_roles("root", &["ROLE_SUPER_ADMIN"]);
+    let revoke = |entry: Value| {
+        let answer = running.admin_request("POST", "/api/revocations", Some(&administrator), &entry.to_string());
+        assert_eq!(answer.status, 200, "{answer:?}");
+    };
+    let of = |session: &str| own_kind.token().claim("sid", session).sign();
+    let at_the_path = elsewhere.token().claim("sid", "s-9").claim("login", json!({"state": "state-three"})).sign();
+    for (token, session) in [(of("shown-nowhere"), "shown-nowhere"), (at_the_path.clone(), "state-three")] {
+        let answer = running.get_as("/me", &token);
+        assert_eq!(answer.status, 200);
+        let sent = upstream.last();
+        assert_eq!(sent.field("x-auth-session"), None);
+        // The token itself, which holds it in base64url, is not sent on; nothing else may hold it either.
+        assert!(!sent.text().contains(session) && !format!("{sent:?}").contains(session), "{sent:?}");
+        let line = running.access_line(answer.field("x-request-id").unwrap());
+        assert!(!line.to_string().contains(session), "{line}");
+    }
+    let refused = |token: &str| running.get_as("/items", token).denial() == (401, "revoked".into());
+    let (first, second, third) = (of("s-1"), of("s-2"), of("s-4"));
+    let odd = own_kind.token().claim("sid", json!(["s-1"])).sign();
+    let long = of(&"s".repeat(129));
+    for token in [&first, &second, &third, &odd, &long, &at_the_path] {
+        assert_eq!(running.get_as("/items", token).status, 200);
+    }
+    revoke(json!({"session": "s-1"}));
+    assert!(refused(&first), "a remembered token too");
+    assert!(refused(&of("s-1")), "and one that was never seen");
+    revoke(json!({"session": "s-9"}));
+    assert_eq!(running.get_as("/items", &at_the_path).status, 200, "its session stands somewhere else");
+    revoke(json!({"session": "state-three"}));
+    assert!(refused(&at_the_path));
+    // A floor of a session compares by `iat`, as all floors do for a foreign token.
+    let now = now();
+    revoke(json!({"session": "s-2", "floor": true, "issued_until": now - 3000}));
+    assert_eq!(running.get_as("/items", &second).status, 200, "issued later");
+    revoke(json!({"session": "s-2", "floor": true, "issued_until": now}));
+    assert!(refused(&second));
+    for token in [&third, &odd, &long] {
+        assert_eq!(running.get_as("/items", token).status, 200, "nobody ended its session");
+    }
+}
+
+#[test]
 fn t19_an_assertion_for_the_upstream_is_no_bearer_token() {
     let issuer = Issuer::hs256();
     let (running, upstream) = guarded_by(&issuer);

@@ -8,7 +8,7 @@ use http::{HeaderMap, StatusCode};
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::{First, Followed};
+use super::{First, Followed, reached};
 use crate::clock::Timestamp;
 use crate::https::{AskError, read_limited};
 use crate::token::jwk::Trust;
@@ -33,7 +33,7 @@ pub struct Fetched {
     pub refresh: Duration,
     /// How long after an answer the keys are used, if no other comes (T18).
     pub max_age: Duration,
-    /// How long after a fetch the next may be caused by an unknown `kid`.
+    /// How long after a fetch that an unknown `kid` caused the next may be caused by one.
     pub cool_down: Duration,
     /// Largest set that is read, in bytes.
     pub max_bytes: usize,
@@ -97,6 +97,8 @@ impl Fetched {
         // When the set in force is too old, by a clock that nobody sets back.
         let mut too_old: Option<Instant> = None;
         let mut cause = Cause::Time;
+        // When the last fetch began that an unknown kid caused.
+        let mut caused: Option<Instant> = None;
         let mut in_vain = InVain::default();
         // Whether a jump was told that has made the set in force too old.
         let mut jumped = false;
@@ -104,6 +106,9 @@ impl Fetched {
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let (begun, now) = (Instant::now(), Timestamp::now());
+            if cause == Cause::UnknownKid {
+                caused = Some(begun);
+            }
             let (pause, changed) = match fetch(&self, &followed.algorithms).await {
                 Ok((set, kept)) => {
                     (failures, jumped) = (0, false);
@@ -128,8 +133,11 @@ impl Fetched {
             loop {
                 tokio::select! {
                     () = sleep_until(next) => break,
-                    () = unknown.notified() => if soonest < next {
-                        (next, cause) = (soonest, Cause::UnknownKid);
+                    () = unknown.notified() => {
+                        let soonest = self.soonest_for_unknown(caused, failures, Instant::now());
+                        if let Some(soonest) = soonest.filter(|soonest| *soonest < next) {
+                            (next, cause) = (soonest, Cause::UnknownKid);
+                        }
                     },
                     () = reached(forget) => {
                         forget = None;
@@ -137,12 +145,7 @@ impl Fetched {
                     }
                     () = reached(too_old) => {
                         too_old = None;
-                        followed.keys.expire();
-                        (followed.changed)();
-                        tracing::error!(
-                            issuer = &*followed.issuer, max_age = ?self.max_age,
-                            "the issuer's keys are too old; its tokens are answered with 503 until they can be fetched"
-                        );
+                        followed.too_old(self.max_age);
                     }
                     _ = looks.tick() => if followed.keys.is_good(Timestamp::now()) {
                         jumped = false;
@@ -158,6 +161,12 @@ impl Fetched {
                 }
             }
         }
+    }
+
+    /// When a fetch may be caused by an unknown `kid`. The first one is looked for at once, whatever other fetch was made before it: a
+    /// new key may have signed a moment after that. While fetches fail, the next try is made no sooner for it.
+    fn soonest_for_unknown(&self, caused: Option<Instant>, failures: u32, now: Instant) -> Option<Instant> {
+        (failures == 0).then(|| caused.map_or(now, |last| now.max(last + self.cool_down)))
     }
 
     /// A little earlier than configured, so that many processes do not ask at the same moment.
@@ -195,13 +204,6 @@ impl InVain {
         self.0 = if cause == Cause::UnknownKid && !changed { self.0.saturating_add(1) } else { 0 };
         let doubled = fetched.cool_down.saturating_mul(2_u32.saturating_pow(self.0.saturating_sub(1).min(16)));
         doubled.min(fetched.refresh).max(fetched.cool_down)
-    }
-}
-
-async fn reached(end: Option<Instant>) {
-    match end {
-        Some(end) => sleep_until(end).await,
-        None => std::future::pending().await,
     }
 }
 
@@ -356,6 +358,21 @@ mod tests {
         for (failures, most) in [(1, 30), (2, 60), (9, 60)] {
             within(fetched.until_retry(failures, true), most);
         }
+    }
+
+    #[tokio::test]
+    async fn an_unknown_kid_causes_one_fetch_a_cool_down_the_first_at_once_and_none_while_fetches_fail() {
+        let (fetched, now) = (fetched(), Instant::now());
+        let before = |seconds| now.checked_sub(Duration::from_secs(seconds));
+        let soonest = |caused, failures| {
+            fetched.soonest_for_unknown(caused, failures, now).map(|at| at.duration_since(now).as_secs())
+        };
+        assert_eq!(soonest(None, 0), Some(0), "a fetch at the start, or ahead of need, does not count");
+        assert_eq!(
+            (soonest(before(10), 0), soonest(before(30), 0), soonest(before(90), 0)),
+            (Some(20), Some(0), Some(0))
+        );
+        assert_eq!((soonest(None, 1), soonest(before(90), 7)), (None, None), "the back-off stands");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use super::{folder_of, load_or_create, parse, read, sync_folder};
 use crate::clock::Timestamp;
 use crate::secret::Secret;
 use crate::token::issuer::Algorithm;
-use crate::token::jwk::{KeySet, KeySetError, REVOKED, SIGNS_FROM, VERIFIES_UNTIL};
+use crate::token::jwk::{KeySetError, REVOKED, SIGNS_FROM, VERIFIES_UNTIL};
 use crate::token::key_material;
 use crate::token::verify::whole_seconds;
 
@@ -149,7 +149,7 @@ fn write(path: &Path, keys: &[Map<String, Value>], algorithms: &[Algorithm]) -> 
     let failed = |error: std::io::Error| KeySetError(format!("{}: it cannot be written: {error}", path.display()));
     let document = Secret::new(json!({ "keys": keys }).to_string().into_bytes());
     // What could not be read again is not written.
-    KeySet::parse(document.expose(), algorithms, crate::token::jwk::Trust::File)?;
+    parse(path, &document, algorithms)?;
     let draft = beside(path, &uuid::Uuid::now_v7().to_string());
     let written = (|| {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
@@ -227,6 +227,7 @@ fn beside(path: &Path, name: &str) -> PathBuf {
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::token::jwk::KeySet;
 
     const NOW: Timestamp = Timestamp(1_800_000_000);
     const ALL: [Algorithm; 3] = [Algorithm::EdDSA, Algorithm::ES256, Algorithm::RS256];

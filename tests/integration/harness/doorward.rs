@@ -115,13 +115,19 @@ impl Builder {
     }
 
     /// Accepts the tokens of doorward's own keys, which it makes at its first start.
-    pub(crate) fn own_issuer(mut self, algorithm: &str) -> Self {
+    pub(crate) fn own_issuer(self, algorithm: &str) -> Self {
+        self.own_issuer_with(algorithm, &[])
+    }
+
+    /// As [`Self::own_issuer`], with more of its table.
+    pub(crate) fn own_issuer_with(mut self, algorithm: &str, more: &[(&str, toml::Value)]) -> Self {
         let mut table = toml::Table::new();
         table.insert("name".into(), "doorward".into());
         table.insert("issuer".into(), "http://127.0.0.1:8001".into());
         table.insert("audience".into(), vec!["oms"].into());
         table.insert("keys".into(), "local".into());
         table.insert("algorithms".into(), vec![algorithm].into());
+        table.extend(more.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
         self.issuers.push((table, String::new()));
         self
     }
