@@ -20,7 +20,7 @@ use super::key_sets;
 use super::replication::Replicated;
 use super::upstreams::{Configured, Listeners, Reading, Ready, Reread, warn_of_unprotected};
 use crate::admin_api::{self, ControlSocket, SocketError};
-use crate::clock::Timestamp;
+use crate::clock::{Settled, Timestamp};
 use crate::config::Settings;
 use crate::gateway::upstream::Check;
 use crate::gateway::watch::PERIOD as WATCH;
@@ -268,8 +268,9 @@ impl Doorward {
         let socket = self.socket(settings, built, listeners.socket, drain.clone());
         let mut drain = drain.clone();
         let thread = spawn("control", async move {
+            let mut settled = Settled::default();
             let sweeping = tokio::spawn(every(SWEEP, move || {
-                revocations.sweep(Timestamp::now());
+                revocations.sweep(settled.time(Timestamp::now(), Instant::now()));
                 if let Some(gateway) = &gateway {
                     gateway.sweep();
                 }
@@ -580,7 +581,7 @@ async fn leave(worker: Arc<Worker>, mut drain: Drain, grace: Duration) {
     worker.leave();
 }
 
-async fn every(period: Duration, work: impl Fn()) {
+async fn every(period: Duration, mut work: impl FnMut()) {
     let mut ticks = tokio::time::interval(period);
     loop {
         ticks.tick().await;

@@ -269,15 +269,12 @@ impl Shared {
         let went_back = before.as_ref().is_some_and(|before| manifest.base < before.base);
         let mut half_over = HashMap::new();
         if before.is_none() || went_back || manifest.base > last {
-            let started = Timestamp::now();
             for segment in &manifest.segments {
                 let mut ends = Vec::new();
                 segments::records(&self.folder, segment, |record| {
-                    let end = over(&record, self.retention);
-                    ends.extend(end);
-                    if end.is_none_or(|end| started < end) {
-                        self.apply(record.n, record.at, &record.entry, reading);
-                    }
+                    ends.extend(over(&record, self.retention));
+                    // What is over is applied as well, and does not count: a clock that is ahead now may be right in a moment.
+                    self.apply(record.n, record.at, &record.entry, reading);
                 })?;
                 half_over.extend(median(ends).map(|half| (segment.sha256.clone(), half)));
             }
@@ -386,7 +383,7 @@ impl Shared {
     fn apply(&self, n: u64, at: u64, entry: &Entry, reading: Reading) {
         let taken = seconds(at);
         let now = if reading == Reading::Live { Timestamp::now() } else { taken };
-        if self.retention.is_past(entry, taken, Timestamp::now()) {
+        if self.retention.is_past(entry, n, taken, Timestamp::now()) {
             return;
         }
         self.index.apply(entry, Arrival { number: Some(n), taken, now }, self.retention);

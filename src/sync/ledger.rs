@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time::MissedTickBehavior;
 
 use super::replica::now;
+use crate::clock::{Settled, Timestamp};
 use crate::ledger::{Ledger, LedgerError};
 use crate::revocation::{Entry, Freshness, RevocationIndex};
 
@@ -35,9 +36,10 @@ pub async fn follow(ledger: Arc<Ledger>, freshness: Arc<Freshness>, leads: Arc<A
 
 /// Keeps the folder small until the task is dropped.
 pub async fn tend(ledger: Arc<Ledger>) {
-    let mut told = Told::default();
+    let (mut told, mut settled) = (Told::default(), Settled::default());
     each(TEND, ledger, move |ledger| {
-        told.of("the revocation folder cannot be tended", ledger.tend().err());
+        let now = settled.time(Timestamp::now(), Instant::now());
+        told.of("the revocation folder cannot be tended", ledger.tend(now).err());
     })
     .await;
 }
