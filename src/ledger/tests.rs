@@ -577,6 +577,36 @@ fn t05_a_folder_that_is_opened_and_tended_while_the_clock_is_ahead_loses_nothing
     assert_eq!(place.open().0.count(), 0);
 }
 
+/// What somebody records whose clock shows a time that is off by so many seconds.
+fn recorded_at(place: &Place, after: &Change, off: i64, said: Entry) -> (Change, String) {
+    let at = unix_millis().saturating_add_signed(off * 1000);
+    let n = at.max(after.n + 1);
+    let change = Change { n, prev: after.n, at, id: uuid::Uuid::now_v7(), entry: said };
+    let line = place.key().sign(Kind::Change, &change).unwrap();
+    (change, line)
+}
+
+#[test]
+fn t14_a_clock_that_is_behind_the_last_change_takes_no_floor_that_is_too_low() {
+    for (off, later) in [(7200, true), (1_000_000, false)] {
+        let place = place();
+        let first = place.open().0.record(token("first")).unwrap();
+        // Now is the time of this one, and this machine's clock is behind.
+        let (change, line) = recorded_at(&place, &first.change, off, token("second"));
+        place.write_lines(&[place.lines(), vec![line]].concat());
+        let (ledger, index) = place.open();
+        let floor = ledger.record(entry(json!({ "subject": "alice" }))).unwrap();
+        assert_eq!(floor.change.at == change.at, later, "{off}");
+        let now = i64::try_from(change.at / 1000).unwrap();
+        for index in [index, place.open().1] {
+            let old = Presented { issued_at: Timestamp(now - 10), ..presented("other", "alice") };
+            assert_eq!(index.standing(&old, Timestamp(now)) == Standing::Revoked, later, "{off}");
+            let new = Presented { issued_at: Timestamp(now + 1), ..old };
+            assert_eq!(index.standing(&new, Timestamp(now)), Standing::Good, "{off}");
+        }
+    }
+}
+
 #[test]
 fn an_override_that_is_long_past_does_not_stand_in_the_way_of_a_line_of_a_file() {
     let place = place();

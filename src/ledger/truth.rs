@@ -26,6 +26,8 @@ const TRIES: usize = 16;
 /// What was lost and is older than this was acknowledged and published: the folder was put back to an older state. What is younger
 /// may be a batch that its writer took back, because the disk did not take it.
 const TAKEN_BACK_WITHIN: Duration = Duration::from_mins(1);
+/// By so much the clock may be behind the last change for that one's time to count.
+const CLOCK_BEHIND: Duration = Duration::from_hours(24);
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -422,7 +424,10 @@ impl Shared {
         let lost: Vec<(u64, Entry)> = disk.lost.iter().map(|entry| (0, entry.clone())).collect();
         let mut recorded = Vec::with_capacity(entries.len() + lost.len());
         let mut text = String::new();
-        let (mut prev, at) = (self.known().last(), unix_millis());
+        let (mut prev, at) = {
+            let known = self.known();
+            (known.last(), made_at(unix_millis(), known.changes.last().map(|last| last.change.at)))
+        };
         for (above, entry) in lost.iter().chain(entries) {
             let next = prev.max(disk.seen).max(*above).checked_add(1);
             let n = next.ok_or_else(|| LedgerError::Refused("there is no higher number".into()))?.max(at);
@@ -488,6 +493,22 @@ impl Shared {
         log.torn = 0;
         Ok(())
     }
+}
+
+/// When a change is made, by the clock and by when the one before it was made, in Unix milliseconds: a clock that went back would make a
+/// floor too low for tokens that say no number, for good. A clock that is behind by over a day is believed all the same: it may be the
+/// last change that was made while the clock was wrong, and whoever is logged out must not be so for years.
+fn made_at(now: u64, before: Option<u64>) -> u64 {
+    let behind = before.map_or(0, |before| before.saturating_sub(now));
+    if Duration::from_millis(behind) <= CLOCK_BEHIND {
+        return now + behind;
+    }
+    tracing::warn!(
+        behind_seconds = behind / 1000,
+        "the clock of this machine is far behind the last recorded change; if it is this clock that is wrong, tokens that were issued \
+         meanwhile and carry no `uv` are not refused by a floor that is taken now: set it right, and revoke again"
+    );
+    now
 }
 
 /// When half of these times have come.
