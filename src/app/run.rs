@@ -278,9 +278,9 @@ impl Doorward {
             }));
             let following = tokio::spawn(following);
             let aging = tokio::spawn(every(LOOK_AT_AGE, move || {
-                let now = sync::replica::now();
-                fresh.look(now);
-                own.look(now);
+                let (now, at) = (sync::replica::now(), Instant::now());
+                fresh.look(now, at);
+                own.look(now, at);
                 counted.set_staleness(fresh.staleness_at(now));
             }));
             let key_sets = tokio::spawn(key_sets.run());
