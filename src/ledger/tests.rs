@@ -608,6 +608,51 @@ fn t14_a_clock_that_is_behind_the_last_change_takes_no_floor_that_is_too_low() {
 }
 
 #[test]
+fn t16_a_batch_that_a_power_loss_left_in_part_is_set_aside_and_what_was_acknowledged_is_needed() {
+    let place = place();
+    let first = place.open().0.record(token("first")).unwrap();
+    let good = fs::read(place.log()).unwrap();
+    // Three changes that were written at once, a second later, and another one after them.
+    let mut batch = Vec::new();
+    let mut before = first.change.clone();
+    for (id, off) in [("a", 1), ("b", 1), ("c", 1), ("later", 2)] {
+        let (mut change, _) = recorded_at(&place, &before, off, token(id));
+        change.at = first.change.at + u64::try_from(off).unwrap() * 1000;
+        let line = place.key().sign(Kind::Change, &change).unwrap();
+        batch.push(format!("{line}\n").into_bytes());
+        before = change;
+    }
+    let hole = |line: &[u8], kept: usize| [&vec![0; line.len() - kept], &line[line.len() - kept..]].concat();
+    for torn in [
+        vec![0; 100],
+        [vec![0; 100], b"\n".to_vec()].concat(),
+        hole(&batch[0], 40),
+        [hole(&batch[0], 1), batch[1].clone(), batch[2].clone()].concat(),
+        [hole(&batch[0], 30), batch[1].clone(), batch[2][..50].to_vec()].concat(),
+        [hole(&batch[0], 0), hole(&batch[1], 9), batch[2].clone()].concat(),
+    ] {
+        fs::write(place.log(), [&good[..], &torn].concat()).unwrap();
+        let (ledger, index) = place.open();
+        assert_eq!((ledger.last(), refuses(&index, "first")), (first.change.n, true));
+        assert_eq!(fs::read(place.log()).unwrap(), good, "it is set aside");
+        assert_eq!(fs::read(place.folder.join("changes.torn")).unwrap(), torn);
+        ledger.record(token("next")).unwrap();
+        assert_eq!(place.open().0.count(), 2);
+    }
+    for altered in [
+        // A line behind it that was written later, when the batch had been acknowledged.
+        [hole(&batch[0], 30), batch[1].clone(), batch[2].clone(), batch[3].clone()].concat(),
+        [hole(&batch[0], 30), batch[1].clone(), batch[2].to_ascii_uppercase()].concat(),
+        [batch[0].to_ascii_uppercase(), batch[1].clone()].concat(),
+    ] {
+        fs::write(place.log(), [&good[..], &altered].concat()).unwrap();
+        let refusal = place.refusal();
+        assert!(refusal.contains("changes.log line 2: ") && refusal.contains("has been changed on disk"), "{refusal}");
+        assert_eq!(fs::read(place.log()).unwrap(), [&good[..], &altered].concat());
+    }
+}
+
+#[test]
 fn an_override_that_is_long_past_does_not_stand_in_the_way_of_a_line_of_a_file() {
     let place = place();
     let (ledger, index) = place.open();

@@ -481,12 +481,26 @@ impl Shared {
         let path = self.folder.log();
         let length = file.metadata().map_err(LedgerError::io(&path, "it cannot be read"))?.len();
         if length > log.offset {
-            tracing::warn!(
-                file = %path.display(),
-                line = log.lines + 1,
-                bytes = length - log.offset,
-                "the last line is half written and is cut off; nobody was told that it is recorded"
-            );
+            let torn = std::fs::read(&path).map_err(LedgerError::io(&path, "it cannot be read"))?;
+            let torn = torn.get(usize::try_from(log.offset).unwrap_or(usize::MAX)..).unwrap_or_default();
+            if torn.contains(&0) {
+                let aside = path.with_extension("torn");
+                std::fs::write(&aside, torn).map_err(LedgerError::io(&aside, "it cannot be written"))?;
+                tracing::warn!(
+                    file = %path.display(),
+                    line = log.lines + 1,
+                    bytes = length - log.offset,
+                    aside = %aside.display(),
+                    "a batch of changes reached the disk in part, as when the power fails, and is set aside; nobody was told that it is recorded"
+                );
+            } else {
+                tracing::warn!(
+                    file = %path.display(),
+                    line = log.lines + 1,
+                    bytes = length - log.offset,
+                    "the last line is half written and is cut off; nobody was told that it is recorded"
+                );
+            }
             let cut = file.set_len(log.offset).and_then(|()| file.sync_data());
             cut.map_err(LedgerError::io(&path, "a half-written line cannot be cut off"))?;
         }
