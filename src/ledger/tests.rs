@@ -608,6 +608,35 @@ fn t14_a_clock_that_is_behind_the_last_change_takes_no_floor_that_is_too_low() {
 }
 
 #[test]
+fn t02_what_was_lost_and_gives_something_does_not_win_over_what_was_decided_since() {
+    let place = place();
+    let (ledger, index) = place.open();
+    for lost in [json!({ "enabled": "alice" }), json!({ "override": "alice", "roles": ["ROLE_A"] })] {
+        ledger.record(token("old")).unwrap();
+        let backup = fs::read(place.log()).unwrap();
+        ledger.record(entry(lost)).unwrap();
+        ledger.record(entry(json!({ "enabled": "bob" }))).unwrap();
+        ledger.record(token("lost")).unwrap();
+        fs::write(place.log(), &backup).unwrap();
+        let (other, _) = place.open();
+        other.record(entry(json!({ "disabled": "alice" }))).unwrap();
+        other.record(entry(json!({ "override": "alice", "roles": [] }))).unwrap();
+        assert_eq!(ledger.follow().unwrap(), Looked::News);
+        ledger.record(token("next")).unwrap();
+        let (again, fresh) = place.open();
+        for index in [&index, &fresh] {
+            assert_eq!(index.standing(&presented("any", "alice"), Timestamp::now()), Standing::Disabled);
+            assert!(refuses(index, "lost") && refuses(index, "next"), "the rest is recorded again");
+        }
+        let said =
+            |about: Entry| again.state().unwrap().changes.iter().filter(|change| change.change.entry == about).count();
+        assert!(said(entry(json!({ "enabled": "bob" }))) > 0);
+        assert_eq!(said(entry(json!({ "enabled": "alice" }))), 0);
+        assert_eq!(said(entry(json!({ "override": "alice", "roles": ["ROLE_A"] }))), 0);
+    }
+}
+
+#[test]
 fn t16_a_batch_that_a_power_loss_left_in_part_is_set_aside_and_what_was_acknowledged_is_needed() {
     let place = place();
     let first = place.open().0.record(token("first")).unwrap();

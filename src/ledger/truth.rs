@@ -12,7 +12,7 @@ use super::error::LedgerError;
 use super::folder::{Folder, Lock, Stamp};
 use super::handle::{Looked, Published, Recorded};
 use super::lines::{self, Lines, Unread};
-use super::records::{over, seconds};
+use super::records::{over, overtakes, seconds};
 use super::segments;
 use super::steps::Step;
 use crate::clock::{Timestamp, unix_millis};
@@ -77,8 +77,8 @@ pub(super) struct Disk {
     pub(super) log: Option<Log>,
     /// The highest number that was ever seen, in a state of the folder that is lost perhaps.
     seen: u64,
-    /// What was known and is not in the folder any more: recorded again with the next commit.
-    pub(super) lost: Vec<Entry>,
+    /// What was known and is not in the folder any more, under its number: recorded again with the next commit.
+    pub(super) lost: Vec<(u64, Entry)>,
     /// Whether this process is writing just now ([`Writing`]).
     pub(super) writing: bool,
 }
@@ -284,7 +284,7 @@ impl Shared {
         }
         disk.seen = disk.seen.max(last);
         if went_back && self.key.is_some() {
-            disk.lost.push(Entry::Floor { of: FloorOf::Everything, issued_until: None });
+            disk.lost.push((u64::MAX, Entry::Floor { of: FloorOf::Everything, issued_until: None }));
         }
         let mut known = self.known_mut();
         if manifest.base > last {
@@ -373,12 +373,12 @@ impl Shared {
         if self.key.is_none() {
             return;
         }
-        disk.lost.extend(lost.iter().map(|recorded| recorded.change.entry.clone()));
+        disk.lost.extend(lost.iter().map(|recorded| (recorded.change.n, recorded.change.entry.clone())));
         if Duration::from_millis(age) > TAKEN_BACK_WITHIN {
             tracing::error!(
                 "the folder was put back to an older state: everybody is logged out, for what else is lost is not known"
             );
-            disk.lost.push(Entry::Floor { of: FloorOf::Everything, issued_until: None });
+            disk.lost.push((u64::MAX, Entry::Floor { of: FloorOf::Everything, issued_until: None }));
         }
     }
 
@@ -421,7 +421,13 @@ impl Shared {
         let held = self.folder.lock()?;
         let mut disk = self.disk();
         self.make(&mut disk, &held)?;
-        let lost: Vec<(u64, Entry)> = disk.lost.iter().map(|entry| (0, entry.clone())).collect();
+        let lost: Vec<(u64, Entry)> = {
+            let known = self.known();
+            let is_overtaken = |(n, entry): &&(u64, Entry)| {
+                known.changes.iter().any(|recorded| recorded.change.n > *n && overtakes(&recorded.change.entry, entry))
+            };
+            disk.lost.iter().filter(|lost| !is_overtaken(lost)).map(|(_, entry)| (0, entry.clone())).collect()
+        };
         let mut recorded = Vec::with_capacity(entries.len() + lost.len());
         let mut text = String::new();
         let (mut prev, at) = {
