@@ -497,7 +497,8 @@ impl Shared {
                     line = log.lines + 1,
                     bytes = length - log.offset,
                     aside = %aside.display(),
-                    "a batch of changes reached the disk in part, as when the power fails, and is set aside; nobody was told that it is recorded"
+                    "a batch of changes reached the disk in part, as when the power fails, and is set aside; nobody was \
+                     told that it is recorded"
                 );
             } else {
                 tracing::warn!(

@@ -331,8 +331,8 @@ impl RevocationIndex {
         Timestamp(self.dropped.load(Ordering::Acquire))
     }
 
-    /// Removes what had expired at a time that has certainly come ([`crate::clock::Settled`]) from a sixteenth of the shards, the next sixteenth at every call, so that no writer waits for long, and
-    /// readers not at all. Returns how many went.
+    /// Removes what had expired at a time that has certainly come ([`crate::clock::Settled`]) from a sixteenth of the shards, the next
+    /// sixteenth at every call, so that no writer waits for long, and readers not at all. Returns how many went.
     pub fn sweep(&self, now: Timestamp) -> usize {
         self.dropped.store(now.0, Ordering::Release);
         let slice = self.sweep_next.fetch_add(1, Ordering::Relaxed) % SLICES;
