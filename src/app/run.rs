@@ -20,7 +20,7 @@ use super::key_sets;
 use super::replication::Replicated;
 use super::upstreams::{Configured, Listeners, Reading, Ready, Reread, warn_of_unprotected};
 use crate::admin_api::{self, ControlSocket, SocketError};
-use crate::clock::Timestamp;
+use crate::clock::{Settled, Timestamp};
 use crate::config::Settings;
 use crate::gateway::upstream::Check;
 use crate::gateway::watch::PERIOD as WATCH;
@@ -268,8 +268,9 @@ impl Doorward {
         let socket = self.socket(settings, built, listeners.socket, drain.clone());
         let mut drain = drain.clone();
         let thread = spawn("control", async move {
+            let mut settled = Settled::default();
             let sweeping = tokio::spawn(every(SWEEP, move || {
-                revocations.sweep(Timestamp::now());
+                revocations.sweep(settled.time(Timestamp::now(), Instant::now()));
                 if let Some(gateway) = &gateway {
                     gateway.sweep();
                 }
@@ -277,9 +278,9 @@ impl Doorward {
             }));
             let following = tokio::spawn(following);
             let aging = tokio::spawn(every(LOOK_AT_AGE, move || {
-                let now = sync::replica::now();
-                fresh.look(now);
-                own.look(now);
+                let (now, at) = (sync::replica::now(), Instant::now());
+                fresh.look(now, at);
+                own.look(now, at);
                 counted.set_staleness(fresh.staleness_at(now));
             }));
             let key_sets = tokio::spawn(key_sets.run());
@@ -580,7 +581,7 @@ async fn leave(worker: Arc<Worker>, mut drain: Drain, grace: Duration) {
     worker.leave();
 }
 
-async fn every(period: Duration, work: impl Fn()) {
+async fn every(period: Duration, mut work: impl FnMut()) {
     let mut ticks = tokio::time::interval(period);
     loop {
         ticks.tick().await;

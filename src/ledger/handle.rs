@@ -14,6 +14,7 @@ use super::folder::Folder;
 use super::truth::{Disk, Reading, Shared};
 use super::writer::{self, Job, WAITING};
 use super::{segments, tend};
+use crate::clock::Timestamp;
 use crate::revocation::{Change, Entry, Manifest, PinnedKeys, PublicationKey, Retention, RevocationIndex};
 use crate::telemetry::LedgerMetrics;
 
@@ -314,12 +315,13 @@ impl Ledger {
         Ok(looked)
     }
 
-    /// Makes segments of a long tail, and few of many. Whether anything was done.
+    /// Makes segments of a long tail, and few of many, without what was over at a time that has certainly come
+    /// ([`crate::clock::Settled`]): what drops out here is gone. Whether anything was done.
     ///
     /// # Errors
     /// [`LedgerError`]; the folder is as it was, or is finished with the next call.
-    pub fn tend(&self) -> Result<bool, LedgerError> {
-        let tended = self.shared.tend((tend::AT_ONCE, tend::STAY));
+    pub fn tend(&self, now: Timestamp) -> Result<bool, LedgerError> {
+        let tended = self.shared.tend((tend::AT_ONCE, tend::STAY), now);
         tended.inspect_err(|_| self.shared.metrics.failed())
     }
 }

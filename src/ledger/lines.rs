@@ -16,7 +16,7 @@ pub(super) struct Lines {
     pub(super) bytes: u64,
     /// Whole lines.
     pub(super) count: usize,
-    /// Bytes behind the last line end: a writer is about to finish them, or died over them.
+    /// Bytes behind the last line: a writer is about to finish them, or died over them.
     pub(super) torn: u64,
 }
 
@@ -58,15 +58,25 @@ pub(super) fn read(
     let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
     let mut lines =
         Lines { bytes: whole as u64, torn: (bytes.len() - whole) as u64, count: from.lines, ..Lines::default() };
-    let mut before = from.prev;
+    let (mut before, mut made_at, mut start) = (from.prev, None, 0);
     for line in bytes[..whole].split_inclusive(|byte| *byte == b'\n') {
         lines.count += 1;
-        let recorded = one(pinned, &line[..line.len() - 1], &known).map_err(|what| {
-            let mend = "a line that was acknowledged has been changed on disk: put the folder back from a backup, and see \
-                        [publication] key_file if the key is another one";
-            Unread::Broken(folder.broken(&folder.log(), Some(lines.count), what, mend))
-        })?;
-        let Change { n, prev, .. } = recorded.change;
+        let recorded = match one(pinned, &line[..line.len() - 1], &known) {
+            Ok(recorded) => recorded,
+            Err(_) if is_torn_batch(pinned, &bytes[start..whole], made_at) => {
+                lines.count -= 1;
+                (lines.bytes, lines.torn) = (start as u64, (bytes.len() - start) as u64);
+                return Ok(lines);
+            }
+            Err(what) => {
+                let mend = "a line that was acknowledged has been changed on disk: put the folder back from a backup, and see \
+                            [publication] key_file if the key is another one";
+                return Err(Unread::Broken(folder.broken(&folder.log(), Some(lines.count), what, mend)));
+            }
+        };
+        start += line.len();
+        let Change { n, prev, at, .. } = recorded.change;
+        made_at = Some(at);
         let gap = |last| Unread::Gap { line: lines.count, prev, last };
         if before.is_some_and(|before| prev != before) {
             return Err(gap(before.unwrap_or_default()));
@@ -87,6 +97,22 @@ pub(super) fn read(
         lines.changes.push(recorded);
     }
     Ok(lines)
+}
+
+/// Whether this is what a power loss leaves of a batch that was not yet acknowledged: blocks that did not reach the disk are NUL there, and
+/// others behind them did. All that can still be read is of one batch, which has a time of its own: what has been acknowledged since
+/// would have another.
+fn is_torn_batch(pinned: &PinnedKeys, bytes: &[u8], before: Option<u64>) -> bool {
+    let mut lines = bytes.split_inclusive(|byte| *byte == b'\n');
+    let mut batch = None;
+    lines.next().is_some_and(|hole| hole.contains(&0))
+        && lines.all(|line| {
+            line.contains(&0)
+                || one(pinned, &line[..line.len() - 1], &|_| None).is_ok_and(|recorded| {
+                    let at = recorded.change.at;
+                    before != Some(at) && *batch.get_or_insert(at) == at
+                })
+        })
 }
 
 fn one(

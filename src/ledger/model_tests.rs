@@ -140,12 +140,12 @@ fn run(acts: Vec<Act>) {
                 processes[usize::from(who)].0.follow().unwrap();
             }
             Act::Tend(who, stay) => {
-                processes[usize::from(who)].0.shared.tend((3, stay)).unwrap();
+                processes[usize::from(who)].0.shared.tend((3, stay), Timestamp::now()).unwrap();
             }
             Act::StopTending(who, step) => {
                 let ledger = &processes[usize::from(who)].0;
                 *ledger.shared.folder.steps.stop_after.lock().unwrap() = Some(step);
-                let _ = ledger.shared.tend((2, 1));
+                let _ = ledger.shared.tend((2, 1), Timestamp::now());
                 processes[usize::from(who)] = place.open();
             }
             Act::Tear(who, bytes) => {

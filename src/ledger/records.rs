@@ -83,6 +83,16 @@ impl Subject {
     }
 }
 
+/// Whether an entry that was lost, and may give somebody something, must not be recorded again, because this later one was recorded
+/// meanwhile: it would count as the newest.
+pub(super) fn overtakes(later: &Entry, lost: &Entry) -> bool {
+    match lost {
+        Entry::Enabled { .. } | Entry::Override(_) => Subject::of(later) == Subject::of(lost),
+        Entry::RoleData { .. } => matches!(later, Entry::RoleData { .. }),
+        _ => false,
+    }
+}
+
 /// Whether the later of two records of one subject says all that the earlier does.
 fn replaces(later: &Record, earlier: &Record, retention: Retention) -> bool {
     let (ends, ended) = (over(later, retention), over(earlier, retention));

@@ -77,15 +77,14 @@ impl Plan {
 
 impl Shared {
     /// Does what is due. Whether that was anything.
-    pub(super) fn tend(&self, sizes: (usize, usize)) -> Result<bool, LedgerError> {
-        if self.key.is_none() || self.plan(sizes).is_none() {
+    pub(super) fn tend(&self, sizes: (usize, usize), now: Timestamp) -> Result<bool, LedgerError> {
+        if self.key.is_none() || self.plan(sizes, now).is_none() {
             return Ok(false);
         }
         let Some(_held) = self.folder.try_lock_segments()? else { return Ok(false) };
         self.refresh(&mut self.disk(), Reading::Live)?;
-        let Some((manifest, changes, plan)) = self.plan(sizes) else { return Ok(false) };
+        let Some((manifest, changes, plan)) = self.plan(sizes, now) else { return Ok(false) };
 
-        let now = Timestamp::now();
         let taken = &changes[..plan.changes];
         let mut records: Vec<Record> = Vec::new();
         for (segment, _) in manifest.segments.iter().zip(&plan.merged).filter(|(_, merged)| **merged) {
@@ -111,10 +110,9 @@ impl Shared {
         Ok(true)
     }
 
-    fn plan(&self, sizes: (usize, usize)) -> Option<(Arc<Manifest>, Vec<Arc<Recorded>>, Plan)> {
+    fn plan(&self, sizes: (usize, usize), now: Timestamp) -> Option<(Arc<Manifest>, Vec<Arc<Recorded>>, Plan)> {
         let known = self.known();
         let manifest = known.manifest.clone()?;
-        let now = Timestamp::now();
         let half_over = |segment: &SegmentOf| known.half_over.get(&segment.sha256).is_some_and(|half| *half <= now);
         let plan = Plan::of(&manifest.segments, known.changes.len(), sizes, half_over, now);
         (!plan.is_nothing()).then(|| (manifest, known.changes.clone(), plan))

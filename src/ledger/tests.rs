@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::steps::{self, Step};
 use super::*;
-use crate::clock::{Timestamp, unix_millis};
+use crate::clock::{Settled, Timestamp, unix_millis};
 use crate::revocation::{
     Arrival, Change, Entry, FloorOf, Kind, PinnedKeys, Presented, PublicationKey, Retention, RevocationIndex, Standing,
 };
@@ -36,6 +36,8 @@ fn another() -> Place {
     place()
 }
 
+/// What everything is kept for the clocks, in seconds.
+const DAY: u64 = 86_400;
 const RETENTION: Retention = Retention { from_arrival: 3_780, after_expiry: 90, overrides_stay: false };
 
 impl Place {
@@ -221,7 +223,7 @@ fn t12_a_follower_learns_what_another_process_records() {
         if round == "c" {
             follower.follow().unwrap();
         }
-        assert!(writer.shared.tend((16, 4)).unwrap());
+        assert!(writer.shared.tend((16, 4), Timestamp::now()).unwrap());
         assert_eq!(follower.follow().unwrap(), Looked::News);
         assert!(refuses(&index, &format!("{round}-0")) && refuses(&index, &format!("{round}-39")));
         assert_eq!((follower.count(), follower.last()), (writer.count(), writer.last()));
@@ -307,7 +309,7 @@ fn what_is_missing_from_the_folder_is_named() {
     for number in 0..30 {
         ledger.record(token(&format!("t-{number}"))).unwrap();
     }
-    assert!(ledger.shared.tend((16, 4)).unwrap());
+    assert!(ledger.shared.tend((16, 4), Timestamp::now()).unwrap());
     let segment = fs::read_dir(place.folder.join("segments")).unwrap().next().unwrap().unwrap().path();
     for path in [place.folder.join("manifest"), place.log(), segment.clone()] {
         let aside = path.with_extension("aside");
@@ -349,7 +351,7 @@ fn a_crash_at_any_step_leaves_a_folder_that_opens() {
         let (last, truth) = (ledger.last(), ledger.truth());
         stop(&ledger, Some(step));
         let reached = !matches!(step, Step::LogDrafted | Step::LogPlaced);
-        assert_eq!(ledger.shared.tend((16, 4)).is_err(), reached, "{step:?}");
+        assert_eq!(ledger.shared.tend((16, 4), Timestamp::now()).is_err(), reached, "{step:?}");
         // Another process finds it so, and goes on.
         let check = |ledger: &Ledger, index: &RevocationIndex| {
             assert_eq!((ledger.last(), ledger.truth()), (last, truth), "{step:?}");
@@ -359,17 +361,17 @@ fn a_crash_at_any_step_leaves_a_folder_that_opens() {
         let (again, index) = place.open();
         check(&again, &index);
         again.record(token("after")).unwrap();
-        again.shared.tend((8, 2)).unwrap();
+        again.shared.tend((8, 2), Timestamp::now()).unwrap();
         // The one that stopped goes on as well: an error is no crash.
         stop(&ledger, None);
         ledger.record(token("later")).unwrap();
-        ledger.shared.tend((8, 2)).unwrap();
+        ledger.shared.tend((8, 2), Timestamp::now()).unwrap();
         let (third, index) = place.open();
         assert!(refuses(&index, "after") && refuses(&index, "later") && refuses(&index, "t-0"), "{step:?}");
         assert_eq!(third.state().unwrap().changes, ledger.state().unwrap().changes, "{step:?}");
         let drafts = fs::read_dir(&place.folder).unwrap().chain(fs::read_dir(place.folder.join("segments")).unwrap());
         let drafts = drafts.filter(|file| file.as_ref().unwrap().path().to_str().unwrap().ends_with(".draft")).count();
-        third.shared.tend((1, 0)).unwrap();
+        third.shared.tend((1, 0), Timestamp::now()).unwrap();
         assert!(drafts <= 1, "{step:?} leaves {drafts} drafts");
     }
 }
@@ -392,7 +394,11 @@ fn t01_a_process_that_is_stopped_with_the_lock_keeps_nobody_from_following() {
         let held = folder::Folder::new(place.folder.clone()).lock().unwrap();
         std::thread::scope(|scope| {
             let waits = scope.spawn(|| {
-                if tends { ledger.shared.tend((1, 0)).map(drop) } else { ledger.record(token("second")).map(drop) }
+                if tends {
+                    ledger.shared.tend((1, 0), Timestamp::now()).map(drop)
+                } else {
+                    ledger.record(token("second")).map(drop)
+                }
             });
             std::thread::sleep(Duration::from_millis(200));
             assert!(follows(&ledger) == Looked::Nothing && !waits.is_finished());
@@ -433,7 +439,7 @@ fn t01_a_slow_disk_keeps_nobody_from_following_and_nobody_reads_what_it_has_not_
         let last = ledger.last();
         std::thread::scope(|scope| {
             let slow = Slow::at(&ledger, step);
-            let tended = scope.spawn(|| ledger.shared.tend((1, 0)));
+            let tended = scope.spawn(|| ledger.shared.tend((1, 0), Timestamp::now()));
             std::thread::sleep(Duration::from_millis(100));
             // It has come so far by then, or later on a busy machine.
             let begun = Instant::now();
@@ -497,7 +503,7 @@ fn what_is_written_anew_says_the_same() {
         ledger.record(entry(json!({ "disabled": "one" }))).unwrap();
         ledger.record(entry(json!({ "enabled": "one" }))).unwrap();
         if number % 10 == 9 {
-            ledger.shared.tend((16, 4)).unwrap();
+            ledger.shared.tend((16, 4), Timestamp::now()).unwrap();
         }
     }
     let state = ledger.state().unwrap();
@@ -523,13 +529,13 @@ fn t05_what_is_over_drops_out_and_what_stands_stays() {
     let (ledger, _) = place.open();
     let now = u64::try_from(Timestamp::now().0).unwrap();
     for number in 0..20 {
-        // `exp` + leeway + 60 s is over; a second less is not.
-        ledger.record(entry(json!({ "jti": format!("over-{number}"), "expires_at": now - 91 }))).unwrap();
-        ledger.record(entry(json!({ "jti": format!("live-{number}"), "expires_at": now - 30 }))).unwrap();
+        // A day after `exp` + leeway + 60 s is over; a second less is not.
+        ledger.record(entry(json!({ "jti": format!("over-{number}"), "expires_at": now - 91 - DAY }))).unwrap();
+        ledger.record(entry(json!({ "jti": format!("live-{number}"), "expires_at": now - 30 - DAY }))).unwrap();
     }
     ledger.record(entry(json!({ "key": "k-1" }))).unwrap();
     ledger.record(entry(json!({ "override": "alice", "roles": ["ROLE_USER"] }))).unwrap();
-    assert!(ledger.shared.tend((1, 0)).unwrap());
+    assert!(ledger.shared.tend((1, 0), Timestamp::now()).unwrap());
     let state = ledger.state().unwrap();
     assert_eq!((state.count(), state.changes.len()), (22, 0));
     assert_eq!(state.manifest.segments[1].expires_at, Some(i64::try_from(now).unwrap() + 60));
@@ -540,6 +546,142 @@ fn t05_what_is_over_drops_out_and_what_stands_stays() {
 }
 
 #[test]
+fn t05_a_folder_that_is_opened_and_tended_while_the_clock_is_ahead_loses_nothing() {
+    let place = place();
+    let (ledger, _) = place.open();
+    let now = Timestamp::now();
+    for entry in
+        [json!({ "jti": "a" }), json!({ "jti": "b", "expires_at": now.0 + 100 }), json!({ "subject": "alice" })]
+    {
+        ledger.record(self::entry(entry)).unwrap();
+    }
+    let all_there = |index: &RevocationIndex| {
+        let old = Presented { issued_at: now.plus(-10), ..presented("other", "alice") };
+        refuses(index, "a") && refuses(index, "b") && index.standing(&old, Timestamp::now()) == Standing::Revoked
+    };
+    assert!(ledger.shared.tend((1, 0), now).unwrap());
+    assert!(!ledger.shared.tend((1, 0), now.plus(7200)).unwrap(), "a time zone ahead");
+    // Years ahead, for as long as the clock is not known to be right: at a start, and after a jump.
+    let (mut settled, ahead) = (Settled::default(), now.plus(100_000_000));
+    assert!(!ledger.shared.tend((1, 0), settled.time(ahead, Instant::now())).unwrap());
+    drop(ledger);
+    // Reading it makes nothing of what time it is.
+    let (again, index) = place.open();
+    assert!(all_there(&index) && again.count() == 3);
+    assert!((0..16).all(|_| index.sweep(now.plus(7200)) == 0));
+    (0..200).for_each(|n| drop(again.record(token(&format!("more-{n}"))).unwrap()));
+    assert!(all_there(&index));
+    assert!(again.shared.tend((1, 0), now.plus(7200)).unwrap());
+    assert!(all_there(&place.open().1));
+    assert!(again.shared.tend((1, 0), now.plus(1_000_000)).unwrap(), "what is over does go");
+    assert_eq!(place.open().0.count(), 0);
+}
+
+/// What somebody records whose clock shows a time that is off by so many seconds.
+fn recorded_at(place: &Place, after: &Change, off: i64, said: Entry) -> (Change, String) {
+    let at = unix_millis().saturating_add_signed(off * 1000);
+    let n = at.max(after.n + 1);
+    let change = Change { n, prev: after.n, at, id: uuid::Uuid::now_v7(), entry: said };
+    let line = place.key().sign(Kind::Change, &change).unwrap();
+    (change, line)
+}
+
+#[test]
+fn t14_a_clock_that_is_behind_the_last_change_takes_no_floor_that_is_too_low() {
+    for (off, later) in [(7200, true), (1_000_000, false)] {
+        let place = place();
+        let first = place.open().0.record(token("first")).unwrap();
+        // Now is the time of this one, and this machine's clock is behind.
+        let (change, line) = recorded_at(&place, &first.change, off, token("second"));
+        place.write_lines(&[place.lines(), vec![line]].concat());
+        let (ledger, index) = place.open();
+        let floor = ledger.record(entry(json!({ "subject": "alice" }))).unwrap();
+        assert_eq!(floor.change.at == change.at, later, "{off}");
+        let now = i64::try_from(change.at / 1000).unwrap();
+        for index in [index, place.open().1] {
+            let old = Presented { issued_at: Timestamp(now - 10), ..presented("other", "alice") };
+            assert_eq!(index.standing(&old, Timestamp(now)) == Standing::Revoked, later, "{off}");
+            let new = Presented { issued_at: Timestamp(now + 1), ..old };
+            assert_eq!(index.standing(&new, Timestamp(now)), Standing::Good, "{off}");
+        }
+    }
+}
+
+#[test]
+fn t02_what_was_lost_and_gives_something_does_not_win_over_what_was_decided_since() {
+    let place = place();
+    let (ledger, index) = place.open();
+    for lost in [json!({ "enabled": "alice" }), json!({ "override": "alice", "roles": ["ROLE_A"] })] {
+        ledger.record(token("old")).unwrap();
+        let backup = fs::read(place.log()).unwrap();
+        ledger.record(entry(lost)).unwrap();
+        ledger.record(entry(json!({ "enabled": "bob" }))).unwrap();
+        ledger.record(token("lost")).unwrap();
+        fs::write(place.log(), &backup).unwrap();
+        let (other, _) = place.open();
+        other.record(entry(json!({ "disabled": "alice" }))).unwrap();
+        other.record(entry(json!({ "override": "alice", "roles": [] }))).unwrap();
+        assert_eq!(ledger.follow().unwrap(), Looked::News);
+        ledger.record(token("next")).unwrap();
+        let (again, fresh) = place.open();
+        for index in [&index, &fresh] {
+            assert_eq!(index.standing(&presented("any", "alice"), Timestamp::now()), Standing::Disabled);
+            assert!(refuses(index, "lost") && refuses(index, "next"), "the rest is recorded again");
+        }
+        let said =
+            |about: Entry| again.state().unwrap().changes.iter().filter(|change| change.change.entry == about).count();
+        assert!(said(entry(json!({ "enabled": "bob" }))) > 0);
+        assert_eq!(said(entry(json!({ "enabled": "alice" }))), 0);
+        assert_eq!(said(entry(json!({ "override": "alice", "roles": ["ROLE_A"] }))), 0);
+    }
+}
+
+#[test]
+fn t16_a_batch_that_a_power_loss_left_in_part_is_set_aside_and_what_was_acknowledged_is_needed() {
+    let place = place();
+    let first = place.open().0.record(token("first")).unwrap();
+    let good = fs::read(place.log()).unwrap();
+    // Three changes that were written at once, a second later, and another one after them.
+    let mut batch = Vec::new();
+    let mut before = first.change.clone();
+    for (id, off) in [("a", 1), ("b", 1), ("c", 1), ("later", 2)] {
+        let (mut change, _) = recorded_at(&place, &before, off, token(id));
+        change.at = first.change.at + u64::try_from(off).unwrap() * 1000;
+        let line = place.key().sign(Kind::Change, &change).unwrap();
+        batch.push(format!("{line}\n").into_bytes());
+        before = change;
+    }
+    let hole = |line: &[u8], kept: usize| [&vec![0; line.len() - kept], &line[line.len() - kept..]].concat();
+    for torn in [
+        vec![0; 100],
+        [vec![0; 100], b"\n".to_vec()].concat(),
+        hole(&batch[0], 40),
+        [hole(&batch[0], 1), batch[1].clone(), batch[2].clone()].concat(),
+        [hole(&batch[0], 30), batch[1].clone(), batch[2][..50].to_vec()].concat(),
+        [hole(&batch[0], 0), hole(&batch[1], 9), batch[2].clone()].concat(),
+    ] {
+        fs::write(place.log(), [&good[..], &torn].concat()).unwrap();
+        let (ledger, index) = place.open();
+        assert_eq!((ledger.last(), refuses(&index, "first")), (first.change.n, true));
+        assert_eq!(fs::read(place.log()).unwrap(), good, "it is set aside");
+        assert_eq!(fs::read(place.folder.join("changes.torn")).unwrap(), torn);
+        ledger.record(token("next")).unwrap();
+        assert_eq!(place.open().0.count(), 2);
+    }
+    for altered in [
+        // A line behind it that was written later, when the batch had been acknowledged.
+        [hole(&batch[0], 30), batch[1].clone(), batch[2].clone(), batch[3].clone()].concat(),
+        [hole(&batch[0], 30), batch[1].clone(), batch[2].to_ascii_uppercase()].concat(),
+        [batch[0].to_ascii_uppercase(), batch[1].clone()].concat(),
+    ] {
+        fs::write(place.log(), [&good[..], &altered].concat()).unwrap();
+        let refusal = place.refusal();
+        assert!(refusal.contains("changes.log line 2: ") && refusal.contains("has been changed on disk"), "{refusal}");
+        assert_eq!(fs::read(place.log()).unwrap(), [&good[..], &altered].concat());
+    }
+}
+
+#[test]
 fn an_override_that_is_long_past_does_not_stand_in_the_way_of_a_line_of_a_file() {
     let place = place();
     let (ledger, index) = place.open();
@@ -547,7 +689,7 @@ fn an_override_that_is_long_past_does_not_stand_in_the_way_of_a_line_of_a_file()
     assert!(index.overrides("alice", Timestamp::now()).is_some());
     drop(ledger);
     // The retention of these settings, so that it is past at once.
-    let past = Retention { from_arrival: -10, ..place.settings().retention };
+    let past = Retention { from_arrival: -10 - DAY.cast_signed(), ..place.settings().retention };
     let open = |retention| {
         let index = Arc::<RevocationIndex>::default();
         let by_hand = entry(json!({ "override": "alice", "roles": [] }));
@@ -653,7 +795,7 @@ fn t03_the_number_beside_a_writer_is_never_older_than_what_was_recorded_before()
             for number in 0..200 {
                 ledger.record(entry(json!({ "subject": format!("s-{}", number % 3) }))).unwrap();
                 if number % 20 == 19 {
-                    ledger.shared.tend((8, number % 3)).unwrap();
+                    ledger.shared.tend((8, number % 3), Timestamp::now()).unwrap();
                 }
             }
         });
@@ -678,7 +820,7 @@ fn t02_a_manifest_of_another_truth_or_an_older_one_is_noticed() {
     }
     let copy = |from: &Path| ["manifest", "changes.log"].map(|name| (name, fs::read(from.join(name)).unwrap()));
     let old = copy(&place.folder);
-    assert!(ledger.shared.tend((4, 2)).unwrap());
+    assert!(ledger.shared.tend((4, 2), Timestamp::now()).unwrap());
     for number in 12..20 {
         ledger.record(token(&format!("t-{number}"))).unwrap();
     }

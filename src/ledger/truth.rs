@@ -12,7 +12,7 @@ use super::error::LedgerError;
 use super::folder::{Folder, Lock, Stamp};
 use super::handle::{Looked, Published, Recorded};
 use super::lines::{self, Lines, Unread};
-use super::records::{over, seconds};
+use super::records::{over, overtakes, seconds};
 use super::segments;
 use super::steps::Step;
 use crate::clock::{Timestamp, unix_millis};
@@ -26,6 +26,8 @@ const TRIES: usize = 16;
 /// What was lost and is older than this was acknowledged and published: the folder was put back to an older state. What is younger
 /// may be a batch that its writer took back, because the disk did not take it.
 const TAKEN_BACK_WITHIN: Duration = Duration::from_mins(1);
+/// By so much the clock may be behind the last change for that one's time to count.
+const CLOCK_BEHIND: Duration = Duration::from_hours(24);
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -75,8 +77,8 @@ pub(super) struct Disk {
     pub(super) log: Option<Log>,
     /// The highest number that was ever seen, in a state of the folder that is lost perhaps.
     seen: u64,
-    /// What was known and is not in the folder any more: recorded again with the next commit.
-    pub(super) lost: Vec<Entry>,
+    /// What was known and is not in the folder any more, under its number: recorded again with the next commit.
+    pub(super) lost: Vec<(u64, Entry)>,
     /// Whether this process is writing just now ([`Writing`]).
     pub(super) writing: bool,
 }
@@ -269,15 +271,12 @@ impl Shared {
         let went_back = before.as_ref().is_some_and(|before| manifest.base < before.base);
         let mut half_over = HashMap::new();
         if before.is_none() || went_back || manifest.base > last {
-            let started = Timestamp::now();
             for segment in &manifest.segments {
                 let mut ends = Vec::new();
                 segments::records(&self.folder, segment, |record| {
-                    let end = over(&record, self.retention);
-                    ends.extend(end);
-                    if end.is_none_or(|end| started < end) {
-                        self.apply(record.n, record.at, &record.entry, reading);
-                    }
+                    ends.extend(over(&record, self.retention));
+                    // What is over is applied as well, and does not count: a clock that is ahead now may be right in a moment.
+                    self.apply(record.n, record.at, &record.entry, reading);
                 })?;
                 half_over.extend(median(ends).map(|half| (segment.sha256.clone(), half)));
             }
@@ -285,7 +284,7 @@ impl Shared {
         }
         disk.seen = disk.seen.max(last);
         if went_back && self.key.is_some() {
-            disk.lost.push(Entry::Floor { of: FloorOf::Everything, issued_until: None });
+            disk.lost.push((u64::MAX, Entry::Floor { of: FloorOf::Everything, issued_until: None }));
         }
         let mut known = self.known_mut();
         if manifest.base > last {
@@ -374,19 +373,19 @@ impl Shared {
         if self.key.is_none() {
             return;
         }
-        disk.lost.extend(lost.iter().map(|recorded| recorded.change.entry.clone()));
+        disk.lost.extend(lost.iter().map(|recorded| (recorded.change.n, recorded.change.entry.clone())));
         if Duration::from_millis(age) > TAKEN_BACK_WITHIN {
             tracing::error!(
                 "the folder was put back to an older state: everybody is logged out, for what else is lost is not known"
             );
-            disk.lost.push(Entry::Floor { of: FloorOf::Everything, issued_until: None });
+            disk.lost.push((u64::MAX, Entry::Floor { of: FloorOf::Everything, issued_until: None }));
         }
     }
 
     fn apply(&self, n: u64, at: u64, entry: &Entry, reading: Reading) {
         let taken = seconds(at);
         let now = if reading == Reading::Live { Timestamp::now() } else { taken };
-        if self.retention.is_past(entry, taken, Timestamp::now()) {
+        if self.retention.is_past(entry, n, taken, Timestamp::now()) {
             return;
         }
         self.index.apply(entry, Arrival { number: Some(n), taken, now }, self.retention);
@@ -422,10 +421,19 @@ impl Shared {
         let held = self.folder.lock()?;
         let mut disk = self.disk();
         self.make(&mut disk, &held)?;
-        let lost: Vec<(u64, Entry)> = disk.lost.iter().map(|entry| (0, entry.clone())).collect();
+        let lost: Vec<(u64, Entry)> = {
+            let known = self.known();
+            let is_overtaken = |(n, entry): &&(u64, Entry)| {
+                known.changes.iter().any(|recorded| recorded.change.n > *n && overtakes(&recorded.change.entry, entry))
+            };
+            disk.lost.iter().filter(|lost| !is_overtaken(lost)).map(|(_, entry)| (0, entry.clone())).collect()
+        };
         let mut recorded = Vec::with_capacity(entries.len() + lost.len());
         let mut text = String::new();
-        let (mut prev, at) = (self.known().last(), unix_millis());
+        let (mut prev, at) = {
+            let known = self.known();
+            (known.last(), made_at(unix_millis(), known.changes.last().map(|last| last.change.at)))
+        };
         for (above, entry) in lost.iter().chain(entries) {
             let next = prev.max(disk.seen).max(*above).checked_add(1);
             let n = next.ok_or_else(|| LedgerError::Refused("there is no higher number".into()))?.max(at);
@@ -479,18 +487,49 @@ impl Shared {
         let path = self.folder.log();
         let length = file.metadata().map_err(LedgerError::io(&path, "it cannot be read"))?.len();
         if length > log.offset {
-            tracing::warn!(
-                file = %path.display(),
-                line = log.lines + 1,
-                bytes = length - log.offset,
-                "the last line is half written and is cut off; nobody was told that it is recorded"
-            );
+            let torn = std::fs::read(&path).map_err(LedgerError::io(&path, "it cannot be read"))?;
+            let torn = torn.get(usize::try_from(log.offset).unwrap_or(usize::MAX)..).unwrap_or_default();
+            if torn.contains(&0) {
+                let aside = path.with_extension("torn");
+                std::fs::write(&aside, torn).map_err(LedgerError::io(&aside, "it cannot be written"))?;
+                tracing::warn!(
+                    file = %path.display(),
+                    line = log.lines + 1,
+                    bytes = length - log.offset,
+                    aside = %aside.display(),
+                    "a batch of changes reached the disk in part, as when the power fails, and is set aside; nobody was \
+                     told that it is recorded"
+                );
+            } else {
+                tracing::warn!(
+                    file = %path.display(),
+                    line = log.lines + 1,
+                    bytes = length - log.offset,
+                    "the last line is half written and is cut off; nobody was told that it is recorded"
+                );
+            }
             let cut = file.set_len(log.offset).and_then(|()| file.sync_data());
             cut.map_err(LedgerError::io(&path, "a half-written line cannot be cut off"))?;
         }
         log.torn = 0;
         Ok(())
     }
+}
+
+/// When a change is made, by the clock and by when the one before it was made, in Unix milliseconds: a clock that went back would make a
+/// floor too low for tokens that say no number, for good. A clock that is behind by over a day is believed all the same: it may be the
+/// last change that was made while the clock was wrong, and whoever is logged out must not be so for years.
+fn made_at(now: u64, before: Option<u64>) -> u64 {
+    let behind = before.map_or(0, |before| before.saturating_sub(now));
+    if Duration::from_millis(behind) <= CLOCK_BEHIND {
+        return now + behind;
+    }
+    tracing::warn!(
+        behind_seconds = behind / 1000,
+        "the clock of this machine is far behind the last recorded change; if it is this clock that is wrong, tokens that were issued \
+         meanwhile and carry no `uv` are not refused by a floor that is taken now: set it right, and revoke again"
+    );
+    now
 }
 
 /// When half of these times have come.

@@ -1,11 +1,12 @@
 //! How long ago the control plane was heard, computed at each decision and not by a timer (T1).
 //!
-//! A timer looks too ([`Freshness::look`]), but only to be stricter: it tells open exchanges when a process turns stale (T20), and
-//! knows milliseconds where a decision knows seconds.
+//! A timer looks too ([`Freshness::look`]), but only to be stricter: it tells open exchanges when a process turns stale (T20), knows
+//! milliseconds where a decision knows seconds, and counts by a clock that cannot be set. What it found stale stays stale until the
+//! control plane is heard, whatever the system clock says by then.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::clock::Timestamp;
 
@@ -44,8 +45,12 @@ struct Heard {
     proven: AtomicBool,
     /// Whether there is a last good state to go on by under `on_stale = "allow"` (T16).
     restored: AtomicBool,
-    /// Whether the timer has found it stale.
+    /// Whether the timer has found it stale, and nothing was heard since.
     stale: AtomicBool,
+    /// How often it was heard.
+    hearings: AtomicU64,
+    /// Which of those the timer saw last, and when first.
+    seen: Mutex<Option<(u64, Instant)>>,
     /// See [`Freshness::changes`].
     changes: AtomicU64,
 }
@@ -91,6 +96,7 @@ impl Freshness {
         let _ = heard.at.fetch_update(Ordering::AcqRel, Ordering::Acquire, |held| {
             (at > held || held > now.saturating_add(CLOCK_SKEW)).then_some(at)
         });
+        heard.hearings.fetch_add(1, Ordering::AcqRel);
         heard.stale.store(false, Ordering::Release);
         heard.proven.store(true, Ordering::Release);
     }
@@ -136,17 +142,22 @@ impl Freshness {
         self.heard.age(now).into_iter().chain(other).min()
     }
 
-    /// What a timer does, a few times a second (`now` in Unix milliseconds): turning stale is told to open exchanges (T20). Whether it
-    /// is stale now.
-    pub fn look(&self, now: i64) -> bool {
+    /// What a timer does, a few times a second (`now` in Unix milliseconds, which is the moment `at`): turning stale is told to open
+    /// exchanges (T20). Whether it is stale now. Of the ages by the two clocks the larger counts, and only hearing ends it.
+    pub fn look(&self, now: i64, at: Instant) -> bool {
         let Some((max, _)) = self.bound else { return false };
-        let stale = self.heard.age(now).is_none_or(|age| age > max);
+        let heard = &*self.heard;
+        let hearings = heard.hearings.load(Ordering::Acquire);
+        let unheard = heard.unheard(hearings, at);
+        let too_old = heard.age(now).is_none_or(|age| age.max(unheard) > max);
         // What was never proven has no open exchanges, and no fresh state to lose.
-        let stale = stale && self.heard.proven.load(Ordering::Acquire);
-        if self.heard.stale.swap(stale, Ordering::AcqRel) != stale && stale {
-            self.heard.changes.fetch_add(1, Ordering::AcqRel);
+        if too_old && heard.proven.load(Ordering::Acquire) && !heard.stale.swap(true, Ordering::AcqRel) {
+            heard.changes.fetch_add(1, Ordering::AcqRel);
+            if heard.hearings.load(Ordering::Acquire) != hearings {
+                heard.stale.store(false, Ordering::Release);
+            }
         }
-        stale
+        heard.stale.load(Ordering::Acquire)
     }
 
     /// Whether this process follows nobody, or has proven a whole state of whom it follows.
@@ -170,6 +181,8 @@ impl Heard {
             proven: AtomicBool::new(false),
             restored: AtomicBool::new(false),
             stale: AtomicBool::new(false),
+            hearings: AtomicU64::new(0),
+            seen: Mutex::new(None),
             changes: AtomicU64::new(0),
         }
     }
@@ -179,6 +192,14 @@ impl Heard {
         self.proven.load(Ordering::Acquire)
             && !self.stale.load(Ordering::Acquire)
             && self.age(now).is_some_and(|age| age <= max)
+    }
+
+    /// For how long nothing was heard after so many hearings, as far as the timer saw.
+    fn unheard(&self, hearings: u64, at: Instant) -> Duration {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = seen.filter(|(number, _)| *number == hearings).map_or(at, |(_, since)| since);
+        *seen = Some((hearings, since));
+        at.saturating_duration_since(since)
     }
 
     /// See [`Freshness::staleness`].
@@ -254,19 +275,42 @@ mod tests {
     #[test]
     fn t20_turning_stale_is_a_change_and_becoming_fresh_is_none() {
         let freshness = Freshness::following(MAX, OnStale::Deny);
-        assert!(!freshness.look(NOW * 1000));
+        assert!(!freshness.look(NOW * 1000, Instant::now()));
         freshness.heard(NOW * 1000, NOW * 1000);
         let before = freshness.changes();
-        assert!(!freshness.look(NOW * 1000 + 30_000));
+        assert!(!freshness.look(NOW * 1000 + 30_000, Instant::now()));
         assert_eq!(freshness.changes(), before);
-        assert!(freshness.look(NOW * 1000 + 30_001));
+        assert!(freshness.look(NOW * 1000 + 30_001, Instant::now()));
         assert!(!decides(&freshness, NOW + 30), "the timer knows milliseconds");
-        assert!(freshness.look(NOW * 1000 + 30_250));
+        assert!(freshness.look(NOW * 1000 + 30_250, Instant::now()));
         assert_eq!(freshness.changes(), before + 1);
         freshness.heard(NOW * 1000 + 30_300, NOW * 1000 + 30_300);
-        assert!(!freshness.look(NOW * 1000 + 30_500));
+        assert!(!freshness.look(NOW * 1000 + 30_500, Instant::now()));
         assert_eq!(freshness.changes(), before + 1);
         assert!(decides(&freshness, NOW + 30));
+    }
+
+    #[test]
+    fn t01_what_was_found_stale_is_fresh_by_hearing_only_whatever_the_clock_says() {
+        let (start, milliseconds) = (Instant::now(), |seconds: i64| (NOW + seconds) * 1000);
+        let looks = |looks: &[(i64, u64)]| {
+            let freshness = Freshness::following(MAX, OnStale::Deny);
+            freshness.heard(milliseconds(0), milliseconds(0));
+            let stale = looks
+                .iter()
+                .map(|&(now, passed)| freshness.look(milliseconds(now), start + Duration::from_secs(passed)));
+            (stale.collect::<Vec<_>>(), freshness)
+        };
+        // It is found stale, and then the clock is set back: which of the two times was right nobody knows.
+        let (stale, freshness) = looks(&[(0, 0), (31, 1), (5, 2)]);
+        assert_eq!(stale, [false, true, true]);
+        assert!(!decides(&freshness, NOW + 5));
+        freshness.heard(milliseconds(6), milliseconds(6));
+        assert!(decides(&freshness, NOW + 6) && !freshness.look(milliseconds(6), start + Duration::from_secs(32)));
+        // The clock is set back before that, so that it never looks old.
+        let (stale, freshness) = looks(&[(0, 0), (20, 20), (1, 21), (10, 30), (11, 31)]);
+        assert_eq!(stale, [false, false, false, false, true]);
+        assert!(!decides(&freshness, NOW + 11));
     }
 
     #[test]
@@ -285,7 +329,7 @@ mod tests {
             "gateways are told nothing by it"
         );
         let before = own.changes();
-        assert!(own.look((NOW + 80) * 1000) && shared.look((NOW + 80) * 1000));
+        assert!(own.look((NOW + 80) * 1000, Instant::now()) && shared.look((NOW + 80) * 1000, Instant::now()));
         assert_eq!(own.changes(), before + 2);
     }
 

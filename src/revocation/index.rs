@@ -15,7 +15,7 @@ mod role_data;
 mod table;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use serde_json::Value;
@@ -116,6 +116,9 @@ pub struct RevocationIndex {
     presumed: AtomicBool,
     ends: Ends,
     sweep_next: AtomicUsize,
+    /// What had expired at the last sweep, in Unix seconds, is dropped where a table is written anew. By no other time: that of an entry's
+    /// arrival may be wrong ([`crate::clock::Settled`]).
+    dropped: AtomicI64,
     /// See [`RevocationIndex::changes`].
     changes: AtomicU64,
 }
@@ -225,17 +228,19 @@ impl RevocationIndex {
     /// Adds an entry, merging it with what is there. It counts once this returns.
     pub fn apply(&self, entry: &Entry, arrival: Arrival, retention: Retention) {
         let end = retention.until(entry, arrival);
-        let now = arrival.now;
+        let dropped = self.dropped();
         let id = |text| self.hashing.id(text);
         match entry {
-            Entry::Token { id: text, issuer: None, .. } => self.tokens.write(&id(text), now, |cell| cell.extend(end)),
-            Entry::Token { id: text, issuer: Some(issuer), .. } => {
-                self.tokens_of_issuers.write(&self.hashing.id_of(issuer, text), now, |cell| cell.extend(end));
+            Entry::Token { id: text, issuer: None, .. } => {
+                self.tokens.write(&id(text), dropped, |cell| cell.extend(end))
             }
-            Entry::Session { id: text, .. } => self.sessions.write(&id(text), now, |cell| cell.extend(end)),
-            Entry::Key { id: text, issuer: None } => self.keys.write(&id(text), now, |cell| cell.extend(end)),
+            Entry::Token { id: text, issuer: Some(issuer), .. } => {
+                self.tokens_of_issuers.write(&self.hashing.id_of(issuer, text), dropped, |cell| cell.extend(end));
+            }
+            Entry::Session { id: text, .. } => self.sessions.write(&id(text), dropped, |cell| cell.extend(end)),
+            Entry::Key { id: text, issuer: None } => self.keys.write(&id(text), dropped, |cell| cell.extend(end)),
             Entry::Key { id: text, issuer: Some(issuer) } => {
-                self.keys_of_issuers.write(&self.hashing.id_of(issuer, text), now, |cell| cell.extend(end));
+                self.keys_of_issuers.write(&self.hashing.id_of(issuer, text), dropped, |cell| cell.extend(end));
             }
             Entry::Floor { of, issued_until } => {
                 let height = match (issued_until, arrival.number) {
@@ -243,17 +248,18 @@ impl RevocationIndex {
                     (None, Some(number)) => Height::Number { number, taken: arrival.taken },
                     (None, None) => Height::IssuedUntil(arrival.taken),
                 };
-                self.raise(of, height, end.unwrap_or(Timestamp(i64::MAX)), now);
+                self.raise(of, height, end.unwrap_or(Timestamp(i64::MAX)));
             }
             Entry::Disabled { id } => self.disable(id, arrival, true),
             Entry::Enabled { id } => self.disable(id, arrival, false),
             Entry::Override(held) => {
-                self.ends.add(held, now);
+                self.ends.add(held, arrival.now);
                 if held.needs.is_some() && arrival.number.is_some() {
                     self.presumed.store(true, Ordering::Release);
                 }
                 let came = self.role_data.load().era();
-                self.overrides.write(&id(&held.subject), now, |cell| overrides::add(cell, arrival, came, held, end));
+                self.overrides
+                    .write(&id(&held.subject), dropped, |cell| overrides::add(cell, arrival, came, held, end));
             }
             Entry::Keys { jwks } => self.announce(arrival.number.unwrap_or_default(), jwks),
             Entry::RoleData { fingerprint } => {
@@ -285,7 +291,7 @@ impl RevocationIndex {
             || self.keys_of_issuers.find(&self.hashing.id_of(issuer, key_id), counts) == Some(true)
     }
 
-    fn raise(&self, of: &FloorOf, height: Height, end: Timestamp, now: Timestamp) {
+    fn raise(&self, of: &FloorOf, height: Height, end: Timestamp) {
         let raise = |cell: &FloorCell| floors::raise(cell, height, end);
         let (table, text) = match of {
             FloorOf::Everything => (&self.everything, EVERYTHING),
@@ -293,11 +299,11 @@ impl RevocationIndex {
             FloorOf::Subject(subject) => (&self.subjects, &**subject),
             FloorOf::Session(session) => (&self.sessions_below, &**session),
         };
-        table.write(&self.hashing.id(text), now, raise);
+        table.write(&self.hashing.id(text), self.dropped(), raise);
     }
 
     fn disable(&self, subject: &str, arrival: Arrival, disabled: bool) {
-        self.disabled.write(&self.hashing.id(subject), arrival.now, |cell| {
+        self.disabled.write(&self.hashing.id(subject), self.dropped(), |cell| {
             let before = cell.is_disabled();
             match (before, cell.set(arrival.number, disabled)) {
                 (false, true) => self.disabled_now.fetch_add(1, Ordering::AcqRel),
@@ -321,9 +327,14 @@ impl RevocationIndex {
         }
     }
 
-    /// Removes expired entries from a sixteenth of the shards, the next sixteenth at every call, so that no writer waits for long, and
-    /// readers not at all. Returns how many went.
+    fn dropped(&self) -> Timestamp {
+        Timestamp(self.dropped.load(Ordering::Acquire))
+    }
+
+    /// Removes what had expired at a time that has certainly come ([`crate::clock::Settled`]) from a sixteenth of the shards, the next
+    /// sixteenth at every call, so that no writer waits for long, and readers not at all. Returns how many went.
     pub fn sweep(&self, now: Timestamp) -> usize {
+        self.dropped.store(now.0, Ordering::Release);
         let slice = self.sweep_next.fetch_add(1, Ordering::Relaxed) % SLICES;
         let ids = [&self.tokens, &self.tokens_of_issuers, &self.sessions].map(|table| table.sweep(slice, now));
         let floors = self.floors().map(|table| table.sweep(slice, now));

@@ -1,13 +1,15 @@
 //! The loops beside the revocation folder: what other processes record in it is in force here within a second (T12), and it stays
 //! small.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time::MissedTickBehavior;
 
 use super::replica::now;
+use crate::clock::{Settled, Timestamp};
 use crate::ledger::{Ledger, LedgerError};
 use crate::revocation::{Entry, Freshness, RevocationIndex};
 
@@ -35,9 +37,10 @@ pub async fn follow(ledger: Arc<Ledger>, freshness: Arc<Freshness>, leads: Arc<A
 
 /// Keeps the folder small until the task is dropped.
 pub async fn tend(ledger: Arc<Ledger>) {
-    let mut told = Told::default();
+    let (mut told, mut settled) = (Told::default(), Settled::default());
     each(TEND, ledger, move |ledger| {
-        told.of("the revocation folder cannot be tended", ledger.tend().err());
+        let now = settled.time(Timestamp::now(), Instant::now());
+        told.of("the revocation folder cannot be tended", ledger.tend(now).err());
     })
     .await;
 }
@@ -86,8 +89,9 @@ pub fn announce_if_news(ledger: &Ledger, index: &RevocationIndex, fingerprint: &
     }
 }
 
-/// Calls what may wait for the disk on a thread where it may, one call at a time.
-async fn each(period: Duration, ledger: Arc<Ledger>, work: impl FnMut(&Ledger) + Send + 'static) {
+/// Calls what may wait for the disk on a thread where it may, one call at a time. A call that panics is not the last: what comes after it
+/// in the folder has to be followed.
+async fn each<L: Send + Sync + 'static>(period: Duration, ledger: Arc<L>, work: impl FnMut(&L) + Send + 'static) {
     let mut ticks = tokio::time::interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut work = Box::new(work);
@@ -95,11 +99,19 @@ async fn each(period: Duration, ledger: Arc<Ledger>, work: impl FnMut(&Ledger) +
         ticks.tick().await;
         let ledger = Arc::clone(&ledger);
         let worked = tokio::task::spawn_blocking(move || {
-            work(&ledger);
-            work
+            // Whoever panics leaves locks that the next one takes all the same, and reads again what was not read to its end.
+            let panicked = catch_unwind(AssertUnwindSafe(|| work(&ledger))).is_err();
+            (work, panicked)
         });
         match worked.await {
-            Ok(again) => work = again,
+            Ok((again, panicked)) => {
+                if panicked {
+                    tracing::error!(
+                        "a look at the revocation folder has panicked; please report it. The next one follows"
+                    );
+                }
+                work = again;
+            }
             Err(error) => return tracing::error!(%error, "a loop beside the revocation folder has ended"),
         }
     }
@@ -118,5 +130,29 @@ impl Told {
             _ => {}
         }
         self.0 = failure;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn t12_a_look_that_panics_is_not_the_last() {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let looking = tokio::spawn(each(Duration::from_millis(1), Arc::clone(&calls), |calls| {
+            assert!(calls.fetch_add(1, Ordering::AcqRel) != 0, "only once");
+        }));
+        let called_again = async {
+            while calls.load(Ordering::Acquire) < 3 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_mins(1), called_again).await.unwrap();
+        looking.abort();
     }
 }

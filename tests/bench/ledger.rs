@@ -49,12 +49,12 @@ fn main() {
     std::thread::scope(|scope| {
         let writing = scope.spawn(|| record(&ledger, 512, records));
         while !writing.is_finished() {
-            ledger.tend().unwrap();
+            ledger.tend(Timestamp::now()).unwrap();
             std::thread::sleep(Duration::from_millis(500));
         }
     });
     let tending = Instant::now();
-    while ledger.tend().unwrap() {}
+    while ledger.tend(Timestamp::now()).unwrap() {}
     println!("{records} changes recorded in {:.1?}, the last tending took {:.1?}", begun.elapsed(), tending.elapsed());
     let segments = ledger.manifest().unwrap().segments.len();
     let began = Instant::now();

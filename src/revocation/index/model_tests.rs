@@ -6,13 +6,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
+use super::retention::CLOCKS_WRONG_BY;
 use super::{Arrival, Overridden, Presented, Retention, RevocationIndex, SLICES, Standing};
 use crate::clock::Timestamp;
 use crate::rbac::{RoleKey, ServiceName};
 use crate::revocation::entry::{HeldRole, Override};
 use crate::revocation::{Entry, FloorOf};
 
-const RETENTION: Retention = Retention { from_arrival: 100, after_expiry: 5, overrides_stay: false };
+/// So that an entry is kept for 100 from its arrival, or for 5 after its end.
+const RETENTION: Retention =
+    Retention { from_arrival: 100 - CLOCKS_WRONG_BY, after_expiry: 5 - CLOCKS_WRONG_BY, overrides_stay: false };
 const IDS: [&str; 3] = ["a", "b", "01936f2e-7b1c-7c3a-9f00-1d2e3f405060"];
 
 /// A change, with what it arrives with. All times are small numbers, so that they meet.

@@ -1,12 +1,13 @@
 //! Overrides: what a subject holds, whatever its older tokens say (SPEC 8).
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwapOption;
 
-use super::retention::Arrival;
+use super::retention::{Arrival, CLOCKS_WRONG_BY};
 use super::role_data::RoleDataOrder;
 use super::table::Cell;
 use crate::clock::Timestamp;
@@ -208,7 +209,8 @@ pub(super) type OverridesCell = ArcSwapOption<Published>;
 /// Adds an override, that `came` in an era of role data ([`RoleDataOrder::era`]). Its writer is the only one.
 pub(super) fn add(cell: &OverridesCell, arrival: Arrival, came: u64, held: &Override, expires_at: Option<Timestamp>) {
     let known = cell.load();
-    let counting = known.as_deref().filter(|known| known.counts_at(arrival.now));
+    // What is written by hand lasts, where it replaces what is over. All else only adds, whatever the clock says.
+    let counting = known.as_deref().filter(|known| arrival.number.is_some() || known.counts_at(arrival.now));
     let none = Published::default();
     cell.store(Some(Arc::new(counting.unwrap_or(&none).and(arrival, came, held, expires_at))));
 }
@@ -231,41 +233,78 @@ impl Cell for OverridesCell {
 /// When grants will end that overrides give for a time, so that who has an exchange open by one is asked again (T13, T20).
 #[derive(Debug)]
 pub(super) struct Ends {
-    /// The first of them; `i64::MAX`: none.
+    /// When it was asked last whether one has ended, of the times at which the answer was looked up.
+    asked: AtomicI64,
+    /// The first after that; `i64::MAX`: none.
     next: AtomicI64,
     all: Mutex<BTreeSet<i64>>,
 }
 
 impl Default for Ends {
     fn default() -> Self {
-        Self { next: AtomicI64::new(i64::MAX), all: Mutex::default() }
+        Self { asked: AtomicI64::new(i64::MIN), next: AtomicI64::new(i64::MAX), all: Mutex::default() }
     }
 }
 
 impl Ends {
-    /// Remembers when the grants of an override end.
+    /// Remembers when the grants of an override end; those that have ended too, for a clock that is ahead may be set back.
     pub(super) fn add(&self, held: &Override, now: Timestamp) {
         let ends = held.roles.iter().map(|held| held.expires_at);
-        let ends = ends.chain(held.memberships.iter().map(|held| held.expires_at)).flatten().filter(|end| *end > now);
-        let mut ends = ends.peekable();
+        let ends = ends.chain(held.memberships.iter().map(|held| held.expires_at)).flatten();
+        let mut ends = ends.filter(|end| *end > now.plus(-CLOCKS_WRONG_BY)).peekable();
         if ends.peek().is_none() {
             return;
         }
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         all.extend(ends.map(|end| end.0));
-        self.next.store(all.first().copied().unwrap_or(i64::MAX), Ordering::Release);
+        let asked = self.asked.load(Ordering::Acquire);
+        self.next.store(first_after(&all, asked), Ordering::Release);
     }
 
-    /// Whether one has ended that had not when this was asked last. One load, nearly always.
+    /// Whether one has ended that had not when this was asked last. Two loads, nearly always.
     pub(super) fn have_passed(&self, now: Timestamp) -> bool {
-        if now.0 < self.next.load(Ordering::Acquire) {
+        let next = self.next.load(Ordering::Acquire);
+        let went_back = || now.0 < self.asked.load(Ordering::Acquire);
+        if now.0 < next && !went_back() {
             return false;
         }
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        let later = all.split_off(&now.0.saturating_add(1));
-        let passed = !all.is_empty();
-        *all = later;
-        self.next.store(all.first().copied().unwrap_or(i64::MAX), Ordering::Release);
+        let passed = now.0 >= self.next.load(Ordering::Acquire);
+        *all = all.split_off(&now.0.saturating_sub(CLOCKS_WRONG_BY));
+        self.asked.store(now.0, Ordering::Release);
+        self.next.store(first_after(&all, now.0), Ordering::Release);
         passed
+    }
+}
+
+fn first_after(ends: &BTreeSet<i64>, time: i64) -> i64 {
+    ends.range((Bound::Excluded(time), Bound::Unbounded)).next().copied().unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+    use crate::revocation::entry::HeldRole;
+
+    #[test]
+    fn t13_an_end_that_a_clock_has_passed_which_was_ahead_passes_again() {
+        let now = Timestamp(1_800_000_000);
+        let ends = Ends::default();
+        let add = |end: i64| {
+            let role = RoleKey::parse("ROLE_A").unwrap();
+            let roles = vec![HeldRole { role, expires_at: Some(now.plus(end)) }];
+            let held = Override { subject: "alice".into(), roles, memberships: Vec::new(), needs: None };
+            ends.add(&held, now);
+        };
+        [100, 200].into_iter().for_each(add);
+        let passed = |times: &[i64]| times.iter().map(|time| ends.have_passed(now.plus(*time))).collect::<Vec<_>>();
+        assert_eq!(passed(&[99, 100, 101]), [false, true, false]);
+        assert_eq!(passed(&[7200, 7201, 102, 150, 200, 201]), [true, false, false, false, true, false]);
+        add(50);
+        assert_eq!(passed(&[7200, 40, 50, 100, 101]), [false, false, true, true, false]);
+        assert_eq!(passed(&[200_000, 300_000]), [true, false]);
+        assert!(ends.all.lock().unwrap().is_empty(), "what has ended long ago is forgotten");
     }
 }

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use super::{Arrival, Presented, Retention, RevocationIndex, Standing};
 use crate::clock::Timestamp;
-use crate::revocation::Entry;
+use crate::revocation::{Entry, FloorOf};
 
 const NOW: Timestamp = Timestamp(1_800_000_000);
+/// What everything is kept for the clocks, in seconds.
+const DAY: i64 = 86_400;
 
 fn retention() -> Retention {
     Retention::new(Duration::from_secs(3600), Duration::from_secs(30))
@@ -69,10 +71,10 @@ fn each_kind_refuses_what_it_names_and_nothing_else() {
 
 #[test]
 fn t05_entries_outlive_the_tokens_that_they_concern() {
-    let lifetime = 3600 + 2 * 30 + 60;
+    let lifetime = DAY + 3600 + 2 * 30 + 60;
     for (line, last) in [
         (r#"{"jti":"t-1"}"#, lifetime - 1),
-        (r#"{"jti":"t-1","expires_at":1800000100}"#, 100 + 30 + 60 - 1),
+        (r#"{"jti":"t-1","expires_at":1800000100}"#, DAY + 100 + 30 + 60 - 1),
         (r#"{"session":"s-1"}"#, lifetime - 1),
         (r#"{"subject":"kc:alice","issued_until":1800000000}"#, lifetime - 1),
     ] {
@@ -80,6 +82,63 @@ fn t05_entries_outlive_the_tokens_that_they_concern() {
         assert_eq!(index.standing(&presented(), NOW.plus(last)), Standing::Revoked, "{line}");
         assert_eq!(index.standing(&presented(), NOW.plus(last + 1)), Standing::Good, "{line}");
     }
+}
+
+#[test]
+fn t05_a_clock_that_was_ahead_makes_nothing_forgotten() {
+    let index = index(
+        "{\"jti\":\"t-1\"}\n{\"jti\":\"t-3\",\"expires_at\":1800000100}\n{\"session\":\"s-1\"}\n\
+         {\"subject\":\"kc:alice\",\"issued_until\":1800000000}",
+    );
+    for _ in 0..16 {
+        assert_eq!(index.sweep(NOW.plus(7200)), 0);
+    }
+    // Entries arrive while the clock is ahead, by years even: so many that the tables are written anew.
+    let ahead = NOW.plus(1000 * DAY);
+    for n in 0..10_000 {
+        for entry in [
+            Entry::Token { id: format!("other-{n}").into(), issuer: None, expires_at: None },
+            Entry::Session { id: format!("other-{n}").into(), expires_at: None },
+            Entry::Floor { of: FloorOf::Subject(format!("other-{n}").into()), issued_until: Some(NOW) },
+        ] {
+            index.apply(&entry, Arrival::by_hand(ahead), retention());
+        }
+    }
+    let nothing = Presented { token_id: None, session: None, subject: "kc:bob", key_id: None, ..presented() };
+    for token in [
+        Presented { token_id: Some("t-1"), ..nothing },
+        Presented { token_id: Some("t-3"), ..nothing },
+        Presented { session: Some("s-1"), ..nothing },
+        Presented { subject: "kc:alice", ..nothing },
+    ] {
+        assert_eq!(index.standing(&token, NOW), Standing::Revoked, "{token:?}");
+    }
+    assert_eq!(index.standing(&nothing, NOW), Standing::Good);
+}
+
+#[test]
+fn t05_a_clock_that_is_behind_when_an_entry_arrives_makes_it_end_no_earlier() {
+    for behind in [7200, 1000 * DAY] {
+        let index = RevocationIndex::default();
+        // By when it was made, or, where the one who made it was behind as well, by its number.
+        for (number, taken) in [(70, NOW), (1_800_000_000_000, NOW.plus(-behind))] {
+            for line in [r#"{"jti":"t-1"}"#, r#"{"session":"s-1"}"#, r#"{"override":"kc:alice","roles":[]}"#] {
+                let entry = serde_json::from_str(line).expect("an entry");
+                let arrival = Arrival { number: Some(number), taken, now: NOW.plus(-behind) };
+                index.apply(&entry, arrival, retention());
+            }
+            let later = NOW.plus(10);
+            for token in [Presented { token_id: None, ..presented() }, Presented { session: None, ..presented() }] {
+                assert_eq!(index.standing(&token, later), Standing::Revoked, "{behind} {number} {token:?}");
+            }
+            assert!(index.overrides("kc:alice", later).is_some(), "{behind} {number}");
+        }
+    }
+    let index = RevocationIndex::default();
+    let entry = serde_json::from_str(r#"{"jti":"t-1"}"#).expect("an entry");
+    // Nothing says what time it is, and the clock is a time zone behind.
+    index.apply(&entry, Arrival::by_hand(NOW.plus(-14 * 3600)), retention());
+    assert_eq!(index.standing(&presented(), NOW.plus(10)), Standing::Revoked);
 }
 
 #[test]
@@ -142,13 +201,13 @@ fn sweeping_removes_what_expired_and_counts_it() {
         );
     }
     assert_eq!(index.len(), 10_000);
-    let removed: usize = (0..16).map(|_| index.sweep(NOW.plus(1000))).sum();
+    let removed: usize = (0..16).map(|_| index.sweep(NOW.plus(DAY + 1000))).sum();
     assert_eq!((removed, index.len()), (5000, 5000));
     for n in 0..10_000 {
         let id = format!("t-{n}");
         let presented = Presented { token_id: Some(&id), ..presented() };
         let expected = if n % 2 == 0 { Standing::Good } else { Standing::Revoked };
-        assert_eq!(index.standing(&presented, NOW.plus(1000)), expected, "{id}");
+        assert_eq!(index.standing(&presented, NOW.plus(DAY + 1000)), expected, "{id}");
     }
 }
 
@@ -199,7 +258,7 @@ fn a_revoked_id_is_found_all_the_while_its_table_is_written_anew() {
                         rounds += 1;
                         for id in (0..200).map(|n| format!("kept-{n}")) {
                             let presented = Presented { token_id: Some(&id), ..presented() };
-                            assert_eq!(index.standing(&presented, NOW.plus(600)), Standing::Revoked, "{id}");
+                            assert_eq!(index.standing(&presented, NOW.plus(DAY + 600)), Standing::Revoked, "{id}");
                         }
                     }
                 })
@@ -209,11 +268,11 @@ fn a_revoked_id_is_found_all_the_while_its_table_is_written_anew() {
         for n in 0..20_000 {
             apply(format!("passing-{n}"), Some(NOW.plus(if n % 2 == 0 { 0 } else { 300 })));
             if n % 500 == 0 {
-                index.sweep(NOW.plus(200));
+                index.sweep(NOW.plus(DAY + 200));
             }
         }
         (0..16).for_each(|_| {
-            index.sweep(NOW.plus(600));
+            index.sweep(NOW.plus(DAY + 600));
         });
         done.store(true, Ordering::Release);
         readers.into_iter().for_each(|reader| reader.join().expect("it found them all"));

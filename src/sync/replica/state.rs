@@ -260,7 +260,7 @@ impl Target {
                 .map_err(|error| BadState::Record(sha256.into(), number + 1, error.to_string()))?;
             let arrival = arrival(record.n, record.at);
             records += 1;
-            if self.retention.is_past(&record.entry, arrival.taken, arrival.now) {
+            if self.retention.is_past(&record.entry, record.n, arrival.taken, arrival.now) {
                 continue;
             }
             if needs_proof(&record.entry) {

@@ -66,10 +66,10 @@ fn main() {
         }
         // So that the log does not grow to hundreds of megabytes meanwhile, as a running process would not let it.
         while next.load(Ordering::Relaxed) < count {
-            ledger.tend().unwrap();
+            ledger.tend(Timestamp::now()).unwrap();
             std::thread::sleep(Duration::from_secs(1));
         }
     });
-    while ledger.tend().unwrap() {}
+    while ledger.tend(Timestamp::now()).unwrap() {}
     println!("{} changes recorded in {:.0?}", ledger.count(), begun.elapsed());
 }
