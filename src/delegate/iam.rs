@@ -7,6 +7,7 @@
 
 mod wire;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -178,11 +179,12 @@ impl<E: Send + Sync + 'static> Iam<E> {
         self.permissions.recall(key)
     }
 
-    /// Asks for permissions of the bearer of one token in one service, of which nothing is remembered. Those that others have
-    /// asked for a moment ago are waited for.
+    /// Asks for permissions of the bearer of one token, of which nothing is remembered. Those that others have asked for a moment ago
+    /// are waited for.
     pub fn ask_permissions(self: &Arc<Self>, entry: &Arc<Entry<E>>, keys: Vec<PermissionKey>) -> Question<E> {
         let mut waiting: Vec<(PermissionKey, Receiver<PermissionAnswer>)> = Vec::with_capacity(keys.len());
-        let mut landings = Vec::new();
+        // Of one service, unless a policy was exchanged while a request waited; and a question is about one.
+        let mut landings: BTreeMap<Arc<str>, Vec<Landing<PermissionKey, PermissionAnswer>>> = BTreeMap::new();
         for key in keys {
             match self.permissions.fly(&key) {
                 Flight::Known(heard) => waiting.push((key, at_once(heard))),
@@ -191,13 +193,13 @@ impl<E: Send + Sync + 'static> Iam<E> {
                     waiting.push((key, receiver));
                 }
                 Flight::Begun(receiver, landing) => {
+                    landings.entry(Arc::clone(&key.service)).or_default().push(landing);
                     waiting.push((key, receiver));
-                    landings.push(landing);
                 }
             }
         }
-        if !landings.is_empty() {
-            self.runtime.spawn(Arc::clone(self).ask_many(Arc::clone(entry), landings));
+        for (service, landings) in landings {
+            self.runtime.spawn(Arc::clone(self).ask_many(Arc::clone(entry), service, landings));
         }
         Question::permissions(waiting)
     }
@@ -221,11 +223,16 @@ impl<E: Send + Sync + 'static> Iam<E> {
         landing.land(Heard::new(what, asked, age));
     }
 
-    async fn ask_many(self: Arc<Self>, entry: Arc<Entry<E>>, landings: Vec<Landing<PermissionKey, PermissionAnswer>>) {
+    /// Asks for permissions of one service.
+    async fn ask_many(
+        self: Arc<Self>,
+        entry: Arc<Entry<E>>,
+        service: Arc<str>,
+        landings: Vec<Landing<PermissionKey, PermissionAnswer>>,
+    ) {
         if landings.len() > 1 && self.asks_for_several() {
             let codes: Vec<&str> = landings.iter().map(|landing| landing.key().code.as_str()).collect();
-            let service = landings.first().map_or("", |landing| &landing.key().service);
-            let (asked, checked) = self.wire.check_many(entry.token(), service, &codes).await;
+            let (asked, checked) = self.wire.check_many(entry.token(), &service, &codes).await;
             match checked {
                 Checked::Each(held) => {
                     for (landing, held) in landings.into_iter().zip(held) {
@@ -299,3 +306,8 @@ fn left_of(expires_at: Option<Timestamp>) -> Duration {
     let end = UNIX_EPOCH + Duration::from_secs(u64::try_from(expires_at.0).unwrap_or(0));
     end.duration_since(SystemTime::now()).unwrap_or_default()
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+#[path = "iam_tests.rs"]
+mod tests;
