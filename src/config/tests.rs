@@ -702,6 +702,8 @@ fn who_is_asked_elsewhere_is_shown_and_reads_back() {
     assert_eq!((iam.url.as_str(), iam.cache.as_secs()), ("https://users.test/iam", 3));
     assert!(settings.shared_redis().is_none(), "it is another program's");
     let asked = good("", &[("AUTH_MODE", "iam_service"), ("IAM_SERVICE_URL", "http://127.0.0.1:9/")]);
-    assert_eq!(asked.auth.iam.unwrap().url, "http://127.0.0.1:9");
+    let iam = asked.auth.iam.unwrap();
+    assert_eq!(iam.url, "http://127.0.0.1:9");
+    assert!(iam.max_lifetime >= Duration::from_hours(8 * 24), "templates of FastAPI issue tokens for eight days");
     assert!(good("[auth]\niam_service_url = \"http://h\"", &[]).auth.iam.is_none(), "not asked in the mode \"local\"");
 }

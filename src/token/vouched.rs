@@ -5,8 +5,9 @@
 //! (`jti`, `sid`, `iat`, `kid`) serves to refuse it where it has been revoked, and `exp` to forget it in time; who the bearer is and
 //! what it may do is the service's word alone.
 //!
-//! Before the service is asked, two kinds of tokens are refused, because what is revoked would not reach them: those that outlive the
-//! memory of revocations (T5), and, where a blacklist names tokens by their text, other spellings of a JWT.
+//! Before the service is asked, three kinds of tokens are refused, because what is revoked would not reach them: those that outlive the
+//! memory of revocations (T5), JWTs of which the service may read more than is read here (T15), and, where a blacklist names tokens by
+//! their text, other spellings of a JWT's signature.
 
 use std::sync::Arc;
 
@@ -38,8 +39,8 @@ pub struct Vouching {
     pub leeway: i64,
     /// Seconds for which a token may live that says when it ends: for as long what is revoked is remembered (T5).
     pub max_lifetime: i64,
-    /// Whether other spellings of a JWT are refused: where a blacklist names tokens by their text, a service that reads leniently would
-    /// take them for the token that stands there (T15). Elsewhere the service says what it thinks of them.
+    /// Whether other spellings of a JWT's signature are refused: where a blacklist names tokens by their text, a service that reads
+    /// leniently would take them for the token that stands there (T15). Elsewhere the service says what it thinks of them.
     pub one_spelling: bool,
 }
 
@@ -62,25 +63,63 @@ impl Unverified {
     /// Reads a JWT without verifying it. A token that is none, or that two readers could read differently, says nothing of itself.
     #[must_use]
     pub fn read(token: &str) -> Self {
-        let parts = || {
-            let (header, rest) = token.split_once('.')?;
-            let (payload, signature) = rest.split_once('.')?;
-            let object = |part: &str| parse_object(&decode_base64url(part)?).ok();
-            (!signature.contains('.')).then_some((object(header)?, object(payload)?))
-        };
-        let Some((header, payload)) = parts() else { return Self::default() };
+        match Form::of(token) {
+            Form::Signed(unverified) => unverified,
+            Form::Encrypted | Form::Opaque | Form::Unreadable => Self::default(),
+        }
+    }
+
+    fn of(header: &Map<String, Value>, payload: &Map<String, Value>) -> Self {
         let text = |of: &Map<String, Value>, name: &str| {
             of.get(name).and_then(Value::as_str).filter(|text| !text.is_empty()).map(Box::from)
         };
-        let time = |name, round| claims::numeric_date(&payload, name, round).ok().flatten();
+        let time = |name, round| claims::numeric_date(payload, name, round).ok().flatten();
         // A token of the year 9999 would be younger than every floor: it does not say when it was issued.
         let issued_at = time("iat", f64::floor).filter(|time| *time < claims::LATEST);
         Self {
-            token_id: text(&payload, "jti"),
-            session: text(&payload, "sid"),
+            token_id: text(payload, "jti"),
+            session: text(payload, "sid"),
             issued_at,
             expires_at: time("exp", f64::floor),
-            key_id: text(&header, "kid"),
+            key_id: text(header, "kid"),
+        }
+    }
+}
+
+/// What a token is, by its form.
+#[derive(Debug, PartialEq, Eq)]
+enum Form {
+    /// A JWT that is read here as by everybody.
+    Signed(Unverified),
+    /// An encrypted JWT, of which nothing can be read here.
+    Encrypted,
+    /// A JWT of which the service may read what is not read here: it has more parts than it should, or holds what not all readers take
+    /// (a lone surrogate, deep nesting, `NaN`, two members of one name). Its bearer may have chosen a claim for this.
+    Unreadable,
+    /// No JWT: what it says knows the service alone.
+    Opaque,
+}
+
+impl Form {
+    fn of(token: &str) -> Self {
+        let parts: Vec<&str> = token.split('.').collect();
+        let [first, second, _, ..] = parts.as_slice() else { return Self::Opaque };
+        let Some(header) = object_text(first) else { return Self::Opaque };
+        let header: Option<Map<String, Value>> = serde_json::from_slice(&header).ok();
+        // A header that cannot be read may have any member.
+        let has = |name| header.as_ref().is_none_or(|header| header.contains_key(name));
+        if header.is_some() && has("enc") {
+            // RFC 7516 section 3.1. What is signed has no `enc`, so that no signed token passes for an encrypted one.
+            return if parts.len() == 5 { Self::Encrypted } else { Self::Unreadable };
+        }
+        // Other forms begin with an object too, and go on with a time or a signature (itsdangerous, for one).
+        if !has("alg") && object_text(second).is_none() {
+            return Self::Opaque;
+        }
+        let object = |part: &str| parse_object(&decode_base64url(part)?).ok();
+        match (parts.len(), object(first), object(second)) {
+            (3, Some(header), Some(payload)) => Self::Signed(Unverified::of(&header, &payload)),
+            _ => Self::Unreadable,
         }
     }
 }
@@ -101,32 +140,35 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
         .with_decode_padding_mode(DecodePaddingMode::RequireNone),
 );
 
-/// Whether a token has no other spelling that means the same. A JWT (or an encrypted one, of five parts) must be canonical base64url
-/// without padding (RFC 7515 section 2): nobody's signature is over how the signature is spelt. Of what is no JWT the form is unknown.
-fn has_one_spelling(token: &str) -> bool {
-    let is_object = |part: &str| {
-        let mut signs: Vec<u8> = part.bytes().filter(|sign| !matches!(sign, b'=' | b'~')).collect();
-        for sign in &mut signs {
-            match *sign {
-                b'+' => *sign = b'-',
-                b'/' => *sign = b'_',
-                _ => {}
-            }
+/// The text of a part that the most lenient service may take for a JSON object, whatever is in it.
+fn object_text(part: &str) -> Option<Vec<u8>> {
+    let mut signs: Vec<u8> = part.bytes().filter(|sign| !matches!(sign, b'=' | b'~')).collect();
+    for sign in &mut signs {
+        match *sign {
+            b'+' => *sign = b'-',
+            b'/' => *sign = b'_',
+            _ => {}
         }
-        if signs.len() % 4 == 1 {
-            signs.pop();
-        }
-        LENIENT.decode(signs).is_ok_and(|text| serde_json::from_slice::<Map<String, Value>>(&text).is_ok())
-    };
-    let parts: Vec<&str> = token.split('.').collect();
-    match parts.as_slice() {
-        [header, _, _, ..] if is_object(header) => {
-            matches!(parts.len(), 3 | 5) && parts.iter().all(|part| decode_base64url(part).is_some())
-        }
-        _ => true,
     }
+    if signs.len() % 4 == 1 {
+        signs.pop();
+    }
+    let text = LENIENT.decode(signs).ok()?;
+    let inner = text.trim_ascii();
+    (inner.starts_with(b"{") && inner.ends_with(b"}")).then_some(text)
 }
 
+/// Whether the parts of a JWT are canonical base64url without padding (RFC 7515 section 2). Nobody's signature is over how the signature
+/// is spelt.
+fn is_canonical(token: &str) -> bool {
+    token.split('.').all(|part| decode_base64url(part).is_some())
+}
+
+const UNREADABLE: TokenRejection = TokenRejection::malformed(
+    "the token is a JWT that another reader could read differently: it needs three parts of canonical base64url, and in its header and \
+     payload JSON of at most 16 levels, without lone surrogates and without two members of one name",
+);
+const MISSPELT: TokenRejection = TokenRejection::malformed("the token is a JWT that is not canonical base64url");
 const TOO_LONG_LIVED: TokenRejection =
     TokenRejection::malformed("the token lives longer than `auth.iam_service.max_lifetime` (`exp` less `iat`)");
 
@@ -136,10 +178,13 @@ impl Vouching {
     /// # Errors
     /// [`TokenRejection`] where what is revoked here would not reach the token.
     pub fn may_be_asked_about(&self, token: &str, now: Timestamp) -> Result<(), TokenRejection> {
-        if self.one_spelling && !has_one_spelling(token) {
-            return Err(TokenRejection::malformed("the token is a JWT that is not canonical base64url"));
-        }
-        let Unverified { token_id, issued_at, expires_at, .. } = Unverified::read(token);
+        let Unverified { token_id, issued_at, expires_at, .. } = match Form::of(token) {
+            Form::Unreadable => return Err(UNREADABLE),
+            Form::Opaque => Unverified::default(),
+            Form::Signed(_) | Form::Encrypted if self.one_spelling && !is_canonical(token) => return Err(MISSPELT),
+            Form::Signed(unverified) => unverified,
+            Form::Encrypted => Unverified::default(),
+        };
         token_id.as_deref().map_or(Ok(()), |id| claims::token_id(id).map(drop))?;
         let latest = now.plus(self.leeway);
         if issued_at.is_some_and(|at| at > latest) {
@@ -240,6 +285,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::reason::Reason;
 
     fn jwt(payload: &Value) -> String {
         let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
@@ -371,7 +417,6 @@ mod tests {
 
     #[test]
     fn t05_what_outlives_the_memory_of_revocations_is_not_asked_about() {
-        use crate::reason::Reason;
         const NOW: i64 = 1_790_000_000;
         let reason = |payload: Value| {
             let asked = believing(|_| {}).may_be_asked_about(&jwt(&payload), Timestamp(NOW));
@@ -406,26 +451,76 @@ mod tests {
         assert_eq!(issued_at(json!({})), Timestamp(0));
     }
 
+    /// A JWT with this payload, as it is written.
+    fn jwt_of(payload: &str) -> String {
+        let [header, payload] = [r#"{"alg":"HS256","kid":"k1"}"#, payload].map(|part| URL_SAFE_NO_PAD.encode(part));
+        format!("{header}.{payload}.c2ln")
+    }
+
     #[test]
-    fn t15_of_a_jwt_there_is_one_spelling() {
+    fn t15_a_jwt_that_the_service_may_read_otherwise_is_not_asked_about() {
+        let asked = |token: &str, one_spelling| {
+            let vouching = believing(|vouching| vouching.one_spelling = one_spelling);
+            vouching.may_be_asked_about(token, Timestamp(0)).map_err(|rejection| rejection.reason)
+        };
+        let token = jwt(&json!({"jti": "j"}));
+        let (header, rest) = token.split_once('.').unwrap();
+        let deep = |levels: usize| format!(r#"{{"jti":"j","x":{}{}}}"#, "[".repeat(levels), "]".repeat(levels));
+        let encrypted = URL_SAFE_NO_PAD.encode(r#"{"alg":"dir","enc":"A256GCM"}"#);
+        let (shallow, deep) = (jwt_of(&deep(15)), jwt_of(&deep(16)));
+        for unreadable in [
+            format!("{token}.x"),
+            format!("{token}."),
+            format!("{token}.AA.AA"),
+            format!("{token}.."),
+            jwt_of(r#"{"jti":"j","x":"\ud800"}"#),
+            jwt_of(r#"{"jti":"j","\udfff":1}"#),
+            jwt_of(r#"{"jti":"j","x":NaN}"#),
+            jwt_of(r#"{"jti":"j","x":1e999}"#),
+            jwt_of(r#"{"jti":"j","jti":"k"}"#),
+            jwt_of("\n{\"jti\":\"j\",\"x\":\"\t\"}\n"),
+            jwt_of("[]"),
+            jwt_of("not JSON"),
+            deep,
+            format!("{header}~.{rest}"),
+            format!("{}.{rest}", URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256","kid":"\ud800"}"#)),
+            format!("{}.{rest}.x", URL_SAFE_NO_PAD.encode("{}")),
+            format!("{encrypted}.{rest}"),
+            format!("{encrypted}.a2V5.aXY.dGV4dA.dGFn.x"),
+        ] {
+            for one_spelling in [true, false] {
+                assert_eq!(asked(&unreadable, one_spelling), Err(Reason::MalformedToken), "{unreadable}");
+            }
+            assert_eq!(Unverified::read(&unreadable), Unverified::default());
+        }
+        assert_eq!(Unverified::read(&shallow).token_id.as_deref(), Some("j"));
+        for other in [
+            token.clone(),
+            shallow,
+            format!("{encrypted}.a2V5.aXY.dGV4dA.dGFn"),
+            format!("{encrypted}..aXY.dGV4dA.dGFn"),
+            "a.b.c~".to_owned(),
+            "a.b.c.d".to_owned(),
+            "opaque==".to_owned(),
+            // Two parts are a form of somebody's own, and so is what has no header but its content there.
+            format!("{header}.c2ln~"),
+            format!("{}.Cl2FMQ.ZnCjm1XVW7v~", URL_SAFE_NO_PAD.encode(r#"{"id":1}"#)),
+        ] {
+            assert_eq!((asked(&other, true), asked(&other, false)), (Ok(()), Ok(())), "{other}");
+        }
+    }
+
+    #[test]
+    fn t15_where_tokens_are_named_by_their_text_a_signature_has_one_spelling() {
         let token = jwt(&json!({"jti": "j"}));
         let (signed, _) = token.rsplit_once('.').unwrap();
-        let (header, payload) = signed.split_once('.').unwrap();
-        let padded = base64::engine::general_purpose::STANDARD.encode(br#" {"alg":"HS256"}"#);
-        assert!(padded.ends_with('='));
-        for one in [
-            token.clone(),
-            format!("{signed}."),
-            format!("{signed}.Zg"),
-            format!("{header}.a2V5.aXY.dGV4dA.dGFn"),
-            format!("{header}..aXY.dGV4dA.dGFn"),
-            "a.b.c~".to_owned(),
-            "opaque==".to_owned(),
-            // Two parts are a form of somebody's own.
-            format!("{header}.c2ln~"),
-            padded.clone(),
-        ] {
-            assert!(has_one_spelling(&one), "{one}");
+        let encrypted = URL_SAFE_NO_PAD.encode(r#"{"alg":"dir","enc":"A256GCM"}"#);
+        let may_be_asked = |token: &str, one_spelling| {
+            let vouching = believing(|vouching| vouching.one_spelling = one_spelling);
+            vouching.may_be_asked_about(token, Timestamp(0)).is_ok()
+        };
+        for one in [format!("{signed}."), format!("{signed}.Zg")] {
+            assert!(may_be_asked(&one, true), "{one}");
         }
         for other in [
             format!("{signed}.Zg=="),
@@ -433,13 +528,10 @@ mod tests {
             format!("{signed}.Zg~"),
             format!("{signed}.Z"),
             format!("{signed}.a+b/"),
-            format!("{header}.{payload}~.Zg"),
-            format!("{header}~.{payload}.Zg"),
-            format!("{padded}.{payload}.Zg"),
-            format!("{token}.Zg"),
-            format!("{header}.a2V5.aXY.dGV4dA.dGFn~"),
+            format!("{encrypted}.a2V5.aXY.dGV4dA.dGFn~"),
         ] {
-            assert!(!has_one_spelling(&other), "{other}");
+            assert!(!may_be_asked(&other, true), "{other}");
+            assert!(may_be_asked(&other, false), "{other}: elsewhere the service says what it thinks of it");
         }
     }
 

@@ -12,9 +12,25 @@ use crate::harness::redis::Redis;
 use crate::harness::{Connection, Upstream, now};
 
 /// A JWT that nobody verifies here.
-fn jwt(payload: &Value) -> String {
-    let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-    format!("{}.{}.c2lnbmF0dXJl", encode(&json!({"alg": "HS256", "typ": "JWT"})), encode(payload))
+pub(super) fn jwt(payload: &Value) -> String {
+    jwt_of(&payload.to_string())
+}
+
+/// The same with a payload as it is written.
+fn jwt_of(payload: &str) -> String {
+    let encode = |part: &str| URL_SAFE_NO_PAD.encode(part);
+    format!("{}.{}.c2lnbmF0dXJl", encode(r#"{"alg": "HS256", "typ": "JWT"}"#), encode(payload))
+}
+
+/// Tokens with these claims that services take, of which not everything can be read: with a fourth part, and with claims that their
+/// bearer chose.
+fn unreadable(claims: &str) -> [String; 3] {
+    let nested = format!("{}{}", "[".repeat(20), "]".repeat(20));
+    [
+        format!("{}.x", jwt_of(&format!("{{{claims}}}"))),
+        jwt_of(&format!(r#"{{{claims}, "nick": "\ud800"}}"#)),
+        jwt_of(&format!(r#"{{{claims}, "nick": {nested}}}"#)),
+    ]
 }
 
 #[test]
@@ -288,6 +304,40 @@ fn t05_a_token_that_lives_longer_than_revocations_are_remembered_is_refused_and_
 }
 
 #[test]
+fn t05_a_token_of_which_not_everything_can_be_read_is_refused_and_not_asked_about() {
+    let (service, upstream) = (UserService::start(), Upstream::echo());
+    let gateway = service.asked_by(&upstream).start();
+    for token in unreadable(&format!(r#""iat": {}, "exp": {}"#, now(), now() + 400 * 86_400)) {
+        service.knows(&token, json!({"sub": "a"}));
+        let refused = gateway.get_as("/me", &token);
+        assert_eq!(refused.denial(), (401, "malformed_token".into()), "{token}");
+        assert!(refused.text().contains("read differently"), "{}", refused.text());
+    }
+    assert_eq!(service.questions().len(), 0);
+    let week = jwt(&json!({"iat": now(), "exp": now() + 8 * 86_400}));
+    service.knows(&week, json!({"sub": "a"}));
+    assert_eq!(gateway.get_as("/me", &week).status, 200, "as templates of FastAPI issue them");
+}
+
+#[test]
+fn t15_a_revoked_token_is_refused_however_it_is_written() {
+    let (service, upstream) = (UserService::start(), Upstream::echo());
+    let gateway = service
+        .asked_by(&upstream)
+        .file("revoked.jsonl", "{\"jti\": \"j-1\", \"issuer\": \"iam_service\"}\n")
+        .setting("revocation.file", "revoked.jsonl")
+        .start();
+    let claims = format!(r#""jti": "j-1", "iat": {}, "exp": {}"#, now() - 5, now() + 600);
+    let plain = jwt_of(&format!("{{{claims}}}"));
+    for token in unreadable(&claims).iter().chain([&plain, &format!("{plain}=")]) {
+        service.knows(token, json!({"sub": "a"}));
+        assert_eq!(gateway.get_as("/me", token).status, 401, "{token}");
+    }
+    assert_eq!(gateway.get_as("/me", &plain).denial(), (401, "revoked".into()));
+    assert_eq!(upstream.count(), 0);
+}
+
+#[test]
 fn t05_a_token_that_does_not_say_when_it_was_issued_is_as_old_as_it_can_be() {
     let (service, upstream) = (UserService::start(), Upstream::echo());
     let (early, late) = (jwt(&json!({"exp": now() + 600})), jwt(&json!({"exp": now() + 3500})));
@@ -331,6 +381,8 @@ fn t15_where_a_blacklist_names_tokens_by_their_text_a_jwt_has_one_spelling() {
         format!("{signed}.a+/b"),
         format!("{token}.x"),
         format!("{token}."),
+        format!("{token}.AA.AA"),
+        format!("{token}.."),
         format!("{signed}..{signature}"),
         format!("{header}~.{payload}.{signature}"),
         format!("{header}.{payload}~.{signature}"),
@@ -343,7 +395,17 @@ fn t15_where_a_blacklist_names_tokens_by_their_text_a_jwt_has_one_spelling() {
     }
     assert_eq!(service.questions().len(), 1);
     // What is no JWT has a form of its own, of which nothing is known here.
-    for opaque in ["opaque==", "a.b.c", "v4.public.dGVzdA.c~", "MTk4.Cl2FMQ.ZnCjm1XVW7v~", "eyJpdiI6IjEifQ==", &token] {
+    let encrypted = format!("{}.a2V5.aXY.dGV4dA.dGFn", URL_SAFE_NO_PAD.encode(r#"{"alg":"dir","enc":"A256GCM"}"#));
+    for opaque in [
+        "opaque==",
+        "a.b.c",
+        "v4.public.dGVzdA.c~",
+        "MTk4.Cl2FMQ.ZnCjm1XVW7v~",
+        "eyJpZCI6MX0.Cl2FMQ.ZnCjm1XVW7v~",
+        "eyJpdiI6IjEifQ==",
+        &encrypted,
+        &token,
+    ] {
         service.knows(opaque, json!({"sub": "a"}));
         assert_eq!(gateway.get_as("/me", opaque).status, 200, "{opaque}");
     }
