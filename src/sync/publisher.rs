@@ -75,6 +75,8 @@ struct Stand {
     n: u64,
     base: u64,
     records: u64,
+    /// How many changes stand in the stream behind `base`, up to `n`.
+    after: u64,
     manifest: String,
     segments: Vec<(Box<str>, u64)>,
 }
@@ -93,6 +95,8 @@ struct Memory {
     rival: Option<Rival>,
     /// Which manifest was last read as a gateway does, and when that began.
     checked: Option<(String, Instant)>,
+    /// When segments of a newer manifest were last uploaded, unless it was put in force.
+    uploaded: Option<Instant>,
     /// How often in a row everything was written and not taken.
     in_vain: u32,
     /// The last trouble that was told.
@@ -203,12 +207,19 @@ impl Publisher {
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         // One at a time; it ends with this connection.
         let mut checks = JoinSet::new();
+        let mut uploads = JoinSet::new();
         loop {
             if checks.is_empty()
                 && let Some(stand) = memory.take_due()
             {
                 let (redis, ledger) = (self.redis.clone(), Arc::clone(&self.ledger));
                 checks.spawn(async move { (stand.manifest.clone(), check::check(redis, ledger, stand).await) });
+            }
+            if uploads.is_empty()
+                && let Some(newer) = self.newer(memory)
+            {
+                let (redis, ledger) = (self.redis.clone(), Arc::clone(&self.ledger));
+                uploads.spawn(async move { (write::upload(&redis, &ledger, &newer).await, newer) });
             }
             tokio::select! {
                 _ = changed.changed() => self.push(link, memory).await.map(|_| ())?,
@@ -218,6 +229,10 @@ impl Publisher {
                     Ok(false) => self.mend(link, memory, &manifest).await?,
                     // Whether Redis can be used the heartbeat tells.
                     Err(failure) => tracing::debug!(why = %failure, "what stands in Redis could not be read to its end"),
+                },
+                Some(Ok((uploaded, newer))) = uploads.join_next() => match uploaded {
+                    Ok(()) => self.tidy(link, memory, newer).await?,
+                    Err(trouble) => self.is_not_uploaded(memory, &newer, &trouble),
                 },
                 _ = beat.tick() => {
                     self.beat(link, memory).await?;
@@ -230,17 +245,19 @@ impl Publisher {
         }
     }
 
-    /// Publishes what is not yet; gives what stands there then, or `None` where it must not.
+    /// Publishes what is known now and not published yet; gives what stands there then, or `None` where it must not. What is recorded
+    /// meanwhile is for the next call: while somebody revokes all the time there would be no end of it, and no heartbeat.
     async fn push<'m>(&self, link: &Link, memory: &'m mut Memory) -> Result<Option<&'m mut Stand>, Trouble> {
         let mut tries = 0;
+        let last = self.ledger.last();
         loop {
             if memory.stand.is_none() && !self.establish(link, memory, None).await? {
                 return Ok(None);
             }
             let Some(stand) = &mut memory.stand else { return Ok(None) };
             let (changes, said) = match self.ledger.changes_after(stand.n) {
-                Some(changes) if changes.is_empty() => {
-                    self.metrics.set_pending(0);
+                Some(changes) if changes.is_empty() || stand.n >= last => {
+                    self.metrics.set_pending(changes.len() as u64);
                     self.leads.store(true, Ordering::Release);
                     return Ok(memory.stand.as_mut());
                 }
@@ -264,6 +281,7 @@ impl Publisher {
                 continue;
             }
             stand.n = changes.last().map_or(stand.n, |recorded| recorded.change.n);
+            stand.after += changes.len() as u64;
             memory.n = stand.n;
             memory.published(&changes);
             self.ledger.published(memory.n);
@@ -272,24 +290,20 @@ impl Publisher {
 
     /// A sign of life, after looking at the truth and at Redis (T1).
     async fn beat(&self, link: &Link, memory: &mut Memory) -> Result<(), Trouble> {
-        let at = unix_millis();
-        self.blocking(|ledger| ledger.follow().map(|_| ())).await?;
-        if self.push(link, memory).await?.is_none() {
+        if !self.catch_up(link, memory).await? {
             let pending = self.ledger.changes_after(memory.n).map_or(0, |changes| changes.len());
             self.metrics.set_pending(pending as u64);
             return Ok(());
         }
-        self.tidy(link, memory).await?;
-        let Some(stand) = &memory.stand else { return Ok(()) };
-        let Some(after) = self.ledger.changes_after(stand.base) else {
-            memory.stand = None;
+        // What may take long is done. It is the time of the last look that a heartbeat carries, and an old one counts for nothing.
+        let at = unix_millis();
+        if !self.catch_up(link, memory).await? {
             return Ok(());
-        };
-        // What was recorded while this was under way is for the next one.
-        let after = after.partition_point(|recorded| recorded.change.n <= stand.n) as u64;
-        let Stand { epoch, truth, n, .. } = *stand;
+        }
+        let Some(stand) = &memory.stand else { return Ok(()) };
+        let Stand { epoch, truth, n, records, after, .. } = *stand;
         let keeps = Some(self.ledger.keeps());
-        let heartbeat = Heartbeat { epoch, truth, n, count: stand.records + after, at, keeps };
+        let heartbeat = Heartbeat { epoch, truth, n, count: records + after, at, keeps };
         let heartbeat = self.sign(Kind::Heartbeat, &heartbeat)?;
         let beat =
             Beat { epoch, truth, n, manifest: &stand.manifest, segments: &stand.segments, heartbeat: &heartbeat };
@@ -299,6 +313,12 @@ impl Publisher {
             Said::Ahead if self.knows_soon(link, memory).await? => Ok(()),
             said => self.amiss(link, memory, said).await,
         }
+    }
+
+    /// Publishes all that is in the folder now. Whether it may.
+    async fn catch_up(&self, link: &Link, memory: &mut Memory) -> Result<bool, Trouble> {
+        self.blocking(|ledger| ledger.follow().map(|_| ())).await?;
+        Ok(self.push(link, memory).await?.is_some())
     }
 
     /// Whether Redis is ahead only by what another process has just recorded in our folder, or may be: while this process writes, the
@@ -319,6 +339,7 @@ impl Publisher {
             return Ok(false);
         }
         stand.n = head.n;
+        stand.after += last as u64 + 1;
         memory.n = head.n;
         memory.published(&ours[..=last]);
         self.ledger.published(head.n);

@@ -95,10 +95,16 @@ impl Publisher {
                 if is_whole(&entries, &folder.changes, from, head.n) {
                     let (epoch, n, base) = (head.epoch, head.n, manifest.base);
                     let (records, segments) = (records(manifest), named(manifest));
-                    tracing::info!(epoch, n, "what stands in Redis is of this truth; publishing goes on");
-                    memory.stand = Some(Stand { epoch, truth, n, base, records, manifest: seen.line, segments });
-                    memory.n = memory.n.max(n);
                     let published = folder.changes.partition_point(|recorded| recorded.change.n <= n);
+                    // The folder may have more of them in segments than that manifest.
+                    let after = if base < folder.manifest.base {
+                        check::count(link, base, n).await?
+                    } else {
+                        folder.changes[..published].iter().filter(|recorded| recorded.change.n > base).count() as u64
+                    };
+                    tracing::info!(epoch, n, "what stands in Redis is of this truth; publishing goes on");
+                    memory.stand = Some(Stand { epoch, truth, n, base, records, after, manifest: seen.line, segments });
+                    memory.n = memory.n.max(n);
                     memory.published(&folder.changes[..published]);
                     self.ledger.published(n);
                     return Ok(true);
