@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
@@ -105,6 +106,8 @@ const LONGEST_ENTRY: usize = 256 << 10;
 pub struct Ledger {
     pub(super) shared: Arc<Shared>,
     queue: Option<SyncSender<Job>>,
+    /// Whether nothing is published, because somebody else publishes in its place.
+    blocked: AtomicBool,
 }
 
 impl fmt::Debug for Ledger {
@@ -147,7 +150,7 @@ impl Ledger {
             let started = thread.spawn(move || writer::write(&shared, &jobs));
             started.map(|_| queue).map_err(LedgerError::io(&path, "the thread that writes it cannot be started"))
         });
-        Ok(Arc::new(Self { shared, queue: queue.transpose()? }))
+        Ok(Arc::new(Self { shared, queue: queue.transpose()?, blocked: AtomicBool::new(false) }))
     }
 
     /// Makes the folder and its truth, unless they are there. Recording does this by itself; a publisher needs it before.
@@ -279,6 +282,17 @@ impl Ledger {
     /// Everything up to this number is published.
     pub fn published(&self, n: u64) {
         self.shared.published.send_if_modified(|published| std::mem::replace(published, n.max(*published)) < n);
+    }
+
+    /// Whether somebody else publishes in the place of this folder, so that nothing of it is published while he does.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        self.blocked.load(Ordering::Relaxed)
+    }
+
+    /// Somebody else publishes, or not any more.
+    pub fn set_blocked(&self, blocked: bool) {
+        self.blocked.store(blocked, Ordering::Relaxed);
     }
 
     /// Whether everything up to this number is published, or will be within `patience`.

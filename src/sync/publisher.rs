@@ -63,8 +63,19 @@ pub struct Publisher {
     /// Whether the folder is what gateways follow. Set by the first publication, which proves that the folder is not behind what was
     /// published once; from then on this process need not hear of its own truth through Redis.
     pub leads: Arc<AtomicBool>,
+    /// What becomes of what others have published.
+    pub takeover: Takeover,
     /// Counters.
     pub metrics: Arc<ReplicationMetrics>,
+}
+
+/// What becomes of what stands in Redis and is not of this folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Takeover {
+    /// Once nobody is alive who published it, this folder is published in its place, and everybody logged out (T2).
+    OfTheDead,
+    /// It stays: whoever publishes one change may have been started on a wrong folder.
+    Never,
 }
 
 /// What stands in Redis, as far as this process knows and has not been told otherwise.
@@ -141,6 +152,8 @@ enum Trouble {
     Ledger(#[from] LedgerError),
     #[error("it cannot be signed: {0}")]
     Key(String),
+    #[error("{0}")]
+    NotOurs(String),
 }
 
 impl Publisher {
@@ -171,6 +184,30 @@ impl Publisher {
             self.metrics.set_pending(pending as u64);
             pause.wait().await;
         }
+    }
+
+    /// Publishes what the folder has, once, where Redis has what was published from this folder before ([`Takeover::Never`]).
+    ///
+    /// # Errors
+    /// What stands in Redis instead. As long as Redis cannot be used, or somebody else publishes from the folder just now, it is tried
+    /// again: how long is the caller's to say.
+    pub async fn publish_once(&self) -> Result<(), String> {
+        let (mut memory, mut pause) = (Memory::default(), Pause::default());
+        loop {
+            match self.push_once(&mut memory).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(Trouble::NotOurs(why)) => return Err(why),
+                Err(why) => tracing::debug!(%why, "it cannot be published yet"),
+            }
+            pause.wait().await;
+        }
+    }
+
+    async fn push_once(&self, memory: &mut Memory) -> Result<bool, Trouble> {
+        let link = self.redis.connect().await?;
+        link.check_eviction().await?;
+        Ok(self.push(&link, memory).await?.is_some())
     }
 
     /// Somebody made something of our keys that nobody can work on.

@@ -9,7 +9,7 @@ use super::check;
 use super::rival::{Life, Rival};
 use super::standing::{Seen, has, is_whole, lost, signed, strangers, unsettled};
 use super::write::{named, records};
-use super::{Memory, Publisher, Stand, Trouble};
+use super::{Memory, Publisher, Stand, Takeover, Trouble};
 use crate::clock::unix_millis;
 use crate::replication::{Link, Standing};
 use crate::revocation::{Entry, FloorOf};
@@ -32,6 +32,14 @@ impl Publisher {
             Standing::Head(head) if head.truth != truth => Some(head.truth),
             _ => None,
         };
+        if self.takeover == Takeover::Never {
+            if let Some(theirs) = theirs {
+                return Err(Trouble::NotOurs(format!("what is published in this Redis is another truth, {theirs}")));
+            }
+            if !seen.is_of(truth) {
+                return Err(Trouble::NotOurs("nothing was published from this folder in this Redis".to_owned()));
+            }
+        }
         if let Some(theirs) = theirs
             && !self.is_gone(memory, &seen, theirs, truth)
         {
@@ -49,6 +57,12 @@ impl Publisher {
         // T2: what is signed and ours, and not in the folder, was published by a folder that is lost, or is another copy of it.
         let published = seen.published(truth).chain(strangers(&entries, base, &folder, &self.pinned));
         if let Some(lost) = lost(published, &folder, &memory.own) {
+            if self.takeover == Takeover::Never {
+                let what = format!(
+                    "change {lost} was published in this Redis, and the folder does not have it: it is an older copy"
+                );
+                return Err(Trouble::NotOurs(what));
+            }
             if !self.is_gone(memory, &seen, truth, truth) {
                 return Ok(false);
             }
@@ -128,7 +142,7 @@ impl Publisher {
         let first = || Rival::seen_first(seen.head.clone(), seen.beats.clone(), now);
         let rival = memory.rival.get_or_insert_with(first);
         let life = rival.look(&seen.head, &seen.beats, seen.newest(theirs, unix_millis()), now);
-        self.metrics.set_blocked(life == Life::Alive);
+        self.set_blocked(life == Life::Alive);
         if life == Life::Gone {
             return true;
         }
@@ -157,6 +171,12 @@ impl Publisher {
 
     fn unblocked(&self, memory: &mut Memory) {
         memory.rival = None;
-        self.metrics.set_blocked(false);
+        self.set_blocked(false);
+    }
+
+    /// For who looks at metrics, and for whoever revokes.
+    fn set_blocked(&self, blocked: bool) {
+        self.metrics.set_blocked(blocked);
+        self.ledger.set_blocked(blocked);
     }
 }

@@ -46,6 +46,11 @@ impl Seen {
         epochs.filter(|epoch| *epoch < FARTHEST).max().unwrap_or(0)
     }
 
+    /// Whether it is this truth that is published, by the head or by a signature.
+    pub(super) fn is_of(&self, truth: Uuid) -> bool {
+        matches!(&self.head, Standing::Head(head) if head.truth == truth) || self.published(truth).next().is_some()
+    }
+
     /// How old the newest heartbeat of a truth is.
     pub(super) fn newest(&self, truth: Uuid, now: u64) -> Option<Duration> {
         let of_it = self.heartbeats.iter().filter(|heartbeat| heartbeat.truth == truth);
