@@ -81,6 +81,8 @@ pub struct State {
     pub manifest: Arc<Manifest>,
     /// Every change after the manifest's base, in order.
     pub changes: Vec<Arc<Recorded>>,
+    /// The last floor over everything that was ever read or recorded, also in segments; 0: none.
+    pub everything: u64,
 }
 
 impl State {
@@ -234,7 +236,7 @@ impl Ledger {
     #[must_use]
     pub fn state(&self) -> Option<State> {
         let known = self.shared.known();
-        Some(State { manifest: known.manifest.clone()?, changes: known.changes.clone() })
+        Some(State { manifest: known.manifest.clone()?, changes: known.changes.clone(), everything: known.everything })
     }
 
     /// The manifest; `None` until the truth is made. Its `epoch` is the folder's own.

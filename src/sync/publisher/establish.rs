@@ -80,7 +80,8 @@ impl Publisher {
             tracing::warn!(truth = %theirs, "another truth was published in Redis by somebody who is gone; this process takes over");
             // T2: signed by this very key, so it was the truth of the same people before a folder was lost.
             let changes = signed(&entries, &self.pinned).filter(|n| !has(&folder, *n));
-            if let Some(last) = unsettled(seen.published(theirs).chain(changes), &folder) {
+            let over = unix_millis().saturating_sub(self.ledger.keeps().saturating_mul(1000));
+            if let Some(last) = unsettled(seen.published(theirs).chain(changes), &folder, over) {
                 tracing::error!(
                     published = last,
                     "what was revoked by that truth is not in the revocation folder of this process: every token that was issued until \
