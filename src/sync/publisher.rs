@@ -13,7 +13,7 @@ mod rival;
 mod standing;
 mod write;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -100,6 +100,8 @@ struct Memory {
     epoch: u64,
     /// The highest number that was published by this process.
     n: u64,
+    /// Up to which number was published when, for the last minutes.
+    stayed: VecDeque<(Instant, u64)>,
     /// Numbers of changes that it saw published, the latest.
     own: BTreeSet<u64>,
     /// Somebody else, who is alive or not gone for long enough.
@@ -117,10 +119,18 @@ struct Memory {
 impl Memory {
     fn trouble(&mut self, trouble: &Trouble) {
         let why = trouble.to_string();
-        if self.told.as_ref().is_none_or(|(told, at)| *told != why || at.elapsed() >= TOLD) {
+        if self.is_news(&why) {
             tracing::error!(why, "revocations cannot be published");
-            self.told = Some((why, Instant::now()));
         }
+    }
+
+    /// Whether a trouble is to be told.
+    fn is_news(&mut self, why: &str) -> bool {
+        let is_news = self.told.as_ref().is_none_or(|(told, at)| told != why || at.elapsed() >= TOLD);
+        if is_news {
+            self.told = Some((why.to_owned(), Instant::now()));
+        }
+        is_news
     }
 
     fn published(&mut self, changes: &[Arc<Recorded>]) {
@@ -128,6 +138,21 @@ impl Memory {
         while self.own.len() > OWN {
             self.own.pop_first();
         }
+    }
+
+    /// From which number on changes stay in the stream ([`STAY`]). A number tells when it was given by a clock that may have been ahead
+    /// once, and numbers only rise: so this process also looks when it was published, as far as it did that itself.
+    fn keep_from(&mut self, now: Instant, at: u64) -> u64 {
+        let step = STAY / 20;
+        if self.stayed.back().is_none_or(|(last, _)| now.saturating_duration_since(*last) >= step) {
+            self.stayed.push_back((now, self.n));
+        }
+        let is_old = |seen: &(Instant, u64)| now.saturating_duration_since(seen.0) >= STAY;
+        while self.stayed.get(1).is_some_and(is_old) {
+            self.stayed.pop_front();
+        }
+        let published = self.stayed.front().filter(|seen| is_old(seen)).map_or(0, |(_, n)| *n);
+        at.saturating_sub(u64::try_from(STAY.as_millis()).unwrap_or(u64::MAX)).max(published)
     }
 
     /// What is to be read as a gateway does, if it is time.
@@ -291,6 +316,7 @@ impl Publisher {
             if memory.stand.is_none() && !self.establish(link, memory, None).await? {
                 return Ok(None);
             }
+            let keep_from = memory.keep_from(Instant::now(), unix_millis());
             let Some(stand) = &mut memory.stand else { return Ok(None) };
             let (changes, said) = match self.ledger.changes_after(stand.n) {
                 Some(changes) if changes.is_empty() || stand.n >= last => {
@@ -301,7 +327,6 @@ impl Publisher {
                 Some(changes) => {
                     self.metrics.set_pending(changes.len() as u64);
                     let some = changes[..changes.len().min(AT_ONCE)].to_vec();
-                    let keep_from = unix_millis().saturating_sub(STAY.as_millis().try_into().unwrap_or(0));
                     let lines = some.iter().map(|recorded| (recorded.change.prev, recorded.change.n, &*recorded.line));
                     let said = link.append(stand.epoch, stand.truth, stand.base, keep_from, lines).await?;
                     (some, said)
@@ -446,5 +471,30 @@ impl Publisher {
             Ok(done) => Ok(done?),
             Err(_) => Err(LedgerError::Closed.into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_whose_numbers_are_ahead_of_the_clock_is_cut_all_the_same() {
+        let (begun, at) = (Instant::now(), 1_790_000_000_000);
+        let ahead = at + 86_400_000;
+        let mut memory = Memory::default();
+        let mut keep_from = |second: u64, n: u64| {
+            memory.n = n;
+            memory.keep_from(begun + Duration::from_secs(second), at + second * 1000)
+        };
+        for second in 0..600 {
+            assert_eq!(keep_from(second, ahead + second), at + second * 1000 - 600_000, "nothing of it is that old");
+        }
+        for second in 600..3000 {
+            let from = keep_from(second, ahead + second);
+            assert!(from <= ahead + second - 600, "what is younger than ten minutes stays");
+            assert!(from >= ahead + second - 660, "{second}: what is older goes");
+        }
+        assert!(memory.stayed.len() <= 22);
     }
 }

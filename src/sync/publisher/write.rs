@@ -117,10 +117,14 @@ impl Publisher {
             memory.uploaded = None;
             return;
         }
-        tracing::warn!(
-            %why,
-            "segments cannot be written to Redis; what is revoked is published all the same, but the stream there grows until they can"
-        );
+        let why = why.to_string();
+        if memory.is_news(&why) {
+            tracing::warn!(
+                why,
+                "segments cannot be written to Redis; what is revoked is published all the same, but the stream there grows until they \
+                 can"
+            );
+        }
     }
 
     /// Puts a newer manifest in force, whose segments are there.
