@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn t16_a_sentinel_that_names_the_master_of_before_keeps_nobody_from_the_one_of_now() {
+    async fn a_sentinel_that_names_the_master_of_before_keeps_nobody_from_the_one_of_now() {
         let late = Duration::from_millis(200);
         let (master, replica) = (server("master", None).await, server("slave", None).await);
         let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
