@@ -85,7 +85,7 @@ fn t01_who_revokes_all_the_time_over_a_slow_link_stops_no_heartbeat() {
     let (direct, linked) = (redis.url(), format!("redis://{}", link.address));
     let fleet = fleet(&[&linked, &direct]).start();
     fleet.all_accept(&fleet.issuer.viewer());
-    link.delay(Duration::from_millis(40));
+    link.delay(Duration::from_millis(200));
     hears_all_the_time(&fleet, || {
         // Clients that keep step would all wait for one publication, and leave a gap behind it.
         let pause = |client: usize, turn: usize| Duration::from_millis((20 + (client * 37 + turn * 53) % 80) as u64);
