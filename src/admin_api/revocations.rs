@@ -31,6 +31,10 @@ use crate::token::TokenCache;
 /// How long the disk may take, and other processes that write to the same folder.
 const DISK: Duration = Duration::from_secs(10);
 
+/// Said with a 202 that may stay one.
+const BLOCKED: &str = "another process publishes another truth, or another copy of this folder, in this Redis, and nothing from here is \
+                       published while it does; the log says which and what to do";
+
 /// What calls that change something work on, whichever door they come through.
 pub struct Hands {
     /// The truth; without it this process follows, and nothing can be changed here.
@@ -154,6 +158,9 @@ impl Hands {
                 let status = if propagated { StatusCode::OK } else { StatusCode::ACCEPTED };
                 let outcome = if propagated { "published" } else { "recorded" };
                 let mut body = json!({ "propagated": propagated, "number": number });
+                if !propagated && self.ledger.as_ref().is_some_and(|ledger| ledger.is_blocked()) {
+                    body["detail"] = BLOCKED.into();
+                }
                 if by_token {
                     // Who gave a token is told by which id it is revoked.
                     body["entry"] = serde_json::from_str(&said).unwrap_or_default();

@@ -57,7 +57,7 @@ pub fn record(settings: &Settings, entries: impl IntoIterator<Item = Entry>) -> 
         number = opened.record(entry)?.change.n;
     }
     let outstanding = match settings.shared_redis() {
-        Some(redis) => publish(settings, redis, &opened, number, &metrics).err().map(|error| format!("{error:#}")),
+        Some(redis) => publish(settings, redis, &opened, &metrics).err().map(|error| format!("{error:#}")),
         None => None,
     };
     let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.clone());
@@ -68,20 +68,19 @@ fn publish(
     settings: &Settings,
     redis: &crate::replication::RedisSettings,
     ledger: &Arc<Ledger>,
-    number: u64,
     metrics: &Metrics,
 ) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let publisher = replication::publisher(settings, redis, ledger, metrics)?;
         crate::sync::replica::look(&publisher.redis).await?;
-        let published = tokio::select! {
-            published = ledger.wait_published(number, PATIENCE) => published,
-            () = publisher.run() => false,
-        };
-        if !published {
-            bail!("Redis has not taken it within {} s", PATIENCE.as_secs());
+        match tokio::time::timeout(PATIENCE, publisher.publish_once()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(why)) => bail!(
+                "{why}; if another doorward publishes there, run this again in its working directory, or with the [revocation] folder \
+                 that it has"
+            ),
+            Err(_) => bail!("Redis has not taken it within {} s", PATIENCE.as_secs()),
         }
-        Ok(())
     })
 }

@@ -10,7 +10,7 @@ use crate::config::Settings;
 use crate::ledger::Ledger;
 use crate::replication::{Redis, RedisFailure, RedisSettings};
 use crate::revocation::{Freshness, OnStale, PinnedKeys, PublicationKey, Retention, RevocationIndex};
-use crate::sync::publisher::Publisher;
+use crate::sync::publisher::{Publisher, Takeover};
 use crate::sync::replica::last_good::LastGood;
 use crate::sync::replica::pace::{Keeping, Tidying};
 use crate::sync::replica::state::{Followed, Target};
@@ -97,6 +97,7 @@ pub(super) fn open(
         pinned,
         broken: Arc::clone(&broken),
         leads: Arc::clone(&leads),
+        takeover: Takeover::OfTheDead,
         metrics: Arc::clone(&counted),
     });
     counted.begin(publisher.is_some());
@@ -117,7 +118,8 @@ pub(super) fn open(
     })
 }
 
-/// A publisher for one change, without a replica beside it.
+/// A publisher for one change, without a replica beside it. Its folder may be that of a wrong working directory, or under a volume that
+/// is not mounted, so it takes nothing over.
 pub(super) fn publisher(
     settings: &Settings,
     redis: &RedisSettings,
@@ -135,6 +137,7 @@ pub(super) fn publisher(
         pinned: Arc::new(pinned.context("[publication] public_keys")?),
         broken: Arc::new(Notify::new()),
         leads: Arc::default(),
+        takeover: Takeover::Never,
         metrics: metrics.replication(),
     })
 }

@@ -25,6 +25,8 @@ pub(super) struct Done {
     number: u64,
     /// Whether every process has it, or has it within a second.
     propagated: bool,
+    /// Why not, as far as the process that did it says.
+    detail: Option<String>,
     /// What came of it where no process did it.
     alone: Option<Alone>,
 }
@@ -59,6 +61,7 @@ fn read(answer: &Answer, body: &Value) -> anyhow::Result<Done> {
         entry: serde_json::from_value(entry.clone())?,
         number: said["number"].as_u64().unwrap_or_default(),
         propagated: said["propagated"] == true,
+        detail: said["detail"].as_str().map(str::to_owned),
         alone: None,
     })
 }
@@ -68,7 +71,7 @@ fn directly(settings: &Settings, door: Door, body: &Value) -> anyhow::Result<Don
     let entry = check(settings, door, body)?;
     let (before, last) = asked::steps(entry.clone());
     let alone = app::record(settings, before.into_iter().chain([last]))?;
-    Ok(Done { entry, number: alone.number, propagated: alone.outstanding.is_none(), alone: Some(alone) })
+    Ok(Done { entry, number: alone.number, propagated: alone.outstanding.is_none(), detail: None, alone: Some(alone) })
 }
 
 /// The same checks that a running process makes.
@@ -114,11 +117,15 @@ impl Done {
             }
         }
         if !self.propagated {
-            let why = self.alone.as_ref().and_then(|alone| alone.outstanding.as_deref());
-            let who = if self.alone.is_none() { "the" } else { "a" };
+            let (why, who) = match &self.alone {
+                None => (self.detail.as_deref(), "the running doorward".to_owned()),
+                Some(alone) => {
+                    (alone.outstanding.as_deref(), format!("a doorward that has {}", alone.folder.display()))
+                }
+            };
             writeln!(
                 context.err,
-                "warning: not published yet ({}); it is on disk, and {who} running doorward publishes it as soon as it can",
+                "warning: not published yet ({}); it is on disk, and {who} publishes it as soon as it can",
                 why.unwrap_or("Redis has not taken it")
             )?;
         }

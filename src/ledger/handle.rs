@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
@@ -81,6 +82,8 @@ pub struct State {
     pub manifest: Arc<Manifest>,
     /// Every change after the manifest's base, in order.
     pub changes: Vec<Arc<Recorded>>,
+    /// The last floor over everything that was ever read or recorded, also in segments; 0: none.
+    pub everything: u64,
 }
 
 impl State {
@@ -106,6 +109,8 @@ const LONGEST_ENTRY: usize = 256 << 10;
 pub struct Ledger {
     pub(super) shared: Arc<Shared>,
     queue: Option<SyncSender<Job>>,
+    /// Whether nothing is published, because somebody else publishes in its place.
+    blocked: AtomicBool,
 }
 
 impl fmt::Debug for Ledger {
@@ -148,7 +153,7 @@ impl Ledger {
             let started = thread.spawn(move || writer::write(&shared, &jobs));
             started.map(|_| queue).map_err(LedgerError::io(&path, "the thread that writes it cannot be started"))
         });
-        Ok(Arc::new(Self { shared, queue: queue.transpose()? }))
+        Ok(Arc::new(Self { shared, queue: queue.transpose()?, blocked: AtomicBool::new(false) }))
     }
 
     /// Makes the folder and its truth, unless they are there. Recording does this by itself; a publisher needs it before.
@@ -232,7 +237,7 @@ impl Ledger {
     #[must_use]
     pub fn state(&self) -> Option<State> {
         let known = self.shared.known();
-        Some(State { manifest: known.manifest.clone()?, changes: known.changes.clone() })
+        Some(State { manifest: known.manifest.clone()?, changes: known.changes.clone(), everything: known.everything })
     }
 
     /// The manifest; `None` until the truth is made. Its `epoch` is the folder's own.
@@ -280,6 +285,17 @@ impl Ledger {
     /// Everything up to this number is published.
     pub fn published(&self, n: u64) {
         self.shared.published.send_if_modified(|published| std::mem::replace(published, n.max(*published)) < n);
+    }
+
+    /// Whether somebody else publishes in the place of this folder, so that nothing of it is published while he does.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        self.blocked.load(Ordering::Relaxed)
+    }
+
+    /// Somebody else publishes, or not any more.
+    pub fn set_blocked(&self, blocked: bool) {
+        self.blocked.store(blocked, Ordering::Relaxed);
     }
 
     /// Whether everything up to this number is published, or will be within `patience`.

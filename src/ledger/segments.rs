@@ -9,8 +9,9 @@ use super::steps::Step;
 use crate::clock::Timestamp;
 use crate::revocation::{Record, Retention, SegmentOf};
 
-/// Most bytes of a segment of records that end: it drops out as a whole when its time is over, and Redis takes it as one value.
-const LARGEST: usize = 16 << 20;
+/// Most bytes of a segment, and one record: Redis takes it as one value, within a bound of time, and one whose records end drops out as
+/// a whole when its time is over.
+pub(super) const LARGEST: usize = 16 << 20;
 
 const MEND: &str = "put the folder back from a backup";
 
@@ -41,8 +42,14 @@ pub(super) fn records(folder: &Folder, segment: &SegmentOf, mut take: impl FnMut
     };
     let mut count = 0;
     let parts = std::thread::scope(|scope| {
-        let threads: Vec<_> = split(&bytes, threads).into_iter().map(|part| scope.spawn(move || parse(part))).collect();
-        threads.into_iter().map(std::thread::ScopedJoinHandle::join).collect::<Vec<_>>()
+        // Where the system gives no thread this one reads.
+        let begin = |part| std::thread::Builder::new().spawn_scoped(scope, move || parse(part)).map_err(|_| part);
+        let threads: Vec<_> = split(&bytes, threads).into_iter().map(begin).collect();
+        let end = |thread: Result<std::thread::ScopedJoinHandle<'_, _>, &[u8]>| match thread {
+            Ok(thread) => thread.join(),
+            Err(part) => Ok(parse(part)),
+        };
+        threads.into_iter().map(end).collect::<Vec<_>>()
     });
     for part in parts {
         let part = part.map_err(|_| broken(None, "a record made its reader panic".to_owned()))?;
@@ -71,17 +78,17 @@ fn split(bytes: &[u8], parts: usize) -> Vec<&[u8]> {
     split
 }
 
-/// Writes records as segments: those that stand in one, those that end in some of bounded size. A segment that is there already, by
-/// its name, is not written again.
+/// Writes records as segments of bounded size: those that stand, in their order, and those that end. A segment that is there already,
+/// by its name, is not written again.
 pub(super) fn write(folder: &Folder, records: &[Record], retention: Retention) -> Result<Vec<SegmentOf>, LedgerError> {
     let mut written = Vec::new();
     let (standing, ending): (Vec<_>, Vec<_>) =
         records.iter().map(|record| (record, over(record, retention))).partition(|(_, over)| over.is_none());
-    for (records, largest) in [(standing, usize::MAX), (ending, LARGEST)] {
+    for records in [standing, ending] {
         let mut rest = records.into_iter().peekable();
         while rest.peek().is_some() {
             let (mut bytes, mut count, mut ends) = (Vec::new(), 0, None::<Timestamp>);
-            while let Some((record, over)) = rest.next_if(|_| bytes.len() < largest) {
+            while let Some((record, over)) = rest.next_if(|_| bytes.len() < LARGEST) {
                 serde_json::to_writer(&mut bytes, record)
                     .map_err(|error| LedgerError::Refused(error.to_string().into()))?;
                 bytes.push(b'\n');
@@ -110,4 +117,30 @@ fn name(bytes: &[u8]) -> String {
         let _ = write!(name, "{byte:02x}");
         name
     })
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::revocation::Entry;
+
+    #[test]
+    fn records_that_stand_are_cut_into_segments_too_and_keep_their_order() {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = Folder::new(temporary.path().join("revocations"));
+        folder.make().unwrap();
+        let long = "k".repeat(1000);
+        let key = |n: u64| Entry::Key { id: format!("{n}-{long}").into(), issuer: None };
+        let records: Vec<Record> = (1..=20_000).map(|n| Record { n, at: n, entry: key(n) }).collect();
+        let retention = Retention { from_arrival: 3_780, after_expiry: 90, overrides_stay: false };
+        let written = write(&folder, &records, retention).unwrap();
+        assert!(written.len() >= 2, "20 MB in {} segments", written.len());
+        assert!(written.iter().all(|segment| segment.expires_at.is_none() && segment.bytes < 17 << 20));
+        let mut read = Vec::new();
+        for segment in &written {
+            super::records(&folder, segment, |record| read.push(record)).unwrap();
+        }
+        assert!(read == records);
+    }
 }

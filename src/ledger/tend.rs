@@ -62,7 +62,11 @@ impl Plan {
                 if segment.expires_at.is_none() != stands || dropped[index] {
                     continue;
                 }
-                if merged[index] || (newer > 0 && segment.records <= 2 * newer && (stands || segment.bytes < FULL)) {
+                // Those that stand and were written together, in several for their size, are as one.
+                let with = segments[..index].iter().rev().filter(|older| stands && older.expires_at.is_none());
+                let with = with.take_while(|older| older.bytes >= segments::LARGEST as u64);
+                let records = segment.records + with.map(|older| older.records).sum::<u64>();
+                if merged[index] || (newer > 0 && records <= 2 * newer && (stands || segment.bytes < FULL)) {
                     merged[index] = true;
                     newer += segment.records;
                 } else if stands {

@@ -10,10 +10,12 @@ use aws_lc_rs::signature::Ed25519KeyPair;
 use serde_json::json;
 
 use super::steps::{self, Step};
+use super::tend::Plan;
 use super::*;
 use crate::clock::{Settled, Timestamp, unix_millis};
 use crate::revocation::{
-    Arrival, Change, Entry, FloorOf, Kind, PinnedKeys, Presented, PublicationKey, Retention, RevocationIndex, Standing,
+    Arrival, Change, Entry, FloorOf, Kind, PinnedKeys, Presented, PublicationKey, Retention, RevocationIndex,
+    SegmentOf, Standing,
 };
 use crate::telemetry::LedgerMetrics;
 use crate::token::local_keys::load_or_create_publication;
@@ -850,4 +852,32 @@ fn t02_a_manifest_of_another_truth_or_an_older_one_is_noticed() {
     let error = ledger.follow().unwrap_err().to_string();
     assert!(error.contains("of another truth now"), "{error}");
     assert!(ledger.record(token("y")).is_err());
+}
+
+#[test]
+fn t11_the_last_floor_over_everything_is_known_also_when_it_stands_in_a_segment() {
+    let place = place();
+    let (ledger, _) = place.open();
+    let floor = entry(json!({ "everything": true }));
+    let n = ledger.record(floor).unwrap().change.n;
+    for number in 0..8 {
+        ledger.record(token(&format!("t-{number}"))).unwrap();
+    }
+    assert_eq!(ledger.state().unwrap().everything, n);
+    assert!(ledger.shared.tend((4, 0)).unwrap());
+    let state = ledger.state().unwrap();
+    assert!(state.changes.is_empty());
+    assert_eq!(state.everything, n);
+    assert_eq!(place.open().0.state().unwrap().everything, n, "after a restart too");
+}
+
+#[test]
+fn segments_that_stand_and_were_cut_for_their_size_are_merged_as_one() {
+    let full = segments::LARGEST as u64;
+    let standing = |records, bytes| SegmentOf { sha256: format!("{records}").into(), records, bytes, expires_at: None };
+    let held = [standing(100, full), standing(101, full + 1), standing(60, 9 << 20)];
+    let plan = |tail| Plan::of(&held, tail, (1, 0), |_| false, Timestamp(0)).merged;
+    assert_eq!(plan(30), [false; 3], "more than half of the last one, and not of all");
+    assert_eq!(plan(130), [false; 3]);
+    assert_eq!(plan(131), [true; 3]);
 }

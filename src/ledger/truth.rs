@@ -55,6 +55,8 @@ pub(super) struct Known {
     pub(super) manifest: Option<Arc<Manifest>>,
     /// Every change after the manifest's base.
     pub(super) changes: Vec<Arc<Recorded>>,
+    /// The last floor over everything, wherever it stands by now.
+    pub(super) everything: u64,
     /// When half of a segment's records are over, by its name, where this process has read or written it.
     pub(super) half_over: HashMap<Box<str>, Timestamp>,
 }
@@ -383,6 +385,10 @@ impl Shared {
     }
 
     fn apply(&self, n: u64, at: u64, entry: &Entry, reading: Reading) {
+        if matches!(entry, Entry::Floor { of: FloorOf::Everything, issued_until: None }) {
+            let mut known = self.known_mut();
+            known.everything = known.everything.max(n);
+        }
         let taken = seconds(at);
         let now = if reading == Reading::Live { Timestamp::now() } else { taken };
         if self.retention.is_past(entry, n, taken, Timestamp::now()) {

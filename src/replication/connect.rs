@@ -7,8 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::cluster::{ClusterClientBuilder, TlsMode};
-use redis::cluster_async::ClusterConnection;
 use redis::{
     AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, IntoConnectionInfo as _, RedisConnectionInfo,
     RedisResult, TlsCertificates,
@@ -90,47 +88,9 @@ impl Redis {
     pub(super) async fn server(&self) -> Result<(RedisPlace, MultiplexedConnection), RedisFailure> {
         match &self.settings.url.topology {
             Topology::Single(place) => Ok((place.clone(), self.open(place, self.login()).await?)),
-            Topology::Sentinel { sentinels, master } => {
-                let place = self.master(sentinels, master).await?;
-                let mut connection = self.open(&place, self.login()).await?;
-                self.check_master(&place, &mut connection).await?;
-                Ok((place, connection))
-            }
+            Topology::Sentinel { sentinels, master } => self.master(sentinels, master).await,
             Topology::Cluster(nodes) => self.node(nodes).await,
         }
-    }
-
-    /// A connection that finds the node of each key by itself.
-    pub(super) async fn cluster(&self, nodes: &[RedisPlace]) -> Result<ClusterConnection, RedisFailure> {
-        let unreachable = |error| RedisFailure::Unreachable { place: self.shown(), error };
-        let login = self.login();
-        let mut infos = Vec::with_capacity(nodes.len());
-        for node in nodes {
-            infos.push(self.client(node, login).map_err(unreachable)?.get_connection_info().clone());
-        }
-        let mut builder = ClusterClientBuilder::new(infos)
-            .connection_timeout(self.settings.connect)
-            .response_timeout(self.settings.response)
-            .retries(3);
-        if let Some(user) = login.user {
-            builder = builder.username(user);
-        }
-        if let Some(password) = login.password {
-            builder = builder.password(String::from_utf8_lossy(password.expose()));
-        }
-        if self.settings.url.tls {
-            builder = builder.tls(TlsMode::Secure);
-            if let Some(tls) = &self.tls {
-                builder = builder.certs(tls.clone());
-            }
-        }
-        let client = builder.build().map_err(unreachable)?;
-        client.get_async_connection().await.map_err(unreachable)
-    }
-
-    /// As it is configured.
-    pub(super) fn topology(&self) -> &Topology {
-        &self.settings.url.topology
     }
 
     pub(super) fn login(&self) -> Login<'_> {
@@ -176,8 +136,13 @@ impl Redis {
         }
     }
 
-    /// Asks all sentinels at once and takes the first answer: one that hangs delays nobody.
-    async fn master(&self, sentinels: &[RedisPlace], name: &str) -> Result<RedisPlace, RedisFailure> {
+    /// Asks all sentinels at once and takes the first that names a master which is one: a sentinel that hangs delays nobody, and neither does
+    /// one that was cut off from the others and names the master of before.
+    async fn master(
+        &self,
+        sentinels: &[RedisPlace],
+        name: &str,
+    ) -> Result<(RedisPlace, MultiplexedConnection), RedisFailure> {
         let mut asked = JoinSet::new();
         for sentinel in sentinels {
             let (this, sentinel, name) = (self.clone(), sentinel.clone(), name.to_owned());
@@ -199,14 +164,33 @@ impl Redis {
             });
         }
         let mut last = RedisFailure::Nowhere("no sentinel answered".into());
-        while let Some(answer) = asked.join_next().await {
-            match answer {
-                Ok(Ok(place)) => return Ok(place),
-                Ok(Err(failure)) => last = failure,
-                Err(_) => {}
+        let (mut named, mut tried) = (Vec::new(), JoinSet::new());
+        loop {
+            tokio::select! {
+                Some(answer) = asked.join_next() => match answer {
+                    Ok(Ok(place)) if named.contains(&place) => {}
+                    Ok(Ok(place)) => {
+                        named.push(place.clone());
+                        let this = self.clone();
+                        tried.spawn(async move { this.open_master(place).await });
+                    }
+                    Ok(Err(failure)) => last = failure,
+                    Err(_) => {}
+                },
+                Some(opened) = tried.join_next() => match opened {
+                    Ok(Ok(found)) => return Ok(found),
+                    Ok(Err(failure)) => last = failure,
+                    Err(_) => {}
+                },
+                else => return Err(last),
             }
         }
-        Err(last)
+    }
+
+    async fn open_master(&self, place: RedisPlace) -> Result<(RedisPlace, MultiplexedConnection), RedisFailure> {
+        let mut connection = self.open(&place, self.login()).await?;
+        self.check_master(&place, &mut connection).await?;
+        Ok((place, connection))
     }
 
     /// A sentinel may not know yet that its master is none any more.
@@ -267,5 +251,85 @@ impl Redis {
             node = RedisPlace::Tcp(host, port);
         }
         Err(RedisFailure::Nowhere("the nodes of the cluster send us from one to the other".into()))
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::replication::{RedisTls, RedisUrl};
+
+    /// A server that answers `SENTINEL` with an address, after so long, and `ROLE` with a word.
+    async fn server(role: &'static str, master: Option<(u16, Duration)>) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                tokio::spawn(async move {
+                    let mut stream = BufReader::new(stream);
+                    while let Some(words) = command(&mut stream).await {
+                        let answer = match (&*words[0].to_uppercase(), master) {
+                            ("SENTINEL", Some((port, after))) => {
+                                tokio::time::sleep(after).await;
+                                let port = port.to_string();
+                                format!("*2\r\n$9\r\n127.0.0.1\r\n${}\r\n{port}\r\n", port.len())
+                            }
+                            ("ROLE", _) => format!("*1\r\n${}\r\n{role}\r\n", role.len()),
+                            _ => "+OK\r\n".to_owned(),
+                        };
+                        stream.write_all(answer.as_bytes()).await.unwrap();
+                    }
+                });
+            }
+        });
+        port
+    }
+
+    async fn command(stream: &mut BufReader<tokio::net::TcpStream>) -> Option<Vec<String>> {
+        let number = async |stream: &mut BufReader<tokio::net::TcpStream>| {
+            let mut line = String::new();
+            stream.read_line(&mut line).await.ok()?;
+            line.get(1..)?.trim().parse::<usize>().ok()
+        };
+        let mut words = Vec::new();
+        for _ in 0..number(stream).await? {
+            let mut word = vec![0; number(stream).await? + 2];
+            stream.read_exact(&mut word).await.ok()?;
+            words.push(String::from_utf8_lossy(&word).trim().to_owned());
+        }
+        Some(words)
+    }
+
+    async fn found(sentinels: &[u16]) -> Result<String, RedisFailure> {
+        let sentinels: Vec<_> = sentinels.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        let settings = RedisSettings {
+            url: RedisUrl::parse(&format!("redis+sentinel://{}/mymaster", sentinels.join(","))).unwrap(),
+            prefix: "doorward".to_owned(),
+            tls: RedisTls::default(),
+            sentinel: None,
+            connect: Duration::from_secs(10),
+            response: Duration::from_secs(10),
+        };
+        Redis::new(settings).unwrap().server().await.map(|(place, _)| place.to_string())
+    }
+
+    #[tokio::test]
+    async fn a_sentinel_that_names_the_master_of_before_keeps_nobody_from_the_one_of_now() {
+        let late = Duration::from_millis(200);
+        let (master, replica) = (server("master", None).await, server("slave", None).await);
+        let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let right = server("", Some((master, late))).await;
+        for before in [gone, replica] {
+            let wrong = server("", Some((before, Duration::ZERO))).await;
+            let found = found(&[wrong, right, right]).await.unwrap();
+            assert_eq!(found, format!("127.0.0.1:{master}"));
+        }
+        let wrong = server("", Some((replica, Duration::ZERO))).await;
+        assert!(found(&[wrong]).await.unwrap_err().to_string().contains("is no master"));
     }
 }

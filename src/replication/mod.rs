@@ -17,7 +17,6 @@ pub mod connect;
 pub mod error;
 pub mod foreign;
 pub mod link;
-pub mod lookup;
 pub mod script;
 pub mod settings;
 
@@ -25,6 +24,5 @@ pub use self::connect::Redis;
 pub use self::error::RedisFailure;
 pub use self::foreign::ForeignKeys;
 pub use self::link::{Eviction, Head, Link, Mark, News, Standing, StreamEntry};
-pub use self::lookup::KeyLookup;
 pub use self::script::{Beat, Installation, Said};
 pub use self::settings::{RedisPlace, RedisSettings, RedisTls, RedisUrl, Topology};

@@ -13,7 +13,7 @@ mod rival;
 mod standing;
 mod write;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -63,8 +63,19 @@ pub struct Publisher {
     /// Whether the folder is what gateways follow. Set by the first publication, which proves that the folder is not behind what was
     /// published once; from then on this process need not hear of its own truth through Redis.
     pub leads: Arc<AtomicBool>,
+    /// What becomes of what others have published.
+    pub takeover: Takeover,
     /// Counters.
     pub metrics: Arc<ReplicationMetrics>,
+}
+
+/// What becomes of what stands in Redis and is not of this folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Takeover {
+    /// Once nobody is alive who published it, this folder is published in its place, and everybody logged out (T2).
+    OfTheDead,
+    /// It stays: whoever publishes one change may have been started on a wrong folder.
+    Never,
 }
 
 /// What stands in Redis, as far as this process knows and has not been told otherwise.
@@ -75,6 +86,8 @@ struct Stand {
     n: u64,
     base: u64,
     records: u64,
+    /// How many changes stand in the stream behind `base`, up to `n`.
+    after: u64,
     manifest: String,
     segments: Vec<(Box<str>, u64)>,
 }
@@ -87,12 +100,16 @@ struct Memory {
     epoch: u64,
     /// The highest number that was published by this process.
     n: u64,
+    /// Up to which number was published when, for the last minutes.
+    stayed: VecDeque<(Instant, u64)>,
     /// Numbers of changes that it saw published, the latest.
     own: BTreeSet<u64>,
     /// Somebody else, who is alive or not gone for long enough.
     rival: Option<Rival>,
     /// Which manifest was last read as a gateway does, and when that began.
     checked: Option<(String, Instant)>,
+    /// When segments of a newer manifest were last uploaded, unless it was put in force.
+    uploaded: Option<Instant>,
     /// How often in a row everything was written and not taken.
     in_vain: u32,
     /// The last trouble that was told.
@@ -102,10 +119,18 @@ struct Memory {
 impl Memory {
     fn trouble(&mut self, trouble: &Trouble) {
         let why = trouble.to_string();
-        if self.told.as_ref().is_none_or(|(told, at)| *told != why || at.elapsed() >= TOLD) {
+        if self.is_news(&why) {
             tracing::error!(why, "revocations cannot be published");
-            self.told = Some((why, Instant::now()));
         }
+    }
+
+    /// Whether a trouble is to be told.
+    fn is_news(&mut self, why: &str) -> bool {
+        let is_news = self.told.as_ref().is_none_or(|(told, at)| told != why || at.elapsed() >= TOLD);
+        if is_news {
+            self.told = Some((why.to_owned(), Instant::now()));
+        }
+        is_news
     }
 
     fn published(&mut self, changes: &[Arc<Recorded>]) {
@@ -113,6 +138,21 @@ impl Memory {
         while self.own.len() > OWN {
             self.own.pop_first();
         }
+    }
+
+    /// From which number on changes stay in the stream ([`STAY`]). A number tells when it was given by a clock that may have been ahead
+    /// once, and numbers only rise: so this process also looks when it was published, as far as it did that itself.
+    fn keep_from(&mut self, now: Instant, at: u64) -> u64 {
+        let step = STAY / 20;
+        if self.stayed.back().is_none_or(|(last, _)| now.saturating_duration_since(*last) >= step) {
+            self.stayed.push_back((now, self.n));
+        }
+        let is_old = |seen: &(Instant, u64)| now.saturating_duration_since(seen.0) >= STAY;
+        while self.stayed.get(1).is_some_and(is_old) {
+            self.stayed.pop_front();
+        }
+        let published = self.stayed.front().filter(|seen| is_old(seen)).map_or(0, |(_, n)| *n);
+        at.saturating_sub(u64::try_from(STAY.as_millis()).unwrap_or(u64::MAX)).max(published)
     }
 
     /// What is to be read as a gateway does, if it is time.
@@ -137,6 +177,8 @@ enum Trouble {
     Ledger(#[from] LedgerError),
     #[error("it cannot be signed: {0}")]
     Key(String),
+    #[error("{0}")]
+    NotOurs(String),
 }
 
 impl Publisher {
@@ -167,6 +209,30 @@ impl Publisher {
             self.metrics.set_pending(pending as u64);
             pause.wait().await;
         }
+    }
+
+    /// Publishes what the folder has, once, where Redis has what was published from this folder before ([`Takeover::Never`]).
+    ///
+    /// # Errors
+    /// What stands in Redis instead. As long as Redis cannot be used, or somebody else publishes from the folder just now, it is tried
+    /// again: how long is the caller's to say.
+    pub async fn publish_once(&self) -> Result<(), String> {
+        let (mut memory, mut pause) = (Memory::default(), Pause::default());
+        loop {
+            match self.push_once(&mut memory).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(Trouble::NotOurs(why)) => return Err(why),
+                Err(why) => tracing::debug!(%why, "it cannot be published yet"),
+            }
+            pause.wait().await;
+        }
+    }
+
+    async fn push_once(&self, memory: &mut Memory) -> Result<bool, Trouble> {
+        let link = self.redis.connect().await?;
+        link.check_eviction().await?;
+        Ok(self.push(&link, memory).await?.is_some())
     }
 
     /// Somebody made something of our keys that nobody can work on.
@@ -203,12 +269,19 @@ impl Publisher {
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         // One at a time; it ends with this connection.
         let mut checks = JoinSet::new();
+        let mut uploads = JoinSet::new();
         loop {
             if checks.is_empty()
                 && let Some(stand) = memory.take_due()
             {
                 let (redis, ledger) = (self.redis.clone(), Arc::clone(&self.ledger));
                 checks.spawn(async move { (stand.manifest.clone(), check::check(redis, ledger, stand).await) });
+            }
+            if uploads.is_empty()
+                && let Some(newer) = self.newer(memory)
+            {
+                let (redis, ledger) = (self.redis.clone(), Arc::clone(&self.ledger));
+                uploads.spawn(async move { (write::upload(&redis, &ledger, &newer).await, newer) });
             }
             tokio::select! {
                 _ = changed.changed() => self.push(link, memory).await.map(|_| ())?,
@@ -218,6 +291,10 @@ impl Publisher {
                     Ok(false) => self.mend(link, memory, &manifest).await?,
                     // Whether Redis can be used the heartbeat tells.
                     Err(failure) => tracing::debug!(why = %failure, "what stands in Redis could not be read to its end"),
+                },
+                Some(Ok((uploaded, newer))) = uploads.join_next() => match uploaded {
+                    Ok(()) => self.tidy(link, memory, newer).await?,
+                    Err(trouble) => self.is_not_uploaded(memory, &newer, &trouble),
                 },
                 _ = beat.tick() => {
                     self.beat(link, memory).await?;
@@ -230,24 +307,26 @@ impl Publisher {
         }
     }
 
-    /// Publishes what is not yet; gives what stands there then, or `None` where it must not.
+    /// Publishes what is known now and not published yet; gives what stands there then, or `None` where it must not. What is recorded
+    /// meanwhile is for the next call: while somebody revokes all the time there would be no end of it, and no heartbeat.
     async fn push<'m>(&self, link: &Link, memory: &'m mut Memory) -> Result<Option<&'m mut Stand>, Trouble> {
         let mut tries = 0;
+        let last = self.ledger.last();
         loop {
             if memory.stand.is_none() && !self.establish(link, memory, None).await? {
                 return Ok(None);
             }
+            let keep_from = memory.keep_from(Instant::now(), unix_millis());
             let Some(stand) = &mut memory.stand else { return Ok(None) };
             let (changes, said) = match self.ledger.changes_after(stand.n) {
-                Some(changes) if changes.is_empty() => {
-                    self.metrics.set_pending(0);
+                Some(changes) if changes.is_empty() || stand.n >= last => {
+                    self.metrics.set_pending(changes.len() as u64);
                     self.leads.store(true, Ordering::Release);
                     return Ok(memory.stand.as_mut());
                 }
                 Some(changes) => {
                     self.metrics.set_pending(changes.len() as u64);
                     let some = changes[..changes.len().min(AT_ONCE)].to_vec();
-                    let keep_from = unix_millis().saturating_sub(STAY.as_millis().try_into().unwrap_or(0));
                     let lines = some.iter().map(|recorded| (recorded.change.prev, recorded.change.n, &*recorded.line));
                     let said = link.append(stand.epoch, stand.truth, stand.base, keep_from, lines).await?;
                     (some, said)
@@ -264,6 +343,7 @@ impl Publisher {
                 continue;
             }
             stand.n = changes.last().map_or(stand.n, |recorded| recorded.change.n);
+            stand.after += changes.len() as u64;
             memory.n = stand.n;
             memory.published(&changes);
             self.ledger.published(memory.n);
@@ -272,24 +352,20 @@ impl Publisher {
 
     /// A sign of life, after looking at the truth and at Redis (T1).
     async fn beat(&self, link: &Link, memory: &mut Memory) -> Result<(), Trouble> {
-        let at = unix_millis();
-        self.blocking(|ledger| ledger.follow().map(|_| ())).await?;
-        if self.push(link, memory).await?.is_none() {
+        if !self.catch_up(link, memory).await? {
             let pending = self.ledger.changes_after(memory.n).map_or(0, |changes| changes.len());
             self.metrics.set_pending(pending as u64);
             return Ok(());
         }
-        self.tidy(link, memory).await?;
-        let Some(stand) = &memory.stand else { return Ok(()) };
-        let Some(after) = self.ledger.changes_after(stand.base) else {
-            memory.stand = None;
+        // What may take long is done. It is the time of the last look that a heartbeat carries, and an old one counts for nothing.
+        let at = unix_millis();
+        if !self.catch_up(link, memory).await? {
             return Ok(());
-        };
-        // What was recorded while this was under way is for the next one.
-        let after = after.partition_point(|recorded| recorded.change.n <= stand.n) as u64;
-        let Stand { epoch, truth, n, .. } = *stand;
+        }
+        let Some(stand) = &memory.stand else { return Ok(()) };
+        let Stand { epoch, truth, n, records, after, .. } = *stand;
         let keeps = Some(self.ledger.keeps());
-        let heartbeat = Heartbeat { epoch, truth, n, count: stand.records + after, at, keeps };
+        let heartbeat = Heartbeat { epoch, truth, n, count: records + after, at, keeps };
         let heartbeat = self.sign(Kind::Heartbeat, &heartbeat)?;
         let beat =
             Beat { epoch, truth, n, manifest: &stand.manifest, segments: &stand.segments, heartbeat: &heartbeat };
@@ -299,6 +375,12 @@ impl Publisher {
             Said::Ahead if self.knows_soon(link, memory).await? => Ok(()),
             said => self.amiss(link, memory, said).await,
         }
+    }
+
+    /// Publishes all that is in the folder now. Whether it may.
+    async fn catch_up(&self, link: &Link, memory: &mut Memory) -> Result<bool, Trouble> {
+        self.blocking(|ledger| ledger.follow().map(|_| ())).await?;
+        Ok(self.push(link, memory).await?.is_some())
     }
 
     /// Whether Redis is ahead only by what another process has just recorded in our folder, or may be: while this process writes, the
@@ -319,6 +401,7 @@ impl Publisher {
             return Ok(false);
         }
         stand.n = head.n;
+        stand.after += last as u64 + 1;
         memory.n = head.n;
         memory.published(&ours[..=last]);
         self.ledger.published(head.n);
@@ -388,5 +471,30 @@ impl Publisher {
             Ok(done) => Ok(done?),
             Err(_) => Err(LedgerError::Closed.into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_whose_numbers_are_ahead_of_the_clock_is_cut_all_the_same() {
+        let (begun, at) = (Instant::now(), 1_790_000_000_000);
+        let ahead = at + 86_400_000;
+        let mut memory = Memory::default();
+        let mut keep_from = |second: u64, n: u64| {
+            memory.n = n;
+            memory.keep_from(begun + Duration::from_secs(second), at + second * 1000)
+        };
+        for second in 0..600 {
+            assert_eq!(keep_from(second, ahead + second), at + second * 1000 - 600_000, "nothing of it is that old");
+        }
+        for second in 600..3000 {
+            let from = keep_from(second, ahead + second);
+            assert!(from <= ahead + second - 600, "what is younger than ten minutes stays");
+            assert!(from >= ahead + second - 660, "{second}: what is older goes");
+        }
+        assert!(memory.stayed.len() <= 22);
     }
 }

@@ -140,6 +140,8 @@ impl Replica {
                 cursors = self.find(link, &mut due).await?;
                 match loaded {
                     Ok(()) => told = None,
+                    // Nothing is missing in what is known, so it goes on with that; the next heartbeat asks for it again.
+                    Err(bad) if cause == Cause::Manifest => self.is_bad(&bad, &mut told),
                     Err(bad) => {
                         due = Some(cause);
                         self.is_bad(&bad, &mut told);

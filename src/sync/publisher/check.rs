@@ -27,8 +27,9 @@ pub(super) async fn check(redis: Redis, ledger: Arc<Ledger>, stand: Stand) -> Re
     let link = redis.connect().await?;
     let entries = stream(&link, &ledger, stand.base).await?;
     // A folder that has them in segments by now has a newer manifest, which is about to be installed and checked.
-    let Some(ours) = ledger.changes_after(stand.base) else { return Ok(true) };
-    if !is_whole(&entries, &ours, stand.base, stand.n) {
+    if let Some(ours) = ledger.changes_after(stand.base)
+        && !is_whole(&entries, &ours, stand.base, stand.n)
+    {
         return Ok(false);
     }
     for (name, bytes) in stand.segments {
@@ -60,6 +61,19 @@ pub(super) async fn stream(link: &Link, ledger: &Ledger, from: u64) -> Result<Ve
             // Behind the last id that there can be Redis refuses to look.
             Some(end) if is_full && entries.len() < most && end.id < (u64::MAX, u64::MAX) => last = end.id,
             _ => return Ok(entries),
+        }
+    }
+}
+
+/// How many entries stand behind the first of these numbers, up to the second.
+pub(super) async fn count(link: &Link, from: u64, to: u64) -> Result<u64, RedisFailure> {
+    let (mut count, mut last) = (0, (from, u64::MAX));
+    loop {
+        let entries = link.changes_after(last).await?;
+        count += entries.iter().filter(|entry| entry.id.0 <= to).count() as u64;
+        match entries.last() {
+            Some(end) if entries.len() == AT_ONCE && end.id.0 <= to => last = end.id,
+            _ => return Ok(count),
         }
     }
 }

@@ -9,7 +9,7 @@ use super::check;
 use super::rival::{Life, Rival};
 use super::standing::{Seen, has, is_whole, lost, signed, strangers, unsettled};
 use super::write::{named, records};
-use super::{Memory, Publisher, Stand, Trouble};
+use super::{Memory, Publisher, Stand, Takeover, Trouble};
 use crate::clock::unix_millis;
 use crate::replication::{Link, Standing};
 use crate::revocation::{Entry, FloorOf};
@@ -32,6 +32,14 @@ impl Publisher {
             Standing::Head(head) if head.truth != truth => Some(head.truth),
             _ => None,
         };
+        if self.takeover == Takeover::Never {
+            if let Some(theirs) = theirs {
+                return Err(Trouble::NotOurs(format!("what is published in this Redis is another truth, {theirs}")));
+            }
+            if !seen.is_of(truth) {
+                return Err(Trouble::NotOurs("nothing was published from this folder in this Redis".to_owned()));
+            }
+        }
         if let Some(theirs) = theirs
             && !self.is_gone(memory, &seen, theirs, truth)
         {
@@ -49,6 +57,12 @@ impl Publisher {
         // T2: what is signed and ours, and not in the folder, was published by a folder that is lost, or is another copy of it.
         let published = seen.published(truth).chain(strangers(&entries, base, &folder, &self.pinned));
         if let Some(lost) = lost(published, &folder, &memory.own) {
+            if self.takeover == Takeover::Never {
+                let what = format!(
+                    "change {lost} was published in this Redis, and the folder does not have it: it is an older copy"
+                );
+                return Err(Trouble::NotOurs(what));
+            }
             if !self.is_gone(memory, &seen, truth, truth) {
                 return Ok(false);
             }
@@ -66,7 +80,8 @@ impl Publisher {
             tracing::warn!(truth = %theirs, "another truth was published in Redis by somebody who is gone; this process takes over");
             // T2: signed by this very key, so it was the truth of the same people before a folder was lost.
             let changes = signed(&entries, &self.pinned).filter(|n| !has(&folder, *n));
-            if let Some(last) = unsettled(seen.published(theirs).chain(changes), &folder) {
+            let over = unix_millis().saturating_sub(self.ledger.keeps().saturating_mul(1000));
+            if let Some(last) = unsettled(seen.published(theirs).chain(changes), &folder, over) {
                 tracing::error!(
                     published = last,
                     "what was revoked by that truth is not in the revocation folder of this process: every token that was issued until \
@@ -95,10 +110,16 @@ impl Publisher {
                 if is_whole(&entries, &folder.changes, from, head.n) {
                     let (epoch, n, base) = (head.epoch, head.n, manifest.base);
                     let (records, segments) = (records(manifest), named(manifest));
-                    tracing::info!(epoch, n, "what stands in Redis is of this truth; publishing goes on");
-                    memory.stand = Some(Stand { epoch, truth, n, base, records, manifest: seen.line, segments });
-                    memory.n = memory.n.max(n);
                     let published = folder.changes.partition_point(|recorded| recorded.change.n <= n);
+                    // The folder may have more of them in segments than that manifest.
+                    let after = if base < folder.manifest.base {
+                        check::count(link, base, n).await?
+                    } else {
+                        folder.changes[..published].iter().filter(|recorded| recorded.change.n > base).count() as u64
+                    };
+                    tracing::info!(epoch, n, "what stands in Redis is of this truth; publishing goes on");
+                    memory.stand = Some(Stand { epoch, truth, n, base, records, after, manifest: seen.line, segments });
+                    memory.n = memory.n.max(n);
                     memory.published(&folder.changes[..published]);
                     self.ledger.published(n);
                     return Ok(true);
@@ -122,7 +143,7 @@ impl Publisher {
         let first = || Rival::seen_first(seen.head.clone(), seen.beats.clone(), now);
         let rival = memory.rival.get_or_insert_with(first);
         let life = rival.look(&seen.head, &seen.beats, seen.newest(theirs, unix_millis()), now);
-        self.metrics.set_blocked(life == Life::Alive);
+        self.set_blocked(life == Life::Alive);
         if life == Life::Gone {
             return true;
         }
@@ -151,6 +172,12 @@ impl Publisher {
 
     fn unblocked(&self, memory: &mut Memory) {
         memory.rival = None;
-        self.metrics.set_blocked(false);
+        self.set_blocked(false);
+    }
+
+    /// For who looks at metrics, and for whoever revokes.
+    fn set_blocked(&self, blocked: bool) {
+        self.metrics.set_blocked(blocked);
+        self.ledger.set_blocked(blocked);
     }
 }

@@ -46,6 +46,11 @@ impl Seen {
         epochs.filter(|epoch| *epoch < FARTHEST).max().unwrap_or(0)
     }
 
+    /// Whether it is this truth that is published, by the head or by a signature.
+    pub(super) fn is_of(&self, truth: Uuid) -> bool {
+        matches!(&self.head, Standing::Head(head) if head.truth == truth) || self.published(truth).next().is_some()
+    }
+
     /// How old the newest heartbeat of a truth is.
     pub(super) fn newest(&self, truth: Uuid, now: u64) -> Option<Duration> {
         let of_it = self.heartbeats.iter().filter(|heartbeat| heartbeat.truth == truth);
@@ -90,9 +95,11 @@ pub(super) fn lost(numbers: impl IntoIterator<Item = u64>, folder: &State, own: 
     numbers.into_iter().filter(is_lost).max()
 }
 
-/// The highest of these numbers of another truth, whose changes this folder never had, unless a later floor over everything settles it.
-pub(super) fn unsettled(numbers: impl IntoIterator<Item = u64>, folder: &State) -> Option<u64> {
-    let settled = settled(folder);
+/// The highest of these numbers of another truth, whose changes this folder never had, unless a later floor over everything settles it, or
+/// time does: a number is never below its time, and what was revoked before `over` concerns no token that is still alive. Otherwise
+/// whoever plays an old state to Redis could log everybody out by it, again and again (T11).
+pub(super) fn unsettled(numbers: impl IntoIterator<Item = u64>, folder: &State, over: u64) -> Option<u64> {
+    let settled = settled(folder).max(over);
     numbers.into_iter().filter(|n| *n < FARTHEST && *n > settled).max()
 }
 
@@ -102,11 +109,11 @@ pub(super) fn signed(entries: &[StreamEntry], pinned: &PinnedKeys) -> impl Itera
     lines.filter_map(|line| pinned.open::<Change>(Kind::Change, line).ok()).map(|change| change.n)
 }
 
-/// The last floor over everything, as far as the folder has not put it into segments.
+/// The last floor over everything.
 fn settled(folder: &State) -> u64 {
     let everything = Entry::Floor { of: FloorOf::Everything, issued_until: None };
     let floors = folder.changes.iter().filter(|recorded| recorded.change.entry == everything);
-    floors.map(|recorded| recorded.change.n).max().unwrap_or(0)
+    floors.map(|recorded| recorded.change.n).max().unwrap_or(0).max(folder.everything)
 }
 
 /// Whether the folder has everything up to a change of this number: which one is known behind its base only.

@@ -21,7 +21,7 @@ fn session(key: &PublicationKey, n: u64, prev: u64) -> Arc<Recorded> {
 
 fn folder(base: u64, changes: &[Arc<Recorded>]) -> State {
     let manifest = Manifest { epoch: 1, truth: Uuid::nil(), base, segments: Vec::new() };
-    State { manifest: Arc::new(manifest), changes: changes.to_vec() }
+    State { manifest: Arc::new(manifest), changes: changes.to_vec(), everything: 0 }
 }
 
 fn entry(recorded: &Recorded) -> StreamEntry {
@@ -88,4 +88,19 @@ fn t02_a_number_is_lost_until_a_floor_over_everything_has_settled_it() {
     let after = folder(10, &[ours.to_vec(), vec![floor]].concat());
     assert_eq!(lost([12, 13, 16], &after, &none), None, "T11: played again it logs nobody out");
     assert_eq!(lost([18], &after, &none), Some(18));
+}
+
+#[test]
+fn t11_an_old_state_of_another_truth_that_is_played_again_logs_nobody_out_again() {
+    let key = key();
+    let floor = change(&key, 17, 15, Entry::Floor { of: FloorOf::Everything, issued_until: None });
+    let before = folder(10, &[session(&key, 15, 10)]);
+    assert_eq!(unsettled([12, 16], &before, 0), Some(16), "T2: what was revoked there is not known here");
+    assert_eq!(unsettled([12, 16], &before, 15), Some(16));
+    assert_eq!(unsettled([12, 16], &before, 16), None, "what was revoked there is over");
+    let after = folder(10, &[session(&key, 15, 10), floor]);
+    assert_eq!(unsettled([12, 16], &after, 0), None);
+    let in_segments = State { everything: 17, ..folder(40, &[session(&key, 41, 40)]) };
+    assert_eq!(unsettled([12, 16], &in_segments, 0), None, "the floor went into a segment");
+    assert_eq!(unsettled([18], &in_segments, 0), Some(18));
 }

@@ -1,16 +1,42 @@
 //! Writing what stands in Redis: everything anew, or a newer manifest in the place of the last one.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Memory, Publisher, Stand, Trouble};
 use crate::clock::unix_millis;
-use crate::ledger::State;
-use crate::replication::{Installation, Link, Mark, Said, Standing};
+use crate::ledger::{Ledger, LedgerError};
+use crate::replication::{Installation, Link, Mark, Redis, Said, Standing};
 use crate::revocation::{Kind, Manifest};
 
 /// So many times in a row somebody may be quicker before it is told.
 const IN_VAIN: u32 = 5;
+/// How long after it was tried in vain a newer manifest is tried again.
+const AGAIN: Duration = Duration::from_secs(10);
+
+/// A manifest of the folder that has more in its segments than what stands in Redis: the stream can be cut behind it.
+#[derive(Debug)]
+pub(super) struct Newer {
+    manifest: Arc<Manifest>,
+    /// The line that it is to replace.
+    instead_of: String,
+    /// How many changes are in its segments, and in the stream behind the base of the one that it replaces.
+    gone: u64,
+}
+
+/// Uploads what Redis lacks of its segments. On a connection of its own: a segment may be as long on its way as it likes, or not get
+/// there at all, and no heartbeat waits for it.
+pub(super) async fn upload(redis: &Redis, ledger: &Arc<Ledger>, newer: &Newer) -> Result<(), Trouble> {
+    let link = redis.connect().await?;
+    for (sha256, bytes) in named(&newer.manifest) {
+        if link.size(&sha256).await? != bytes {
+            let (ledger, name) = (Arc::clone(ledger), sha256.clone());
+            let read = tokio::task::spawn_blocking(move || ledger.segment(&name)).await;
+            link.upload(&sha256, &read.map_err(|_| LedgerError::Closed)??).await?;
+        }
+    }
+    Ok(())
+}
 
 impl Publisher {
     /// Writes everything from the truth under a new epoch. A reader sees what stood there, then the new manifest with its whole
@@ -23,11 +49,11 @@ impl Publisher {
         cause: &'static str,
     ) -> Result<bool, Trouble> {
         let begun = Instant::now();
-        let Some(state) = self.ledger.state() else { return Ok(false) };
+        let Some(manifest) = self.ledger.manifest() else { return Ok(false) };
         // Above what anybody has signed; the head's epoch may be anything.
         let epoch = unix_millis().max(memory.epoch.saturating_add(1));
         let old = self.old_segments(link).await?;
-        let stand = match self.install(link, &state, &head.mark(), epoch, true).await? {
+        let stand = match self.install(link, &manifest, &head.mark(), epoch, true).await? {
             Ok(stand) => stand,
             Err(said) => {
                 memory.in_vain += 1;
@@ -65,23 +91,64 @@ impl Publisher {
         Ok(true)
     }
 
-    /// A newer manifest of the folder has more in its segments: the stream can be cut behind it.
-    pub(super) async fn tidy(&self, link: &Link, memory: &mut Memory) -> Result<(), Trouble> {
-        let (Some(stand), Some(state)) = (&memory.stand, self.ledger.state()) else { return Ok(()) };
-        let same = named(&state.manifest) == stand.segments && state.manifest.base == stand.base;
-        if same || state.manifest.base > stand.n || state.manifest.base < stand.base {
+    /// The manifest that is to be uploaded now, if there is a newer one in the folder.
+    pub(super) fn newer(&self, memory: &mut Memory) -> Option<Newer> {
+        let (stand, manifest) = (memory.stand.as_ref()?, self.ledger.manifest()?);
+        let same = named(&manifest) == stand.segments && manifest.base == stand.base;
+        let is_too_soon = memory.uploaded.is_some_and(|at| at.elapsed() < AGAIN);
+        if same || is_too_soon {
+            return None;
+        }
+        let state = self.ledger.state()?;
+        let base = state.manifest.base;
+        if base > stand.n || base < stand.base {
+            return None;
+        }
+        let left = state.changes.partition_point(|recorded| recorded.change.n <= stand.n) as u64;
+        memory.uploaded = Some(Instant::now());
+        let gone = stand.after.saturating_sub(left);
+        Some(Newer { manifest: state.manifest, instead_of: stand.manifest.clone(), gone })
+    }
+
+    /// A newer manifest could not be uploaded. What stands in Redis goes on without it.
+    pub(super) fn is_not_uploaded(&self, memory: &mut Memory, newer: &Newer, why: &Trouble) {
+        // It was replaced meanwhile, and its segments with it.
+        if self.ledger.manifest().as_ref() != Some(&newer.manifest) {
+            memory.uploaded = None;
+            return;
+        }
+        let why = why.to_string();
+        if memory.is_news(&why) {
+            tracing::warn!(
+                why,
+                "segments cannot be written to Redis; what is revoked is published all the same, but the stream there grows until they \
+                 can"
+            );
+        }
+    }
+
+    /// Puts a newer manifest in force, whose segments are there.
+    pub(super) async fn tidy(&self, link: &Link, memory: &mut Memory, newer: Newer) -> Result<(), Trouble> {
+        let Some(stand) = memory.stand.as_ref().filter(|stand| stand.manifest == newer.instead_of) else {
+            memory.uploaded = None;
+            return Ok(());
+        };
+        // Another process on the same folder may have been quicker, and have cut the stream behind a newer one still.
+        if link.manifest().await?.as_ref() != Some(&newer.instead_of) {
+            (memory.stand, memory.uploaded) = (None, None);
             return Ok(());
         }
-        let (n, mark) = (stand.n, Mark::of(stand.epoch, stand.truth));
-        memory.stand = match self.install(link, &state, &mark, stand.epoch, false).await? {
+        let (n, after, mark) = (stand.n, stand.after.saturating_sub(newer.gone), Mark::of(stand.epoch, stand.truth));
+        memory.stand = match self.install(link, &newer.manifest, &mark, stand.epoch, false).await? {
             Ok(installed) => {
                 self.let_go(link, &stand.segments, &installed).await?;
+                memory.uploaded = None;
                 tracing::debug!(
                     base = installed.base,
                     segments = installed.segments.len(),
                     "a newer manifest is published"
                 );
-                Some(Stand { n, ..installed })
+                Some(Stand { n, after, ..installed })
             }
             Err(_) => None,
         };
@@ -92,13 +159,13 @@ impl Publisher {
     async fn install(
         &self,
         link: &Link,
-        state: &State,
+        folders: &Arc<Manifest>,
         instead_of: &Mark,
         epoch: u64,
         anew: bool,
     ) -> Result<Result<Stand, Said>, Trouble> {
-        let truth = state.manifest.truth;
-        let manifest = Manifest { epoch, ..(*state.manifest).clone() };
+        let truth = folders.truth;
+        let manifest = Manifest { epoch, ..Manifest::clone(folders) };
         let (segments, records, base) = (named(&manifest), records(&manifest), manifest.base);
         for (sha256, bytes) in &segments {
             // What is written anew because something was amiss is not trusted by its size.
@@ -109,7 +176,7 @@ impl Publisher {
                     Ok(Ok(content)) => content,
                     Ok(Err(error)) => {
                         self.blocking(|ledger| ledger.follow().map(|_| ())).await?;
-                        if self.ledger.manifest().as_ref() == Some(&state.manifest) {
+                        if self.ledger.manifest().as_ref() == Some(folders) {
                             return Err(error.into());
                         }
                         // It was replaced meanwhile, and the folder has a newer manifest.
@@ -124,7 +191,7 @@ impl Publisher {
         let installation =
             Installation { instead_of, epoch, truth, base, records, manifest: &line, segments: &segments, anew };
         Ok(match link.install(&installation).await? {
-            Said::Done => Ok(Stand { epoch, truth, n: base, base, records, manifest: line, segments }),
+            Said::Done => Ok(Stand { epoch, truth, n: base, base, records, after: 0, manifest: line, segments }),
             said => Err(said),
         })
     }

@@ -71,6 +71,10 @@ fn is_blocked(running: &Doorward) -> bool {
     running.metric("doorward_publication_blocked", &[]) == 1.0
 }
 
+fn takeovers(running: &Doorward) -> usize {
+    said(running, "this process takes over")
+}
+
 fn said(running: &Doorward, what: &str) -> usize {
     running.stdout().matches(what).count()
 }
@@ -136,6 +140,44 @@ fn t02_a_folder_from_a_backup_that_was_recorded_in_since_refuses_everything_too(
     eventually("what was revoked in between is refused", RECOVERY, || {
         (running.get_as("/items", &lost).status == 401).then_some(())
     });
+}
+
+#[test]
+fn t02_a_command_that_is_run_in_another_working_directory_takes_nothing_over() {
+    let place = Place::new();
+    let key = place.aside.path().join("key.json");
+    let mut running = place.builder().setting("publication.key_file", key.to_str().unwrap()).start();
+    place.revoked(&running, "t-1");
+    let good = place.issuer.viewer();
+    assert_eq!(running.get_as("/items", &good).status, 200);
+    running.kill9();
+    let elsewhere = place.aside.path().join("elsewhere");
+    copy(&running.path("."), &elsewhere);
+    std::fs::remove_dir_all(elsewhere.join("data")).unwrap();
+    // Whoever publishes is gone for long enough.
+    std::thread::sleep(Duration::from_secs(9));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
+    command.args(["revoke", "--session", "s-1", "--config", "doorward.toml"]).current_dir(&elsewhere).env_clear();
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("not published yet") && said.contains("another truth"), "{said}");
+    assert!(said.contains("run this again in its working directory"), "{said}");
+    let log = std::fs::read_to_string(elsewhere.join(FOLDER).join("changes.log")).unwrap();
+    assert_eq!(log.lines().count(), 1, "it is recorded, and nothing else: {log}");
+    running.start_again();
+    place.revoked(&running, "t-2");
+    eventually("nobody is logged out", RECOVERY, || (running.get_as("/items", &good).status == 200).then_some(()));
+    assert_eq!(takeovers(&running), 0);
+    // Nor is there anything to publish where Redis has lost everything.
+    running.kill9();
+    place.redis.flush();
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("nothing was published from this folder"), "{said}");
+    running.start_again();
+    place.revoked(&running, "t-3");
+    eventually("nobody is logged out", RECOVERY, || (running.get_as("/items", &good).status == 200).then_some(()));
 }
 
 #[test]
@@ -241,6 +283,12 @@ fn t02_somebody_elses_truth_blocks_while_it_lives_although_nobody_knows_his_key(
     std::thread::sleep(Duration::from_secs(3));
     assert!(is_blocked(&second) && !is_blocked(&first));
     assert_eq!(said(&second, error), 1, "once");
+    // Whoever revokes there is told that it is not only late.
+    let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
+    command.args(["revoke", "--jti", "t-9", "--config", "doorward.toml"]).current_dir(second.path(".")).env_clear();
+    let output = command.output().unwrap();
+    let warned = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && warned.contains("nothing from here is published while it does"), "{warned}");
     first.kill9();
     eventually("it takes over", RECOVERY, || (!is_blocked(&second) && second.is_ready()).then_some(()));
     place.revoked(&second, "t-2");
