@@ -864,7 +864,7 @@ fn t11_the_last_floor_over_everything_is_known_also_when_it_stands_in_a_segment(
         ledger.record(token(&format!("t-{number}"))).unwrap();
     }
     assert_eq!(ledger.state().unwrap().everything, n);
-    assert!(ledger.shared.tend((4, 0)).unwrap());
+    assert!(ledger.shared.tend((4, 0), Timestamp::now()).unwrap());
     let state = ledger.state().unwrap();
     assert!(state.changes.is_empty());
     assert_eq!(state.everything, n);
