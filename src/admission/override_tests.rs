@@ -193,8 +193,8 @@ fn t08_a_cached_token_is_judged_anew_with_every_override_and_not_by_its_claims()
     world.change(CHANGE, &json!({"override": "alice", "roles": ["ROLE_VIEWER"]}));
     world.change(CHANGE + 1, &json!({"override": "alice", "roles": [], "memberships": {"oms": "PREMIUM"}}));
     assert_eq!(world.asks(&token, "/edit"), told("", "oms=PREMIUM"));
-    // What was cached under the override is not used once the override is gone, an hour after no token below it lives.
-    let later = NOW.plus(3600 + 3600 + 2 * 30 + 60);
+    // What was cached under the override is not used once the override is gone, a day after no token below it lives.
+    let later = NOW.plus(86_400 + 3600 + 2 * 30 + 60);
     let young = world.token_of(&world.own, &["ROLE_EDITOR"], Some(CHANGE - 1), later.plus(-1));
     assert_eq!(world.asks_at(&young, "/edit", later.plus(-1)), told("", "oms=PREMIUM"));
     assert_eq!(world.asks_at(&young, "/edit", later), told("ROLE_EDITOR", "oms=FREE"));

@@ -39,8 +39,7 @@ fn another() -> Place {
 }
 
 /// What everything is kept for the clocks, in seconds.
-/// By how much longer everything is kept than it must be, in seconds.
-const MORE: u64 = 3600;
+const DAY: u64 = 86_400;
 const RETENTION: Retention = Retention { from_arrival: 3_780, after_expiry: 90, overrides_stay: false };
 
 impl Place {
@@ -533,8 +532,8 @@ fn t05_what_is_over_drops_out_and_what_stands_stays() {
     let now = u64::try_from(Timestamp::now().0).unwrap();
     for number in 0..20 {
         // A day after `exp` + leeway + 60 s is over; a second less is not.
-        ledger.record(entry(json!({ "jti": format!("over-{number}"), "expires_at": now - 91 - MORE }))).unwrap();
-        ledger.record(entry(json!({ "jti": format!("live-{number}"), "expires_at": now - 30 - MORE }))).unwrap();
+        ledger.record(entry(json!({ "jti": format!("over-{number}"), "expires_at": now - 91 - DAY }))).unwrap();
+        ledger.record(entry(json!({ "jti": format!("live-{number}"), "expires_at": now - 30 - DAY }))).unwrap();
     }
     ledger.record(entry(json!({ "key": "k-1" }))).unwrap();
     ledger.record(entry(json!({ "override": "alice", "roles": ["ROLE_USER"] }))).unwrap();
@@ -692,7 +691,7 @@ fn an_override_that_is_long_past_does_not_stand_in_the_way_of_a_line_of_a_file()
     assert!(index.overrides("alice", Timestamp::now()).is_some());
     drop(ledger);
     // The retention of these settings, so that it is past at once.
-    let past = Retention { from_arrival: -10 - MORE.cast_signed(), ..place.settings().retention };
+    let past = Retention { from_arrival: -10 - DAY.cast_signed(), ..place.settings().retention };
     let open = |retention| {
         let index = Arc::<RevocationIndex>::default();
         let by_hand = entry(json!({ "override": "alice", "roles": [] }));

@@ -28,7 +28,7 @@ impl Arrival {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
     /// Seconds for which an entry is kept from its arrival when the token's own end is not known, and floors
-    /// always: the largest `max_lifetime` + 2 × leeway + 60 s. Here and in what follows an hour more is kept ([`Retention::until`]).
+    /// always: the largest `max_lifetime` + 2 × leeway + 60 s. Here and in what follows a day more is kept ([`Retention::until`]).
     pub from_arrival: i64,
     /// Seconds for which an entry is kept after the token's `exp`: leeway + 60 s.
     pub after_expiry: i64,
@@ -37,10 +37,10 @@ pub struct Retention {
     pub overrides_stay: bool,
 }
 
-/// By how much a clock may be wrong for long and nothing is lost by it, in seconds: what is set right within an hour does no harm, however
-/// wrong it is ([`crate::clock::Settled`]). Every entry is kept for so much longer. One that was ahead would make what still counts seem over, and one that is behind writes ends that have passed as
+/// By how much a clock may be wrong and nothing is lost by it, in seconds: more than two time zones differ. Every entry is kept for so
+/// much longer. One that was ahead would make what still counts seem over, and one that is behind writes ends that have passed as
 /// soon as it is right. An entry that is kept for too long costs memory only: it concerns what is dead.
-pub(super) const CLOCKS_WRONG_BY: i64 = 3600;
+pub(super) const CLOCKS_WRONG_BY: i64 = 86_400;
 
 impl Retention {
     /// For the largest `max_lifetime` and leeway of all issuers. Overrides go with the tokens that they concern.
@@ -63,7 +63,7 @@ impl Retention {
         matches!(entry, Entry::Override(_)) && self.until(entry, arrival).is_some_and(|end| end <= now)
     }
 
-    /// Until when an entry that arrives so is kept, an hour longer than it must be, for the clocks; `None`: for good.
+    /// Until when an entry that arrives so is kept, a day longer than it must be, for the clocks; `None`: for good.
     ///
     /// Keys, and which subjects are disabled, are states that last (T6, T18). An override that was written by hand has no number that
     /// tokens could be above, so it lasts as well.

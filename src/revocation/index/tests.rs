@@ -5,15 +5,13 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::retention::CLOCKS_WRONG_BY;
 use super::{Arrival, Presented, Retention, RevocationIndex, Standing};
 use crate::clock::Timestamp;
 use crate::revocation::{Entry, FloorOf};
 
 const NOW: Timestamp = Timestamp(1_800_000_000);
+/// What everything is kept for the clocks, in seconds.
 const DAY: i64 = 86_400;
-/// By how much longer everything is kept than it must be.
-const MORE: i64 = CLOCKS_WRONG_BY;
 
 fn retention() -> Retention {
     Retention::new(Duration::from_secs(3600), Duration::from_secs(30))
@@ -73,10 +71,10 @@ fn each_kind_refuses_what_it_names_and_nothing_else() {
 
 #[test]
 fn t05_entries_outlive_the_tokens_that_they_concern() {
-    let lifetime = MORE + 3600 + 2 * 30 + 60;
+    let lifetime = DAY + 3600 + 2 * 30 + 60;
     for (line, last) in [
         (r#"{"jti":"t-1"}"#, lifetime - 1),
-        (r#"{"jti":"t-1","expires_at":1800000100}"#, MORE + 100 + 30 + 60 - 1),
+        (r#"{"jti":"t-1","expires_at":1800000100}"#, DAY + 100 + 30 + 60 - 1),
         (r#"{"session":"s-1"}"#, lifetime - 1),
         (r#"{"subject":"kc:alice","issued_until":1800000000}"#, lifetime - 1),
     ] {
@@ -203,13 +201,13 @@ fn sweeping_removes_what_expired_and_counts_it() {
         );
     }
     assert_eq!(index.len(), 10_000);
-    let removed: usize = (0..16).map(|_| index.sweep(NOW.plus(MORE + 1000))).sum();
+    let removed: usize = (0..16).map(|_| index.sweep(NOW.plus(DAY + 1000))).sum();
     assert_eq!((removed, index.len()), (5000, 5000));
     for n in 0..10_000 {
         let id = format!("t-{n}");
         let presented = Presented { token_id: Some(&id), ..presented() };
         let expected = if n % 2 == 0 { Standing::Good } else { Standing::Revoked };
-        assert_eq!(index.standing(&presented, NOW.plus(MORE + 1000)), expected, "{id}");
+        assert_eq!(index.standing(&presented, NOW.plus(DAY + 1000)), expected, "{id}");
     }
 }
 
@@ -260,7 +258,7 @@ fn a_revoked_id_is_found_all_the_while_its_table_is_written_anew() {
                         rounds += 1;
                         for id in (0..200).map(|n| format!("kept-{n}")) {
                             let presented = Presented { token_id: Some(&id), ..presented() };
-                            assert_eq!(index.standing(&presented, NOW.plus(MORE + 600)), Standing::Revoked, "{id}");
+                            assert_eq!(index.standing(&presented, NOW.plus(DAY + 600)), Standing::Revoked, "{id}");
                         }
                     }
                 })
@@ -270,11 +268,11 @@ fn a_revoked_id_is_found_all_the_while_its_table_is_written_anew() {
         for n in 0..20_000 {
             apply(format!("passing-{n}"), Some(NOW.plus(if n % 2 == 0 { 0 } else { 300 })));
             if n % 500 == 0 {
-                index.sweep(NOW.plus(MORE + 200));
+                index.sweep(NOW.plus(DAY + 200));
             }
         }
         (0..16).for_each(|_| {
-            index.sweep(NOW.plus(MORE + 600));
+            index.sweep(NOW.plus(DAY + 600));
         });
         done.store(true, Ordering::Release);
         readers.into_iter().for_each(|reader| reader.join().expect("it found them all"));
