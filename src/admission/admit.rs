@@ -12,7 +12,7 @@ use super::elsewhere::{Elsewhere, Halt, Question, Told};
 use super::identity::{AuthMethod, Identified, Identity};
 use crate::clock::Timestamp;
 use crate::live::Live;
-use crate::policy::{Begin, Caller, Decision, Outcome, RouteId, Service, Snapshot};
+use crate::policy::{Begin, Caller, Decision, Outcome, Pending, RouteId, Service, Snapshot};
 use crate::rbac::PermissionId;
 use crate::reason::Reason;
 use crate::request::RequestFacts;
@@ -138,7 +138,7 @@ pub fn decide_within<'r>(
     let claims = &caller.entry.claims;
     if let Some(asked) = &caller.asked {
         // The user service was asked for the whole of doorward: who holds a permission there holds it for every service.
-        return pending.with_caller(&Caller { subject: &claims.subject, grants: asked });
+        return pending.with_caller(&Caller { subject: &claims.subject, grants: &asked.grants });
     }
     let grants = caller.identity.grants_within(claims, snapshot.roles(), service);
     pending.with_caller(&Caller { subject: &claims.subject, grants: &grants })
@@ -181,6 +181,9 @@ pub enum Readmitted {
     Ends(Reason),
     /// It does until this is answered, and is then decided again with what was told.
     Ask(Question),
+    /// Nothing that is known here ends it, but who would have to be asked could not be: too many questions wait. It may be decided again
+    /// in a moment, for a stated time.
+    Undecided,
 }
 
 /// Whether an open exchange ends when its token expires.
@@ -197,6 +200,17 @@ pub(super) struct Unusable {
     pub(super) reason: Reason,
     pub(super) detail: Cow<'static, str>,
     pub(super) caller: Option<Identified>,
+}
+
+/// What an open exchange is decided again by.
+struct Again<'a> {
+    snapshot: &'a Snapshot,
+    service: &'a Arc<str>,
+    /// What its route asks for; `None` where that is public.
+    pending: Option<&'a Pending<'a, 'a>>,
+    expiry: Expiry,
+    now: Timestamp,
+    desk: &'a Desk,
 }
 
 /// What a credential is looked for in.
@@ -340,7 +354,7 @@ impl Admission {
                         desk.count.decision(begin_time + resumed.elapsed());
                         (decision, Some(caller))
                     }
-                    Err(Halt::Unusable(unusable)) => {
+                    Err(Halt::Unusable(unusable) | Halt::NotAsked(unusable)) => {
                         desk.count.decision(begin_time);
                         (pending.without_caller(unusable.reason, unusable.detail), unusable.caller)
                     }
@@ -380,7 +394,7 @@ impl Admission {
             Err(Halt::Unusable(unusable)) if unusable.reason == Reason::BadRequest => {
                 (decision.refused(unusable.reason, unusable.detail), None)
             }
-            Err(Halt::Unusable(_)) => (decision, None),
+            Err(Halt::Unusable(_) | Halt::NotAsked(_)) => (decision, None),
             Err(Halt::Ask(question)) => return Err(question),
         })
     }
@@ -442,29 +456,24 @@ impl Admission {
     pub fn readmit(
         &self,
         facts: &RequestFacts<'_>,
-        caller: Option<&Arc<Entry<Identity>>>,
+        caller: Option<&Identified>,
         expiry: Expiry,
         now: Timestamp,
         desk: &Desk,
         told: &mut Told,
     ) -> Readmitted {
-        let snapshot = self.snapshot.get();
-        let again = |service: &Arc<str>, told: &mut Told| match caller {
-            Some(entry) => self.identify_again(entry, (&snapshot, service), expiry, now, desk, told),
-            None => Err(Halt::of(Reason::MissingToken, "no token was sent", None)),
-        };
+        let current = self.snapshot.get();
+        let snapshot = &*current;
         let decision = match snapshot.begin(facts, now) {
             Begin::Decided(decision) => {
                 // A public route is open to anybody, but the upstream was told who is asking, and goes on believing it.
                 if let (Outcome::Allow, Some(route), Some(_)) = (decision.outcome, decision.route, caller) {
                     let service = &snapshot.services()[snapshot.route(route).service as usize].name;
-                    let known = again(service, told).and_then(|caller| match &self.elsewhere {
-                        None => Ok(caller),
-                        Some(elsewhere) => elsewhere.up_to_date(caller, Some(told)),
-                    });
-                    match known {
+                    let again = Again { snapshot, service, pending: None, expiry, now, desk };
+                    match self.known_again(caller, &again, told) {
                         Ok(_) => {}
                         Err(Halt::Unusable(unusable)) => return Readmitted::Ends(unusable.reason),
+                        Err(Halt::NotAsked(_)) => return Readmitted::Undecided,
                         Err(Halt::Ask(question)) => return Readmitted::Ask(question),
                     }
                 }
@@ -472,17 +481,13 @@ impl Admission {
             }
             Begin::NeedsCaller(pending) => {
                 let service = &snapshot.services()[snapshot.route(pending.route()).service as usize].name;
-                let known = again(service, told).and_then(|caller| match &self.elsewhere {
-                    None => Ok(caller),
-                    Some(elsewhere) => elsewhere
-                        .permissions(caller, &pending, Some(&mut *told))
-                        .and_then(|caller| elsewhere.up_to_date(caller, Some(told))),
-                });
-                match known {
+                let again = Again { snapshot, service, pending: Some(&pending), expiry, now, desk };
+                match self.known_again(caller, &again, told) {
                     Ok(caller) => {
                         pending.with_caller(&Caller { subject: &caller.entry.claims.subject, grants: caller.grants() })
                     }
                     Err(Halt::Unusable(unusable)) => pending.without_caller(unusable.reason, unusable.detail),
+                    Err(Halt::NotAsked(_)) => return Readmitted::Undecided,
                     Err(Halt::Ask(question)) => return Readmitted::Ask(question),
                 }
             }
@@ -496,40 +501,94 @@ impl Admission {
                     let left = until.saturating_duration_since(Instant::now());
                     now.plus(i64::try_from(left.as_secs()).unwrap_or(i64::MAX).saturating_add(1))
                 });
-                Readmitted::GoesOn(Readmission { route, service, permission, would_deny, snapshot, until })
+                Readmitted::GoesOn(Readmission { route, service, permission, would_deny, snapshot: current, until })
             }
         }
     }
 
+    /// Who is asking, once more, and what they hold.
+    fn known_again(&self, caller: Option<&Identified>, again: &Again<'_>, told: &mut Told) -> Result<Identified, Halt> {
+        let Some(before) = caller else {
+            return Err(Halt::of(Reason::MissingToken, "no token was sent", None));
+        };
+        let Some(elsewhere) = &self.elsewhere else { return self.identify_again(&before.entry, again, told) };
+        let (is_vouched_for, ends) = (elsewhere.iam.is_some(), before.entry.claims.expires_at);
+        match again.expiry {
+            Expiry::Counts if is_vouched_for && again.now >= ends => {
+                return Err(Halt::of(Reason::Expired, "the token has expired (`exp`)", None));
+            }
+            Expiry::Lifted if is_vouched_for && again.now >= ends => {
+                return self.outlived(elsewhere, before, again, told);
+            }
+            Expiry::Counts | Expiry::Lifted => {}
+        }
+        let known = self
+            .identify_again(&before.entry, again, told)
+            .and_then(|caller| match again.pending {
+                None => Ok(caller),
+                Some(pending) => elsewhere.permissions(caller, pending, Some(&mut *told)),
+            })
+            .and_then(|caller| elsewhere.up_to_date(caller, Some(&mut *told)));
+        match known {
+            // By the clock of the service it may have expired a little earlier.
+            Err(halt)
+                if halt.is_rejection()
+                    && again.expiry == Expiry::Lifted
+                    && again.now.plus(before.entry.claims.leeway) >= ends =>
+            {
+                self.outlived(elsewhere, before, again, told)
+            }
+            known => known,
+        }
+    }
+
+    /// The caller of an exchange that goes on though its token has expired (T20: expiry alone is lifted). The user service refuses the
+    /// token from then on, whatever it thinks of its bearer; all that is known without it counts on.
+    fn outlived(
+        &self,
+        elsewhere: &Elsewhere,
+        before: &Identified,
+        again: &Again<'_>,
+        told: &mut Told,
+    ) -> Result<Identified, Halt> {
+        let caller =
+            self.stand(Arc::clone(&before.entry), AuthMethod::Bearer, again.snapshot, again.service, again.now)?;
+        let caller = elsewhere.looked_up(caller, Some(&mut *told))?;
+        let caller = match again.pending {
+            None => caller,
+            Some(pending) => Elsewhere::permissions_of_old(caller, pending, before.asked.as_deref()),
+        };
+        elsewhere.up_to_date(caller, Some(told))
+    }
+
     fn identify_again(
         &self,
-        entry: &Arc<Entry<Identity>>,
-        (snapshot, service): (&Snapshot, &Arc<str>),
-        expiry: Expiry,
-        now: Timestamp,
-        desk: &Desk,
+        before: &Arc<Entry<Identity>>,
+        again: &Again<'_>,
         told: &mut Told,
     ) -> Result<Identified, Halt> {
         // How it was sent was looked at when the exchange began, and says nothing now.
         let method = AuthMethod::Bearer;
+        let Again { snapshot, service, expiry, now, desk, .. } = *again;
         if let Some(elsewhere) = &self.elsewhere
-            && let Some(vouched) = elsewhere.vouched(entry.token(), Some(told), desk, now)
+            && let Some(vouched) = elsewhere.vouched(before.token(), Some(told), desk, now)
         {
-            let before = &entry.claims.subject;
-            let entry = vouched?;
-            // The upstream was told who is asking, and goes on believing it.
-            if entry.claims.subject != *before {
-                return Err(Halt::of(Reason::Revoked, "the token is another one's now", None));
-            }
-            if now >= entry.claims.expires_at && expiry == Expiry::Counts {
-                return Err(Halt::of(Reason::Expired, "the token has expired (`exp`)", None));
-            }
-            let caller = self.stand(entry, method, snapshot, service, now)?;
-            return elsewhere.looked_up(caller, Some(told));
+            let (entry, not_asked) = match vouched {
+                // The upstream was told who is asking, and goes on believing it.
+                Ok(entry) if entry.claims.subject != before.claims.subject => {
+                    return Err(Halt::of(Reason::Revoked, "the token is another one's now", None));
+                }
+                Ok(entry) => (entry, None),
+                // What is revoked here ends it all the same.
+                Err(Halt::NotAsked(unusable)) => (Arc::clone(before), Some(unusable)),
+                Err(halt) => return Err(halt),
+            };
+            let caller = elsewhere.looked_up(self.stand(entry, method, snapshot, service, now)?, Some(told))?;
+            return not_asked.map_or(Ok(caller), |unusable| Err(Halt::NotAsked(unusable)));
         }
-        let entry = match self.tokens.authenticate_again(&desk.near, entry, now) {
+        let entry = match self.tokens.authenticate_again(&desk.near, before, now) {
             Ok(entry) => entry,
-            Err(rejection) if rejection.reason == Reason::Expired && expiry == Expiry::Lifted => Arc::clone(entry),
+            Err(rejection) if rejection.reason == Reason::Expired && expiry == Expiry::Lifted => Arc::clone(before),
             Err(rejection) => {
                 return Err(Halt::of(rejection.reason, rejection.detail, None));
             }

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::admit::{Desk, Unusable};
-use super::identity::{Identified, Identity};
+use super::identity::{Confirmed, Identified, Identity};
 use crate::clock::Timestamp;
 use crate::delegate::{self, Iam, Known, LookedUp, Lookup, NoAnswer, PermissionKey, TokenId, Unreachable};
 use crate::policy::{Caller, Pending};
+use crate::rbac::PermissionId;
 use crate::rbac::table::ADMIN_SERVICE;
 use crate::reason::Reason;
 use crate::revocation::OnStale;
@@ -37,6 +38,9 @@ pub struct Elsewhere {
 pub(super) enum Halt {
     /// Its credential is no good.
     Unusable(Unusable),
+    /// It could not be asked whether its credential is any good, since too much is asked. Nothing is admitted so; what is open may try
+    /// again in a moment.
+    NotAsked(Unusable),
     /// Something has been asked.
     Ask(Question),
 }
@@ -52,12 +56,22 @@ impl Halt {
         Self::Unusable(Unusable { reason, detail: detail.into(), caller })
     }
 
+    /// Whether it is the user service that refuses the token.
+    pub(super) fn is_rejection(&self) -> bool {
+        matches!(self, Self::Unusable(unusable) if unusable.reason == Reason::TokenRejected)
+    }
+
     fn no_answer(none: NoAnswer, caller: Option<Identified>) -> Self {
         match none {
             NoAnswer::Rejected => Self::of(Reason::TokenRejected, "the user service rejects the token", caller),
             NoAnswer::Unavailable => {
                 Self::of(Reason::AuthUnavailable, "the user service has not said what is needed to decide", caller)
             }
+            NoAnswer::NotAsked => Self::NotAsked(Unusable {
+                reason: Reason::AuthUnavailable,
+                detail: "the user service was not asked: too many questions wait for it".into(),
+                caller,
+            }),
         }
     }
 
@@ -156,10 +170,15 @@ impl Elsewhere {
         let holds = |grants| pending.would_hold(&Caller { subject: &claims.subject, grants });
         let none = base.holding([]);
         // T7: the admin listener is for services that may confer administrators' roles alone.
+        let service = pending.service_name();
         if holds(&none) || pending.service() == ADMIN_SERVICE && !claims.admin {
-            return Ok(Identified { asked: Some(Arc::new(none)), ..caller });
+            return Ok(Identified { asked: Some(Confirmed::new(none, service, Box::default())), ..caller });
         }
-        let (token, service) = (TokenId::of(caller.entry.token()), pending.service_name());
+        let token = TokenId::of(caller.entry.token());
+        let confirmed = |grants, held: &[PermissionId]| {
+            let codes = held.iter().map(|id| pending.permission_code(*id).clone()).collect();
+            Some(Confirmed::new(grants, service, codes))
+        };
         let (mut held, mut open, mut failed) = (Vec::new(), Vec::new(), None);
         for id in pending.permissions() {
             let code = pending.permission_code(id).clone();
@@ -175,13 +194,12 @@ impl Elsewhere {
             match heard.what {
                 Ok(true) => held.push(id),
                 Ok(false) => {}
-                // A rejected token says more than a service that is silent.
-                Err(none) => failed = failed.filter(|first| *first == NoAnswer::Rejected).or(Some(none)),
+                Err(none) => failed = failed.max(Some(none)),
             }
         }
         let grants = base.holding(held.iter().copied());
         if holds(&grants) {
-            return Ok(Identified { asked: Some(Arc::new(grants)), ..caller });
+            return Ok(Identified { asked: confirmed(grants, &held), ..caller });
         }
         let open_ids = open.iter().map(|(id, _)| *id);
         if !open.is_empty() && holds(&base.holding(held.iter().copied().chain(open_ids))) {
@@ -190,8 +208,23 @@ impl Elsewhere {
         }
         match failed {
             Some(none) => Err(Halt::no_answer(none, Some(caller))),
-            None => Ok(Identified { asked: Some(Arc::new(grants)), ..caller }),
+            None => Ok(Identified { asked: confirmed(grants, &held), ..caller }),
         }
+    }
+
+    /// Gives a caller whose token has expired, so that nobody can be asked about it any more, what the user service `said` they hold
+    /// when it was asked. What it was not asked about then is not held.
+    pub(super) fn permissions_of_old(
+        caller: Identified,
+        pending: &Pending<'_, '_>,
+        said: Option<&Confirmed>,
+    ) -> Identified {
+        let (service, code) = (pending.service_name(), |id| pending.permission_code(id));
+        let holds = |id: &PermissionId| said.is_some_and(|said| said.holds(service, code(*id)));
+        let held: Vec<PermissionId> = pending.permissions().into_iter().filter(holds).collect();
+        let grants = caller.identity.grants().holding(held.iter().copied());
+        let codes = held.into_iter().map(|id| code(id).clone()).collect();
+        Identified { asked: Some(Confirmed::new(grants, service, codes)), ..caller }
     }
 
     /// A caller about whom nothing was believed that is too old by now. What was told first may have become so while what was asked
@@ -218,7 +251,7 @@ impl Elsewhere {
 fn validated<V>(desk: &Desk, source: ValidationSource, answer: &Result<V, NoAnswer>, took: Duration) {
     let result = answer.as_ref().map(|_| ()).map_err(|none| match none {
         NoAnswer::Rejected => Reason::TokenRejected,
-        NoAnswer::Unavailable => Reason::AuthUnavailable,
+        NoAnswer::Unavailable | NoAnswer::NotAsked => Reason::AuthUnavailable,
     });
     desk.count.validation(source, result, took);
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue};
 
 use crate::clock::Timestamp;
-use crate::rbac::{Grants, Membership, RoleKey, RoleTable};
+use crate::rbac::{Grants, Membership, PermissionCode, RoleKey, RoleTable};
 use crate::revocation::{Held, Overridden, Overrides};
 use crate::token::{Claims, Entry};
 
@@ -20,7 +20,29 @@ pub struct Identified {
     /// How the token came. It is no part of what is kept beside the token, which may come either way.
     pub method: AuthMethod,
     /// Where a user service is asked for permissions: what it says, which counts in place of what roles hold here.
-    pub asked: Option<Arc<Grants>>,
+    pub asked: Option<Arc<Confirmed>>,
+}
+
+/// What a user service said of the permissions that it was asked about.
+#[derive(Debug)]
+pub struct Confirmed {
+    /// What the caller holds, under the table of the policy that asked.
+    pub grants: Grants,
+    /// Where they count.
+    service: Arc<str>,
+    /// What it said yes to. Codes mean the same under every table.
+    held: Box<[PermissionCode]>,
+}
+
+impl Confirmed {
+    pub(super) fn new(grants: Grants, service: &Arc<str>, held: Box<[PermissionCode]>) -> Arc<Self> {
+        Arc::new(Self { grants, service: Arc::clone(service), held })
+    }
+
+    /// Whether it said yes to a permission of a service.
+    pub(super) fn holds(&self, service: &str, code: &PermissionCode) -> bool {
+        *self.service == *service && self.held.contains(code)
+    }
 }
 
 impl Identified {
@@ -30,7 +52,7 @@ impl Identified {
     pub fn grants(&self) -> &Grants {
         match &self.asked {
             None => self.identity.grants(),
-            Some(asked) => asked,
+            Some(asked) => &asked.grants,
         }
     }
 }

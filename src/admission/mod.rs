@@ -14,7 +14,9 @@ pub use self::admit::{
 };
 pub use self::decisions::{DecisionSettings, Decisions};
 pub use self::elsewhere::{Elsewhere, Question, Told};
-pub use self::identity::{AuthMethod, Identified, Identity};
+pub use self::identity::{AuthMethod, Confirmed, Identified, Identity};
 
+#[cfg(test)]
+mod elsewhere_tests;
 #[cfg(test)]
 mod override_tests;

@@ -262,13 +262,13 @@ fn t13_a_grant_ends_at_its_time_to_the_second_and_open_exchanges_hear_of_it() {
     assert_eq!(world.asks_at(&token, "/edit", ends.plus(-1)), told("ROLE_EDITOR,ROLE_VIEWER", "oms=PREMIUM"));
     assert_eq!(world.asks_at(&token, "/edit", ends), told("ROLE_VIEWER", "oms=PREMIUM"), "no leeway, no cache");
     // T20: who has something open by it is asked again, and answered no.
-    let entry = caller.unwrap().entry;
+    let caller = caller.unwrap();
     let open = |now| {
         let mut none = Told::default();
-        match world.admission.readmit(&facts("/edit"), Some(&entry), Expiry::Counts, now, &world.desk, &mut none) {
+        match world.admission.readmit(&facts("/edit"), Some(&caller), Expiry::Counts, now, &world.desk, &mut none) {
             Readmitted::GoesOn(_) => Ok(()),
             Readmitted::Ends(reason) => Err(reason),
-            Readmitted::Ask(_) => unreachable!("nothing is asked elsewhere"),
+            Readmitted::Ask(_) | Readmitted::Undecided => unreachable!("nothing is asked elsewhere"),
         }
     };
     let before = world.changes(NOW);
@@ -285,13 +285,13 @@ fn t13_a_grant_ends_at_its_time_to_the_second_and_open_exchanges_hear_of_it() {
 fn t20_an_open_exchange_is_decided_again_by_the_override() {
     let world = world();
     let token = world.token(&world.own, &["ROLE_EDITOR"], Some(1));
-    let entry = world.admitted(&token, "/edit", NOW).1.unwrap().entry;
+    let caller = world.admitted(&token, "/edit", NOW).1.unwrap();
     let open = || {
         let mut none = Told::default();
-        match world.admission.readmit(&facts("/edit"), Some(&entry), Expiry::Lifted, NOW, &world.desk, &mut none) {
+        match world.admission.readmit(&facts("/edit"), Some(&caller), Expiry::Lifted, NOW, &world.desk, &mut none) {
             Readmitted::GoesOn(_) => Ok(()),
             Readmitted::Ends(reason) => Err(reason),
-            Readmitted::Ask(_) => unreachable!("nothing is asked elsewhere"),
+            Readmitted::Ask(_) | Readmitted::Undecided => unreachable!("nothing is asked elsewhere"),
         }
     };
     let before = world.changes(NOW);

@@ -13,9 +13,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::digest::{SHA256, digest};
+use foldhash::fast::RandomState;
+use moka::sync::Cache;
 use tokio::runtime::Handle;
 
-use self::wire::{Checked, Wire};
+use self::wire::{Bearer, Checked, Wire};
 use super::memory::{Flight, Heard, Landing, Memory, Receiver, at_once};
 use super::told::Question;
 use crate::clock::Timestamp;
@@ -28,6 +30,10 @@ use crate::token::{Entry, TokenRejection};
 const REFUSED_FOR: Duration = Duration::from_secs(1);
 /// What an answer takes beside its texts, roughly.
 const ANSWER_OVERHEAD: usize = 1024;
+/// For how long a token that the service accepted is no stranger's, after its answer has become too old.
+const KNOWN_FOR: Duration = Duration::from_mins(10);
+/// How many such tokens are remembered. Only who has a good token gets in, so nobody without one drives others out.
+const MOST_KNOWN: u64 = 65_536;
 /// For how long a service that does not know the question about several permissions is asked about each alone.
 const SINGLES_FOR: Duration = Duration::from_mins(10);
 
@@ -44,13 +50,15 @@ pub struct IamLimits {
     pub memory: u64,
 }
 
-/// Why there is no answer that anything could be decided by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Why there is no answer that anything could be decided by. What says more comes later in the order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NoAnswer {
-    /// The service refuses the token (its 401).
-    Rejected,
+    /// Too many questions wait here for the service, so that it was not asked.
+    NotAsked,
     /// It did not answer in time, or not as it should.
     Unavailable,
+    /// The service refuses the token (its 401).
+    Rejected,
 }
 
 /// Who the bearer of a token is.
@@ -102,6 +110,8 @@ pub struct Iam<E> {
     runtime: Handle,
     bearers: Arc<Memory<TokenId, UserinfoAnswer<E>>>,
     permissions: Arc<Memory<PermissionKey, PermissionAnswer>>,
+    /// Tokens that the service accepted of late.
+    known: Cache<TokenId, (), RandomState>,
     /// Seconds since `started` until which each permission is asked for alone.
     singles_until: AtomicUsize,
     started: Instant,
@@ -133,6 +143,10 @@ impl<E: Send + Sync + 'static> Iam<E> {
             runtime,
             bearers: Memory::new(limits.memory / 2, weigh),
             permissions: Memory::new(limits.memory / 2, weigh_one),
+            known: Cache::builder()
+                .max_capacity(MOST_KNOWN)
+                .time_to_live(limits.cache + KNOWN_FOR)
+                .build_with_hasher(RandomState::default()),
             singles_until: AtomicUsize::new(0),
             started: Instant::now(),
             count,
@@ -205,20 +219,30 @@ impl<E: Send + Sync + 'static> Iam<E> {
     }
 
     async fn ask_userinfo(self: Arc<Self>, token: Box<str>, landing: Landing<TokenId, UserinfoAnswer<E>>) {
-        let (asked, answered) = self.wire.userinfo(&token).await;
+        let id = *landing.key();
+        let bearer = if self.known.contains_key(&id) { Bearer::Known } else { Bearer::Stranger };
+        let (asked, answered) = self.wire.userinfo(&token, bearer).await;
         let (what, age) = match answered {
             Ok(body) => {
                 let unverified = Unverified::read(&token);
                 let left = left_of(unverified.expires_at);
                 match self.vouching.claims(unverified, &body) {
-                    Ok(claims) => (Ok(Arc::new(Entry::vouched(&token, claims))), self.limits.cache.min(left)),
+                    Ok(claims) => {
+                        self.known.insert(id, ());
+                        (Ok(Arc::new(Entry::vouched(&token, claims))), self.limits.cache.min(left))
+                    }
                     Err(wrong) => {
                         self.wire.complain(wrong);
                         (Err(NoAnswer::Unavailable), Duration::ZERO)
                     }
                 }
             }
-            Err(none) => (Err(none), age_of(none)),
+            Err(none) => {
+                if none == NoAnswer::Rejected {
+                    self.known.invalidate(&id);
+                }
+                (Err(none), age_of(none))
+            }
         };
         landing.land(Heard::new(what, asked, age));
     }
@@ -296,7 +320,7 @@ impl<E> std::fmt::Debug for Iam<E> {
 fn age_of(none: NoAnswer) -> Duration {
     match none {
         NoAnswer::Rejected => REFUSED_FOR,
-        NoAnswer::Unavailable => Duration::ZERO,
+        NoAnswer::Unavailable | NoAnswer::NotAsked => Duration::ZERO,
     }
 }
 

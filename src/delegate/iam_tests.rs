@@ -89,6 +89,24 @@ fn asking(url: &str, questions: usize) -> Arc<Iam<()>> {
     Iam::new(url, plain_client(&client).unwrap(), vouching(), limits, Handle::current(), Arc::default())
 }
 
+impl<E: Send + Sync + 'static> Iam<E> {
+    /// One that has no place for any question, and the runtime on which it would ask: for rooms that know of no runtime.
+    pub(crate) fn without_places(vouching: Vouching) -> (Arc<Self>, tokio::runtime::Runtime) {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let trust = TlsTrust { ca: None, identity: None };
+        let client = ClientSettings { tls: trust, connect: LONG, total: LONG, idle_connections: 1 };
+        let limits = IamLimits { cache: LONG, timeout: LONG, questions: 0, memory: 1 << 20 };
+        let (client, handle) = (plain_client(&client).unwrap(), runtime.handle().clone());
+        (Self::new("http://127.0.0.1:9", client, vouching, limits, handle, Arc::default()), runtime)
+    }
+}
+
+async fn who_is(iam: &Arc<Iam<()>>, token: &str) -> Result<Box<str>, NoAnswer> {
+    let mut told = Told::default();
+    iam.ask_userinfo_again(token).answer(&mut told).await;
+    told.userinfo().unwrap().what.map(|entry| entry.claims.subject.clone())
+}
+
 #[tokio::test]
 async fn permissions_of_two_services_are_two_questions() {
     let (service, url) = Service::start().await;
@@ -106,4 +124,36 @@ async fn permissions_of_two_services_are_two_questions() {
     let answers: Vec<_> = keys.iter().map(|key| told.permission(key).unwrap().what).collect();
     assert_eq!(answers, [Ok(true), Ok(false), Ok(true)], "what one service says is nothing that the other said");
     assert_eq!(service.questions(), 2);
+}
+
+#[tokio::test]
+async fn strangers_leave_half_of_the_places_to_whom_the_service_accepted() {
+    for questions in [2, 4] {
+        let (service, url) = Service::start().await;
+        let iam = asking(&url, questions);
+        assert_eq!(who_is(&iam, "alice").await, Ok("alice".into()));
+        let room = questions * 65 / 2;
+        let junk: Vec<_> = (0..room + 50).map(|number| iam.ask_userinfo_again(&format!("junk{number}"))).collect();
+        let (mut refused, mut waiting) = (0, tokio::task::JoinSet::new());
+        for question in junk {
+            waiting.spawn(async move {
+                let mut told = Told::<()>::default();
+                question.answer(&mut told).await;
+                told.userinfo().unwrap().what.err()
+            });
+        }
+        while refused < 50 {
+            assert_eq!(waiting.join_next().await.unwrap().unwrap(), Some(NoAnswer::NotAsked), "there is no more room");
+            refused += 1;
+        }
+        while service.questions() < 1 + questions / 2 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        for _ in 0..5 {
+            assert_eq!(who_is(&iam, "alice").await, Ok("alice".into()), "of {questions}");
+        }
+        assert_eq!(who_is(&iam, "bob").await, Err(NoAnswer::NotAsked), "nobody knows whether he is one");
+        let junk = service.asked.lock().unwrap().iter().filter(|(token, _)| token.starts_with("junk")).count();
+        assert_eq!(junk, questions / 2);
+    }
 }

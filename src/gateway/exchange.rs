@@ -435,18 +435,26 @@ impl Exchange {
         let notice = Arc::clone(self.notice.as_ref().filter(|notice| notice.is_raised())?);
         let call = notice.take()?;
         let mut told = notice.take_told();
-        match self.decide_again(&mut told) {
+        let ends = match self.decide_again(&mut told) {
             Readmitted::GoesOn(readmission) => {
                 notice.is_good_until(readmission.until);
                 self.goes_on_by(readmission);
+                None
             }
-            Readmitted::Ask(question) => notice.calls_upon(question, told),
-            Readmitted::Ends(reason) => {
-                self.ended = true;
-                self.reason = Some(reason);
-                self.worker.count().exchange_ended(reason);
-                return Some(End::Denied(reason));
+            Readmitted::Ask(question) => {
+                notice.calls_upon(question, told);
+                None
             }
+            Readmitted::Undecided => {
+                (!notice.may_wait(Timestamp::now(), Instant::now())).then_some(Reason::AuthUnavailable)
+            }
+            Readmitted::Ends(reason) => Some(reason),
+        };
+        if let Some(reason) = ends {
+            self.ended = true;
+            self.reason = Some(reason);
+            self.worker.count().exchange_ended(reason);
+            return Some(End::Denied(reason));
         }
         (call == Call::Leave && self.stream.is_some()).then_some(End::Leaving)
     }
@@ -480,7 +488,7 @@ impl Exchange {
             },
             client: self.peer,
         };
-        let caller = self.caller.as_ref().map(|caller| &caller.entry);
+        let caller = self.caller.as_ref();
         let expiry = if self.expires_at().is_some() { Expiry::Counts } else { Expiry::Lifted };
         self.worker.admission().readmit(&facts, caller, expiry, Timestamp::now(), self.worker.desk(), told)
     }

@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::Waker;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::admission::{Changes, Question, Told};
 use crate::clock::Timestamp;
@@ -18,6 +18,10 @@ use crate::reason::Reason;
 pub const OPEN_LONG: Duration = Duration::from_secs(5);
 /// How often a worker looks whether anything has changed; half of what T20 allows.
 pub const PERIOD: Duration = Duration::from_millis(500);
+
+/// For how long an exchange goes on whose caller's user service could not be asked, since too many questions wait. It is tried again
+/// every second.
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why an open exchange has to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +50,8 @@ pub struct Notice {
     expires_at: Option<Timestamp>,
     /// Unix seconds from which on it has to be decided again, though nothing changed: what was asked elsewhere is too old then.
     until: AtomicI64,
+    /// Since when nobody could be asked about it.
+    undecided: Mutex<Option<Instant>>,
     /// What was told to it since.
     told: Mutex<Option<Told>>,
     waker: Mutex<Option<Waker>>,
@@ -74,6 +80,7 @@ impl Watch {
             call,
             expires_at,
             until: AtomicI64::new(i64::MAX),
+            undecided: Mutex::default(),
             told: Mutex::default(),
             waker: Mutex::default(),
         });
@@ -132,9 +139,19 @@ impl Notice {
         }
     }
 
-    /// From when on it has to be decided again, though nothing changed.
+    /// It goes on, and from when on it has to be decided again, though nothing changed.
     pub fn is_good_until(&self, until: Option<Timestamp>) {
+        *self.undecided.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.until.store(until.map_or(i64::MAX, |until| until.0), Ordering::Release);
+    }
+
+    /// Nobody could be asked about it. Whether it may go on all the same, to be decided again in a second: it may until this has been
+    /// so for [`PATIENCE`].
+    #[must_use]
+    pub fn may_wait(&self, now: Timestamp, at: Instant) -> bool {
+        let since = *self.undecided.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(at);
+        self.until.store(now.plus(1).0, Ordering::Release);
+        at.saturating_duration_since(since) < PATIENCE
     }
 
     /// What was told to it since it last asked, if it asked.
@@ -202,6 +219,23 @@ mod tests {
         notice.is_good_until(None);
         watch.look(Changes::of([1, 0, 0, 0]), Timestamp(i64::MAX - 1));
         assert_eq!(notice.take(), None);
+    }
+
+    #[test]
+    fn t15_who_cannot_be_asked_about_waits_for_a_stated_time_and_is_tried_every_second() {
+        let (watch, began) = (Watch::default(), Instant::now());
+        let notice = watch.enter(None);
+        watch.look(Changes::of([1, 0, 0, 0]), Timestamp(10));
+        assert_eq!(notice.take(), Some(Call::Decide));
+        assert!(notice.may_wait(Timestamp(10), began));
+        watch.look(Changes::of([1, 0, 0, 0]), Timestamp(10));
+        assert_eq!(notice.take(), None);
+        watch.look(Changes::of([1, 0, 0, 0]), Timestamp(11));
+        assert_eq!(notice.take(), Some(Call::Decide));
+        assert!(notice.may_wait(Timestamp(11), began + PATIENCE - Duration::from_millis(1)));
+        assert!(!notice.may_wait(Timestamp(12), began + PATIENCE), "whatever has called it meanwhile");
+        notice.is_good_until(None);
+        assert!(notice.may_wait(Timestamp(12), began + PATIENCE), "an answer begins it anew");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
 use serde_json::{Map, Value, json};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use super::NoAnswer;
@@ -22,6 +22,16 @@ const TOO_LONG: &str = "it takes too long";
 /// How many questions may wait for a place, for each that has one.
 const WAITING_FOR_EACH: usize = 64;
 
+/// Whose token a question is about. Anybody can make up tokens, and each is a question of its own: strangers have half of the places and
+/// of the room to wait, so that the other half is for those whom the service has vouched for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bearer {
+    /// The service accepted it of late.
+    Known,
+    /// Nobody knows.
+    Stranger,
+}
+
 /// The service, as it is spoken to.
 pub(super) struct Wire {
     client: reqwest::Client,
@@ -29,6 +39,8 @@ pub(super) struct Wire {
     check: String,
     timeout: Duration,
     places: Semaphore,
+    /// What strangers have to have before they may wait for one of the places: a half of them.
+    strangers: Semaphore,
     /// How many questions may be open or waiting.
     most: usize,
     count: Arc<DelegateMetrics>,
@@ -49,6 +61,8 @@ pub(super) enum Checked {
 /// Why a question was not answered with a success.
 enum Failure {
     Status(StatusCode),
+    /// The question was not asked.
+    NotAsked,
     Other,
 }
 
@@ -66,6 +80,7 @@ impl Wire {
             check: format!("{url}/auth/check-permission"),
             timeout,
             places: Semaphore::new(questions),
+            strangers: Semaphore::new((questions / 2).max(1)),
             most: questions.saturating_mul(WAITING_FOR_EACH + 1),
             count,
             complaints: Complaints::new(),
@@ -73,8 +88,9 @@ impl Wire {
     }
 
     /// What the service says of the bearer, and when it was asked.
-    pub(super) async fn userinfo(&self, token: &str) -> (Instant, Result<Bytes, NoAnswer>) {
-        let (asked, answered) = self.ask(DelegateQuestion::Userinfo, token, || self.client.get(&self.userinfo)).await;
+    pub(super) async fn userinfo(&self, token: &str, bearer: Bearer) -> (Instant, Result<Bytes, NoAnswer>) {
+        let request = || self.client.get(&self.userinfo);
+        let (asked, answered) = self.ask(DelegateQuestion::Userinfo, token, bearer, request).await;
         (asked, answered.map_err(|failure| no_answer(&failure)))
     }
 
@@ -115,7 +131,8 @@ impl Wire {
 
     async fn post(&self, token: &str, body: &str) -> (Instant, Result<Bytes, Failure>) {
         let request = || self.client.post(&self.check).header(CONTENT_TYPE, "application/json").body(body.to_owned());
-        self.ask(DelegateQuestion::Permission, token, request).await
+        // Permissions are asked about once the service has said who the bearer is.
+        self.ask(DelegateQuestion::Permission, token, Bearer::Known, request).await
     }
 
     /// Asks, when there is a place, and reads a success to its end.
@@ -123,18 +140,23 @@ impl Wire {
         &self,
         question: DelegateQuestion,
         token: &str,
+        bearer: Bearer,
         request: impl Fn() -> reqwest::RequestBuilder,
     ) -> (Instant, Result<Bytes, Failure>) {
-        let Some(_open) = self.count.open(question, self.most) else {
-            self.complain("too many questions wait for it");
-            return (Instant::now(), Err(Failure::Other));
+        let room = match bearer {
+            Bearer::Known => self.most,
+            Bearer::Stranger => self.most / 2,
         };
-        let place = timeout(self.timeout, self.places.acquire()).await;
+        let Some(_open) = self.count.open(question, room) else {
+            self.complain("too many questions wait for it");
+            return (Instant::now(), Err(Failure::NotAsked));
+        };
+        let place = timeout(self.timeout, self.place(bearer)).await;
         let asked = Instant::now();
-        let Ok(Ok(_place)) = place else {
+        let Ok(Some(_place)) = place else {
             self.complain("too many questions wait for it");
             self.count.answered(question, DelegateAnswer::Unavailable, self.timeout);
-            return (asked, Err(Failure::Other));
+            return (asked, Err(Failure::NotAsked));
         };
         // A token is letters, digits and a few signs, so this cannot fail; what could would not be sent.
         let Ok(mut bearer) = HeaderValue::from_str(&format!("Bearer {token}")) else {
@@ -162,6 +184,15 @@ impl Wire {
         self.count.answered(question, kind, asked.elapsed());
         (asked, answered.map_err(|(_, failure)| failure))
     }
+
+    /// Waits for a place. No more strangers wait for one at a time than may have one, so whoever is known waits behind few of them.
+    async fn place(&self, bearer: Bearer) -> Option<(Option<SemaphorePermit<'_>>, SemaphorePermit<'_>)> {
+        let stranger = match bearer {
+            Bearer::Known => None,
+            Bearer::Stranger => Some(self.strangers.acquire().await.ok()?),
+        };
+        Some((stranger, self.places.acquire().await.ok()?))
+    }
 }
 
 /// The body of a success.
@@ -186,6 +217,7 @@ async fn read(answer: reqwest::Result<reqwest::Response>) -> Result<Bytes, (&'st
 fn no_answer(failure: &Failure) -> NoAnswer {
     match failure {
         Failure::Status(StatusCode::UNAUTHORIZED) => NoAnswer::Rejected,
+        Failure::NotAsked => NoAnswer::NotAsked,
         _ => NoAnswer::Unavailable,
     }
 }

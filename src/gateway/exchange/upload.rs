@@ -79,12 +79,13 @@ impl Upload {
     fn is_admitted(&self, notice: &Arc<Notice>) -> bool {
         let (method, host) = (self.method.as_str(), self.host.as_ref());
         let facts = RequestFacts { method, host, target: &self.path, client: self.client };
-        let caller = self.caller.as_ref().map(|caller| &caller.entry);
+        let caller = self.caller.as_ref();
         let expiry = if self.expires_at.is_some() { Expiry::Counts } else { Expiry::Lifted };
         let mut told = notice.take_told();
         match self.worker.admission().readmit(&facts, caller, expiry, Timestamp::now(), self.worker.desk(), &mut told) {
             Readmitted::GoesOn(readmission) => notice.is_good_until(readmission.until),
             Readmitted::Ask(question) => notice.calls_upon(question, told),
+            Readmitted::Undecided => return notice.may_wait(Timestamp::now(), Instant::now()),
             Readmitted::Ends(_) => return false,
         }
         true
