@@ -86,11 +86,12 @@ impl Verifier {
         if !issuer.keys.is_good(now) {
             return Err(KEYS_MISSING);
         }
-        let key = check_signature(&compact, &issuer.keys.set(), &issuer.algorithms, now).inspect_err(|rejection| {
-            if let (Reason::UnknownKey, Some(kid)) = (rejection.reason, &compact.header.key_id) {
-                issuer.keys.unknown(kid);
-            }
-        })?;
+        let key = check_signature(&compact, &issuer.keys.set(), &issuer.algorithms, |key| key.is_good(now))
+            .inspect_err(|rejection| {
+                if let (Reason::UnknownKey, Some(kid)) = (rejection.reason, &compact.header.key_id) {
+                    issuer.keys.unknown(kid);
+                }
+            })?;
         check_kind(compact.header.kind, issuer)?;
         let times = check_times(&registered, issuer, now)?;
         check_audience(&registered.audience, issuer)?;
@@ -158,14 +159,14 @@ fn check_kind(kind: Kind, issuer: &Issuer) -> Result<(), TokenRejection> {
     }
 }
 
-/// Finds the key by what the issuer has, compares the algorithm with the key's, and verifies.
+/// Finds the key by what the issuer has, of those that `counts`, compares the algorithm with the key's, and verifies.
 pub(super) fn check_signature(
     compact: &Compact<'_>,
     keys: &KeySet,
     allowed: &[Algorithm],
-    now: Timestamp,
+    counts: impl Fn(&Key) -> bool,
 ) -> Result<Arc<Key>, TokenRejection> {
-    let key = select_key(&compact.header, keys, allowed, now)?;
+    let key = select_key(&compact.header, keys, allowed, counts)?;
     if compact.header.algorithm != key.algorithm.name() || !allowed.contains(&key.algorithm) {
         return Err(TokenRejection::new(Reason::AlgNotAllowed, "the token's `alg` is not the algorithm of its key"));
     }
@@ -179,9 +180,9 @@ fn select_key<'k>(
     header: &Header,
     keys: &'k KeySet,
     allowed: &[Algorithm],
-    now: Timestamp,
+    counts: impl Fn(&Key) -> bool,
 ) -> Result<&'k Arc<Key>, TokenRejection> {
-    let mut good = keys.keys.iter().filter(|key| key.is_good(now));
+    let mut good = keys.keys.iter().filter(|key| counts(key));
     if let Some(id) = &header.key_id {
         return good
             .find(|key| key.id.as_deref() == Some(id))
