@@ -5,13 +5,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::runtime::Handle;
-
 use super::identity::Confirmed;
-use super::{Admission, AuthMethod, Desk, Elsewhere, Expiry, Identified, Identity, Readmitted, Told};
+use super::{Admission, AuthMethod, Desk, Elsewhere, Expiry, Identified, Identity, Question, Readmitted, Told};
 use crate::clock::Timestamp;
-use crate::delegate::{Iam, IamLimits};
-use crate::https::{ClientSettings, TlsTrust, plain_client};
+use crate::delegate::Iam;
 use crate::policy::load::{PolicySet, compile_sets};
 use crate::policy::{Snapshot, SourceText};
 use crate::rbac::PermissionCode;
@@ -23,7 +20,7 @@ use crate::token::vouched::{Unverified, Vouching};
 use crate::token::{Confers, Entry, TokenCache, Verifier};
 
 fn snapshot(service: &str, permission: &str) -> Snapshot {
-    let source = |name: &str, text: String| Arc::new(SourceText { name: name.into(), text: text.into() });
+    let source = |name: &str, text: String| Arc::new(SourceText { name: name.into(), text });
     let roles = "version: 1\npermissions: { oms: ['a:b', 'a:c'], shop: ['a:b'] }\nroles: { ROLE_A: { permissions: ['a:b'] } }\n";
     let policy = format!(
         "version: 1\nservice: {service}\nupstream: oms\npaths: {{ /x: {{ get: '{permission}' }}, /open: {{ get: public }} }}\n"
@@ -34,7 +31,11 @@ fn snapshot(service: &str, permission: &str) -> Snapshot {
     snapshot.unwrap()
 }
 
+/// Waits for an answer.
+type Asks = Box<dyn Fn(Question, &mut Told)>;
+
 struct World {
+    asks: Asks,
     admission: Admission,
     index: Arc<RevocationIndex>,
     desk: Desk,
@@ -51,18 +52,14 @@ fn world() -> World {
         max_lifetime: 3600,
         one_spelling: false,
     };
-    let wait = Duration::from_secs(60);
-    let trust = TlsTrust { ca: None, identity: None };
-    let client = plain_client(&ClientSettings { tls: trust, connect: wait, total: wait, idle_connections: 1 });
-    let limits = IamLimits { cache: wait, timeout: wait, questions: 0, memory: 1 << 20 };
-    let iam =
-        Iam::new("http://127.0.0.1:9", client.unwrap(), vouching.clone(), limits, Handle::current(), Arc::default());
+    let (iam, runtime) = Iam::without_places(vouching.clone());
     let tokens = Arc::new(TokenCache::new(Verifier::new(Vec::new()), 1024));
     let index = Arc::<RevocationIndex>::default();
     let freshness = Arc::new(Freshness::of_own_truth());
     let admission = Admission::new(snapshot("oms", "a:b"), tokens, Arc::clone(&index), freshness)
         .asking(Some(Elsewhere { iam: Some(iam), lookup: None, lenient: false }));
-    World { admission, index, desk: Desk::new(Metrics::new().worker()), vouching }
+    let asks = Box::new(move |question: Question, told: &mut Told| runtime.block_on(question.answer(told)));
+    World { asks, admission, index, desk: Desk::new(Metrics::new().worker()), vouching }
 }
 
 impl World {
@@ -80,7 +77,7 @@ impl World {
     }
 
     /// `Ok(true)`: it goes on; `Ok(false)`: it could not be asked.
-    async fn open(&self, target: &str, caller: &Identified, expiry: Expiry, now: Timestamp) -> Result<bool, Reason> {
+    fn open(&self, target: &str, caller: &Identified, expiry: Expiry, now: Timestamp) -> Result<bool, Reason> {
         let facts = RequestFacts { method: "GET", host: None, target, client: [127, 0, 0, 1].into() };
         let mut told = Told::default();
         loop {
@@ -88,7 +85,7 @@ impl World {
                 Readmitted::GoesOn(_) => return Ok(true),
                 Readmitted::Undecided => return Ok(false),
                 Readmitted::Ends(reason) => return Err(reason),
-                Readmitted::Ask(question) => question.answer(&mut told).await,
+                Readmitted::Ask(question) => (self.asks)(question, &mut told),
             }
         }
     }
@@ -102,42 +99,42 @@ impl World {
     }
 }
 
-#[tokio::test]
-async fn t20_an_exchange_that_nobody_can_be_asked_about_is_undecided_but_for_what_is_known_here() {
+#[test]
+fn t20_an_exchange_that_nobody_can_be_asked_about_is_undecided_but_for_what_is_known_here() {
     let world = world();
     let now = Timestamp::now();
     let caller = world.admitted(now.plus(600));
     for expiry in [Expiry::Counts, Expiry::Lifted] {
         for target in ["/x", "/open"] {
-            assert_eq!(world.open(target, &caller, expiry, now).await, Ok(false), "{target}");
+            assert_eq!(world.open(target, &caller, expiry, now), Ok(false), "{target}");
         }
     }
-    assert_eq!(world.open("/x", &caller, Expiry::Counts, now.plus(600)).await, Err(Reason::Expired));
+    assert_eq!(world.open("/x", &caller, Expiry::Counts, now.plus(600)), Err(Reason::Expired));
     world.revoke("{\"disabled\": \"alice\"}\n");
     for target in ["/x", "/open"] {
-        assert_eq!(world.open(target, &caller, Expiry::Counts, now).await, Err(Reason::SubjectDisabled), "{target}");
+        assert_eq!(world.open(target, &caller, Expiry::Counts, now), Err(Reason::SubjectDisabled), "{target}");
     }
 }
 
-#[tokio::test]
-async fn t20_what_outlives_its_token_goes_on_by_what_the_service_said_last_and_ends_by_revocation() {
+#[test]
+fn t20_what_outlives_its_token_goes_on_by_what_the_service_said_last_and_ends_by_revocation() {
     let world = world();
     let ends = Timestamp::now();
     let caller = world.admitted(ends);
     for target in ["/x", "/open"] {
-        assert_eq!(world.open(target, &caller, Expiry::Lifted, ends).await, Ok(true), "{target}");
-        assert_eq!(world.open(target, &caller, Expiry::Counts, ends).await, Err(Reason::Expired), "{target}");
+        assert_eq!(world.open(target, &caller, Expiry::Lifted, ends), Ok(true), "{target}");
+        assert_eq!(world.open(target, &caller, Expiry::Counts, ends), Err(Reason::Expired), "{target}");
     }
     // What another policy asks for was never said.
     for (service, permission) in [("oms", "a:c"), ("shop", "a:b")] {
         world.admission.publish(snapshot(service, permission));
-        let answer = world.open("/x", &caller, Expiry::Lifted, ends).await;
+        let answer = world.open("/x", &caller, Expiry::Lifted, ends);
         assert_eq!(answer, Err(Reason::PermissionMissing), "{service} {permission}");
     }
     world.admission.publish(snapshot("oms", "a:b"));
-    assert_eq!(world.open("/x", &caller, Expiry::Lifted, ends).await, Ok(true), "codes mean the same under each");
+    assert_eq!(world.open("/x", &caller, Expiry::Lifted, ends), Ok(true), "codes mean the same under each");
     world.revoke("{\"disabled\": \"alice\"}\n");
     for target in ["/x", "/open"] {
-        assert_eq!(world.open(target, &caller, Expiry::Lifted, ends).await, Err(Reason::SubjectDisabled), "{target}");
+        assert_eq!(world.open(target, &caller, Expiry::Lifted, ends), Err(Reason::SubjectDisabled), "{target}");
     }
 }

@@ -89,6 +89,18 @@ fn asking(url: &str, questions: usize) -> Arc<Iam<()>> {
     Iam::new(url, plain_client(&client).unwrap(), vouching(), limits, Handle::current(), Arc::default())
 }
 
+impl<E: Send + Sync + 'static> Iam<E> {
+    /// One that has no place for any question, and the runtime on which it would ask: for rooms that know of no runtime.
+    pub(crate) fn without_places(vouching: Vouching) -> (Arc<Self>, tokio::runtime::Runtime) {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let trust = TlsTrust { ca: None, identity: None };
+        let client = ClientSettings { tls: trust, connect: LONG, total: LONG, idle_connections: 1 };
+        let limits = IamLimits { cache: LONG, timeout: LONG, questions: 0, memory: 1 << 20 };
+        let (client, handle) = (plain_client(&client).unwrap(), runtime.handle().clone());
+        (Self::new("http://127.0.0.1:9", client, vouching, limits, handle, Arc::default()), runtime)
+    }
+}
+
 async fn who_is(iam: &Arc<Iam<()>>, token: &str) -> Result<Box<str>, NoAnswer> {
     let mut told = Told::default();
     iam.ask_userinfo_again(token).answer(&mut told).await;
