@@ -154,7 +154,7 @@ fn iam(section: &Section<'_>) -> Option<IamSettings> {
         confers: if inner.has("confers") { confers(&inner) } else { Confers::Any },
         admin: inner.boolean("admin").unwrap_or(false),
         verifies_email: inner.boolean("verifies_email").unwrap_or(false),
-        max_lifetime: within("max_lifetime", Duration::from_hours(31 * 24), LONGEST_LIFETIME),
+        max_lifetime: within("max_lifetime", Duration::from_hours(10 * 24), LONGEST_LIFETIME),
     };
     asked.then_some(settings)
 }
