@@ -232,7 +232,7 @@ impl RevocationIndex {
         let id = |text| self.hashing.id(text);
         match entry {
             Entry::Token { id: text, issuer: None, .. } => {
-                self.tokens.write(&id(text), dropped, |cell| cell.extend(end))
+                self.tokens.write(&id(text), dropped, |cell| cell.extend(end));
             }
             Entry::Token { id: text, issuer: Some(issuer), .. } => {
                 self.tokens_of_issuers.write(&self.hashing.id_of(issuer, text), dropped, |cell| cell.extend(end));
