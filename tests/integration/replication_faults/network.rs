@@ -184,7 +184,7 @@ fn revoke_all_the_time(
                 return;
             }
             let body = json!({"session": format!("s-{client}-{turn}")}).to_string();
-            connection.send(&format!(
+            connection.send(format!(
                 "POST /api/revocations HTTP/1.1\r\nHost: {admin}\r\nAuthorization: Bearer {token}\r\n\
                  Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
                 body.len()
