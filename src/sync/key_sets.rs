@@ -165,3 +165,13 @@ impl KeySets {
         while loops.join_next().await.is_some() {}
     }
 }
+
+/// Looks again and again until something has happened, for the tests of all that follows key sets.
+#[cfg(test)]
+async fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "{what}: not within 30 s");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

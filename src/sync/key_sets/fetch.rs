@@ -224,6 +224,7 @@ mod tests {
 
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+    use super::super::eventually;
     use super::*;
     use crate::https::{ClientSettings, TlsTrust, client, plain_client};
     use crate::token::{ClaimPaths, Confers, Issuer, IssuerKeys, RolesFrom};
@@ -284,14 +285,6 @@ mod tests {
             roles_from: RolesFrom::Token,
             confers: Confers::Any,
             admin: false,
-        }
-    }
-
-    async fn eventually(what: &str, condition: impl Fn() -> bool) {
-        let begun = Instant::now();
-        while !condition() {
-            assert!(begun.elapsed() < Duration::from_secs(30), "{what}: not within 30 s");
-            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 

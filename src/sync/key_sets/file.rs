@@ -133,17 +133,10 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use super::super::eventually;
     use super::*;
     use crate::clock::Timestamp;
     use crate::token::IssuerKeys;
-
-    async fn eventually(what: &str, condition: impl Fn() -> bool) {
-        let begun = Instant::now();
-        while !condition() {
-            assert!(begun.elapsed() < Duration::from_secs(30), "{what}: not within 30 s");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
 
     #[tokio::test]
     async fn t18_the_keys_of_a_file_that_is_gone_or_spoilt_grow_too_old() {
